@@ -1,0 +1,112 @@
+"""Where a number comes from: commit, versions and machine."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("torch", "triton", "numpy", "numba", "scipy", "safetensors", "bnn-harness")
+_FLAGS = ("avx2", "avx512f", "avx512_vpopcntdq", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd")
+
+
+def _git(*arguments: str) -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """Return the checkout's commit and whether tracked files differ from it (None: no checkout)."""
+    head = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return head, None if status is None else bool(status)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_facts() -> tuple[str, list[str]]:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor() or platform.machine(), []
+    text = info.read_text()
+    model = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    present = set(flags.group(1).split()) if flags else set()
+    name = model.group(1).strip() if model else platform.machine()
+    return name, [flag for flag in _FLAGS if flag in present]
+
+
+def _gpu_name() -> str | None:
+    torch = sys.modules.get("torch")  # never imported for its name alone: it costs a second
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return str(torch.cuda.get_device_name())
+
+
+def _memory_gb() -> float | None:
+    try:
+        pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+    return round(pages * page / 2**30, 1)
+
+
+def machine_name() -> str:
+    """Return a short slug for this machine, such as ``amd-epyc-2c`` or ``nvidia-h200``.
+
+    ``BNN_MACHINE`` overrides it.
+    """
+    given = os.environ.get("BNN_MACHINE")
+    gpu = _gpu_name()
+    name = given or gpu or f"{_cpu_facts()[0]}-{os.cpu_count()}c"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def machine() -> dict[str, Any]:
+    """Return processor, cores, memory (GiB), instruction-set flags, GPU and operating system."""
+    cpu, flags = _cpu_facts()
+    return {
+        "name": machine_name(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "flags": flags,
+        "gpu": _gpu_name(),
+        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+@cache
+def _fixed() -> dict[str, Any]:
+    head, dirty = commit()
+    return {"commit": head, "dirty": dirty, "versions": versions()}
+
+
+def provenance() -> dict[str, Any]:
+    """Return commit, dirty flag, versions and machine as plain data for a result file."""
+    return {**_fixed(), "machine": machine()}
