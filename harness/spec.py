@@ -1,0 +1,265 @@
+"""What to run, as frozen data: binarization modes and training recipes, loaded strictly."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from harness.errors import HarnessError
+
+Binarization = Literal["real", "det", "stoch"]
+DatasetName = Literal["mnist", "cifar10", "svhn"]
+DATASETS: tuple[str, ...] = get_args(DatasetName)
+RECIPES = ("theano", "torch7", "torch7-released")
+RECIPE_FOLDER = Path(__file__).resolve().parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A binarization mode: how weights and activations are binarized at train time.
+
+    ``real`` keeps 32-bit floats, ``det`` takes the sign, ``stoch`` draws +1 with probability
+    ``hard_sigmoid`` (paper, section 1.1). At test time a BNN is always deterministic.
+    """
+
+    name: str
+    weights: Binarization
+    activations: Binarization
+
+    @property
+    def is_bnn(self) -> bool:
+        """True where weights and activations are both binary, so that XNOR kernels apply."""
+        return self.weights != "real" and self.activations != "real"
+
+    @property
+    def test_weights(self) -> Binarization:
+        """Weights at test time: BinaryConnect's stochastic form tests with the real ones."""
+        if self.weights == "real" or (self.weights == "stoch" and not self.is_bnn):
+            return "real"
+        return "det"
+
+
+MODES: dict[str, Mode] = {
+    mode.name: mode
+    for mode in (
+        Mode("float", "real", "real"),
+        Mode("bc-det", "det", "real"),
+        Mode("bc-stoch", "stoch", "real"),
+        Mode("bnn-det", "det", "det"),
+        Mode("bnn-stoch", "det", "stoch"),
+        Mode("bnn-stoch-w", "stoch", "stoch"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class NormSpec:
+    """Batch normalisation. ``momentum`` is the weight of the newest batch in the running averages.
+
+    ``lasagne``: running inverse deviation, biased; ``torch``: running variance, unbiased;
+    ``shift``: shift-based, paper's Algorithm 3.
+    """
+
+    kind: Literal["lasagne", "torch", "shift"]
+    eps: float
+    momentum: float
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The MLP or the ConvNet of the paper, section 2.
+
+    ``hidden`` are the MLP's widths; ``width`` is w of ConvNet(w) and ``fc`` its two fully
+    connected widths. ``first_layer`` and ``last_layer`` say whether that layer's weights follow
+    the mode (``mode``, the paper's choice) or stay real (``real``).
+    """
+
+    kind: Literal["mlp", "convnet"]
+    norm: NormSpec
+    output_norm: NormSpec
+    hidden: tuple[int, ...] = ()
+    width: int = 0
+    fc: int = 0
+    input_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    first_layer: Literal["mode", "real"] = "mode"
+    last_layer: Literal["mode", "real"] = "mode"
+
+    def __post_init__(self) -> None:
+        needed = {"mlp": ("hidden",), "convnet": ("width", "fc")}[self.kind]
+        for key in ("hidden", "width", "fc"):
+            if (key in needed) != bool(getattr(self, key)):
+                state = "needs" if key in needed else "does not take"
+                raise HarnessError(f"network kind {self.kind!r} {state} {key!r}")
+        for key in ("input_dropout", "hidden_dropout"):
+            if not 0 <= getattr(self, key) < 1:
+                raise HarnessError(f"network.{key} must be in [0, 1), found {getattr(self, key)}")
+        if self.kind == "convnet" and (self.input_dropout or self.hidden_dropout):
+            raise HarnessError("the ConvNet takes no dropout (paper, section 2)")
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """The update rule. ``lr_scale`` multiplies each binary layer's step by its Glorot coefficient.
+
+    ``glorot`` is 1/sqrt(1.5/(fan_in+fan_out)), ``glorot-ap2`` the same rounded to a power of two.
+    ``stored_ap2`` keeps the second moment of shift-AdaMax rounded, as the released code does.
+    """
+
+    kind: Literal["adam-lasagne", "adam-torch", "shift-adamax"]
+    beta1: float
+    beta2: float
+    eps: float
+    lr_scale: Literal["glorot", "glorot-ap2", "none"]
+    stored_ap2: bool = False
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """Learning rate per epoch: ``exponential`` from start to end, or ``halving`` every n epochs."""
+
+    kind: Literal["exponential", "halving"]
+    start: float
+    end: float = 0.0
+    every: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind == "exponential" and not 0 < self.end <= self.start:
+            raise HarnessError(f"schedule.end must be in (0, {self.start}], found {self.end}")
+        if self.kind == "halving" and self.every < 1:
+            raise HarnessError(f"schedule.every must be at least 1, found {self.every}")
+
+    def rate(self, epoch: int, epochs: int) -> float:
+        """Return the learning rate of ``epoch`` (from 0) in a run of ``epochs``.
+
+        Exponential: ``start * (end/start)^(epoch/epochs)``, the authors' per-epoch decay.
+        Halving: ``start * 2^-(epoch // every)``.
+        """
+        if self.kind == "exponential":
+            return float(self.start * (self.end / self.start) ** (epoch / epochs))
+        return float(self.start * 2.0 ** -(epoch // self.every))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one of the paper's two code bases trained one dataset (paper, section 2)."""
+
+    name: str
+    dataset: DatasetName
+    variant: Literal["paper", "released"]
+    preprocess: Literal["scale", "global", "zca", "gcn-lcn"]
+    network: NetworkSpec
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec
+    batch: int
+    epochs: int
+
+    def __post_init__(self) -> None:
+        for key in ("batch", "epochs"):
+            if getattr(self, key) < 1:
+                raise HarnessError(f"recipe.{key} must be at least 1, found {getattr(self, key)}")
+
+
+def as_mapping(value: Any) -> Any:
+    """Return a spec as plain lists and dicts, ready for JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_mapping(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [as_mapping(item) for item in value]
+    return value
+
+
+def from_mapping[T](cls: type[T], values: Any, where: str) -> T:
+    """Build the frozen dataclass ``cls`` from a mapping; every key known, every type checked.
+
+    Raises:
+        HarnessError: an unknown or missing key or a value of the wrong type; the message gives
+            the place, the value found and what is allowed.
+    """
+    if not isinstance(values, Mapping):
+        raise HarnessError(f"{where}: expected a mapping, found {values!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise HarnessError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(fields)}")
+    required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
+    missing = sorted(required - set(values))
+    if missing:
+        raise HarnessError(f"{where}: key {missing[0]!r} is missing")
+    return cls(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return from_mapping(typing.cast(type, kind), value, where)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise HarnessError(f"{where}: {value!r} is not one of {', '.join(get_args(kind))}")
+        return value
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise HarnessError(f"{where}: expected a list, found {value!r}")
+        return tuple(_convert(get_args(kind)[0], item, where) for item in value)
+    assert not isinstance(kind, types.UnionType), kind
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise HarnessError(f"{where}: expected {kind.__name__}, found {value!r}")
+    return value
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes`` laid over it, mappings merged key by key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(typing.cast(Mapping[str, Any], below), value) if both else value
+    return merged
+
+
+def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn ``{"network.hidden": v}`` into ``{"network": {"hidden": v}}``."""
+    nested: dict[str, Any] = {}
+    for path, value in dotted.items():
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        nested = merge(nested, value)
+    return nested
+
+
+def _read_recipe(name: str, dataset: str) -> dict[str, Any]:
+    path = RECIPE_FOLDER / f"{name}-{dataset}.yaml"
+    if not path.exists():
+        raise HarnessError(
+            f"no recipe {name!r} for dataset {dataset!r}; "
+            f"recipes: {', '.join(RECIPES)}; datasets: {', '.join(DATASETS)}"
+        )
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    base = values.pop("base", None)
+    return values if base is None else merge(_read_recipe(base, dataset), values)
+
+
+def load_recipe(name: str, dataset: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Load ``recipes/<name>-<dataset>.yaml``, with dotted ``overrides`` laid over it.
+
+    A variant's file names its ``base`` and states only what differs.
+
+    Raises:
+        HarnessError: an unknown recipe, dataset, key or value; the message gives the allowed ones.
+    """
+    values = merge(_read_recipe(name, dataset), nest(overrides or {}))
+    return from_mapping(Recipe, values, f"recipe {name}-{dataset}")
+
+
+def get_mode(name: str) -> Mode:
+    """Return the named mode, or raise a HarnessError that lists the names."""
+    if name not in MODES:
+        raise HarnessError(f"unknown mode {name!r}; allowed: {', '.join(MODES)}")
+    return MODES[name]
