@@ -16,6 +16,7 @@ Binarization = Literal["real", "det", "stoch"]
 DatasetName = Literal["mnist", "cifar10", "svhn"]
 DATASETS: tuple[str, ...] = get_args(DatasetName)
 RECIPES = ("theano", "torch7", "torch7-released")
+T = typing.TypeVar("T")
 RECIPE_FOLDER = Path(__file__).resolve().parent / "recipes"
 
 
@@ -174,7 +175,7 @@ def as_mapping(value: Any) -> Any:
     return value
 
 
-def from_mapping[T](cls: type[T], values: Any, where: str) -> T:
+def from_mapping(cls: type[T], values: Any, where: str) -> T:
     """Build the frozen dataclass ``cls`` from a mapping; every key known, every type checked.
 
     Raises:

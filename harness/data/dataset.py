@@ -1,0 +1,93 @@
+"""One dataset, verified and split, ready for training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.data import digests
+from harness.data.formats import CLASSES, Images
+from harness.data.sources import Content, read_content
+from harness.data.splits import Split, split
+from harness.data.verify import identify
+
+MANIFEST_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A verified dataset.
+
+    Attributes:
+        name: ``mnist``, ``cifar10`` or ``svhn``.
+        source: ``official`` or ``standin``, told by content.
+        variant: ``full``, or ``train-only`` for SVHN without its extra images.
+        train, valid, test: the images, split as the paper does (in proportion for a stand-in).
+        manifest: what a result must say about its data, as plain JSON values.
+    """
+
+    name: str
+    source: str
+    variant: str
+    train: Images
+    valid: Images
+    test: Images
+    manifest: dict[str, Any]
+
+
+def load_dataset(name: str, root: Path | str) -> Dataset:
+    """Read ``<root>/<name>``, check its content by digest, and split it.
+
+    Measured on 2 cores: MNIST 0.5 s, CIFAR-10 0.5 s, nearly all of it reading and hashing.
+
+    Raises:
+        HarnessError: an unknown name, a missing or malformed file, or content that is neither
+            the publisher's nor the stand-in's; the message says what mends it.
+    """
+    root = Path(root)
+    content = read_content(name, root)
+    source = identify(name, content, root)
+    train, extra = content.parts["train"], content.parts.get("extra")
+    parted = split(name, source, train.labels, extra.labels if extra else None)
+    variant = "train-only" if name == "svhn" and extra is None else "full"
+    pool = train if extra is None else _joined(train, extra)
+    sets = {
+        "train": _chosen(pool, parted.train),
+        "valid": _chosen(pool, parted.valid),
+        "test": content.parts["test"],
+    }
+    manifest = _manifest(name, source, variant, content, parted, sets)
+    return Dataset(name, source, variant, **sets, manifest=manifest)
+
+
+def _manifest(
+    name: str, source: str, variant: str, content: Content, parted: Split, sets: dict[str, Images]
+) -> dict[str, Any]:
+    proportional = " (in proportion to the paper's split)" if source == "standin" else ""
+    return {
+        "schema": MANIFEST_SCHEMA,
+        "dataset": name,
+        "source": source,
+        "variant": variant,
+        "digest": digests.combined_digest(content.digests),
+        "original_order": True if source == "standin" else content.original_order,
+        "counts": {part: len(images) for part, images in sets.items()},
+        "split": {"rule": parted.rule + proportional, "digest": parted.digest},
+        "classes": CLASSES,
+        "content": content.digests,
+    }
+
+
+def _joined(first: Images, second: Images) -> Images:
+    return Images(
+        np.concatenate([first.pixels, second.pixels]), np.concatenate([first.labels, second.labels])
+    )
+
+
+def _chosen(images: Images, indices: np.ndarray) -> Images:
+    # A run of consecutive images stays a view: 138 MB less for CIFAR-10.
+    if len(indices) and indices[-1] - indices[0] == len(indices) - 1:
+        part = slice(int(indices[0]), int(indices[-1]) + 1)
+        return Images(images.pixels[part], images.labels[part])
+    return Images(images.pixels[indices], images.labels[indices])

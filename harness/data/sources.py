@@ -1,0 +1,159 @@
+"""Finds a dataset's files under a data folder, reads them and takes their digests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.data import digests
+from harness.data.formats import (
+    Images,
+    check_labels,
+    parse_cifar_records,
+    parse_idx,
+    read_file,
+    read_svhn,
+    read_tar_members,
+)
+from harness.errors import HarnessError
+
+CIFAR_FOLDER = "cifar-10-batches-bin"
+CIFAR_ARCHIVE = "cifar-10-binary.tar.gz"
+CIFAR_BATCHES = {
+    "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+    "test": ("test_batch.bin",),
+}
+MNIST_PREFIXES = {"train": "train", "test": "t10k"}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was read: parts by name (train, test, extra), their files, digests by checked unit."""
+
+    parts: dict[str, Images]
+    files: tuple[Path, ...]
+    digests: dict[str, str]
+    unit_files: dict[str, Path]  # unit of a digest -> the file or folder to name in an error
+    original_order: bool | None  # None: nothing published to tell it by
+
+
+def mend_hint(dataset: str, root: Path) -> str:
+    """Return the commands that put a dataset's files in place, for the end of an error."""
+    return (
+        f"download it with `bnn data fetch --dataset {dataset} --out {root}` or generate a "
+        f"stand-in in an empty folder with `bnn data standin --dataset {dataset} --out FOLDER`"
+    )
+
+
+def read_content(dataset: str, root: Path) -> Content:
+    """Read ``<root>/<dataset>`` in the publisher's format.
+
+    Raises:
+        HarnessError: an unknown name; a missing, truncated or malformed file.
+    """
+    readers: dict[str, Callable[[Path], Content]] = {
+        "mnist": _read_mnist,
+        "cifar10": _read_cifar10,
+        "svhn": _read_svhn,
+    }
+    if dataset not in readers:
+        raise HarnessError(f"unknown dataset {dataset!r}; allowed: {', '.join(readers)}")
+    folder = root / dataset
+    try:
+        if not folder.is_dir():
+            raise HarnessError(
+                f"{folder} does not exist or is no folder; expected {dataset}'s files"
+            )
+        return readers[dataset](folder)
+    except HarnessError as error:
+        raise HarnessError(f"{error}; {mend_hint(dataset, root)}") from error
+
+
+def _read_mnist(folder: Path) -> Content:
+    parts, files, found, units = {}, [], {}, {}
+    for part, prefix in MNIST_PREFIXES.items():
+        arrays = []
+        for unit, dimensions in (
+            (f"{prefix}-images-idx3-ubyte", 3),
+            (f"{prefix}-labels-idx1-ubyte", 1),
+        ):
+            path = _first_present(folder / unit, folder / f"{unit}.gz")
+            data = read_file(path)
+            arrays.append(parse_idx(data, dimensions, str(path)))
+            files.append(path)
+            found[unit], units[unit] = digests.md5_bytes(data), path
+        parts[part] = _mnist_images(*arrays, name=str(path))
+    return Content(parts, tuple(files), found, units, original_order=True)
+
+
+def _mnist_images(pixels: np.ndarray, labels: np.ndarray, name: str) -> Images:
+    if len(pixels) != len(labels) or pixels.shape[1:] != (28, 28):
+        raise HarnessError(
+            f"{name}: expected one label for each image of 28 x 28 pixels, found {len(labels)} "
+            f"labels and images of shape {list(pixels.shape)}"
+        )
+    check_labels(labels, name)
+    return Images(pixels[:, None], labels.astype(np.int64))
+
+
+def _read_cifar10(folder: Path) -> Content:
+    archive = folder / CIFAR_ARCHIVE
+    batches = folder / CIFAR_FOLDER
+    from_archive = not batches.is_dir()
+    if from_archive:
+        names = [f"{CIFAR_FOLDER}/{name}" for part in CIFAR_BATCHES.values() for name in part]
+        files = (_first_present(batches, archive),)
+        members = read_tar_members(archive, names)
+    else:
+        files = tuple(batches / name for part in CIFAR_BATCHES.values() for name in part)
+        members = {f"{CIFAR_FOLDER}/{p.name}": read_file(_first_present(p)) for p in files}
+    records = {
+        part: np.concatenate(
+            [
+                parse_cifar_records(members[key], key)
+                for key in (f"{CIFAR_FOLDER}/{n}" for n in names)
+            ]
+        )
+        for part, names in CIFAR_BATCHES.items()
+    }
+    parts = {
+        part: Images(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64))
+        for part, rows in records.items()
+    }
+    found = {part: digests.records_digest(rows) for part, rows in records.items()}
+    where = archive if from_archive else batches
+    order = _original_order(parts, archive if from_archive else None)
+    return Content(parts, files, found, dict.fromkeys(found, where), order)
+
+
+def _original_order(parts: dict[str, Images], archive: Path | None) -> bool | None:
+    for part, labels in digests.CIFAR_FIRST_LABELS.items():
+        if tuple(parts[part].labels[: len(labels)]) != labels:
+            return False
+    if archive is not None and digests.md5_file(archive) == digests.CIFAR_ARCHIVE_MD5:
+        return True
+    return None
+
+
+def _read_svhn(folder: Path) -> Content:
+    parts, found, units = {}, {}, {}
+    for unit in digests.SVHN_BYTES:
+        part, path = unit.removesuffix("_32x32.mat"), folder / unit
+        if part == "extra" and not path.exists():
+            continue
+        _first_present(path)
+        # Only a file of the published size can be official; others are told by their arrays,
+        # because a .mat file of the same arrays differs in bytes (date, compression).
+        official_size = path.stat().st_size == digests.SVHN_BYTES[unit]
+        digest = digests.md5_file(path) if official_size else None
+        parts[part] = read_svhn(path)
+        found[unit], units[unit] = digest or digests.images_digest(parts[part]), path
+    return Content(parts, tuple(units.values()), found, units, original_order=True)
+
+
+def _first_present(*candidates: Path) -> Path:
+    for path in candidates:
+        if path.exists():
+            return path
+    raise HarnessError(f"{' or '.join(map(str, candidates))} does not exist")
