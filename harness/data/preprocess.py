@@ -66,8 +66,7 @@ def _fit_scale(train_pixels: Pixels) -> AffinePreprocessor:
 
 
 def _fit_global(train_pixels: Pixels) -> AffinePreprocessor:
-    # From a histogram, in integers: exact, and a hundredth of the memory of a float copy.
-    counts = np.bincount(train_pixels.reshape(-1), minlength=256).astype(np.int64)
+    counts = _histogram(train_pixels)  # integers: exact, and no float copy of the images
     values, total = np.arange(256), int(counts.sum())
     mean = int(counts @ values) / total / 255.0
     deviation = np.sqrt(int(counts @ values**2) / total / 255.0**2 - mean**2)
@@ -76,6 +75,13 @@ def _fit_global(train_pixels: Pixels) -> AffinePreprocessor:
     # (u/255 - mean)/deviation, with u/255 = (2u - 255)/510 + 1/2
     scale = 1.0 / (510.0 * deviation)
     return AffinePreprocessor("global", AffinePixels(float(scale), float((0.5 - mean) / deviation)))
+
+
+def _histogram(pixels: Pixels) -> npt.NDArray[np.int64]:
+    counts = np.zeros(256, np.int64)
+    for first in range(0, len(pixels), 1000):  # bincount makes an int64 copy: 8 times the block
+        counts += np.bincount(pixels[first : first + 1000].reshape(-1), minlength=256)
+    return counts
 
 
 _FITS = {"scale": _fit_scale, "global": _fit_global}

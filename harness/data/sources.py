@@ -94,7 +94,7 @@ def _mnist_images(pixels: np.ndarray, labels: np.ndarray, name: str) -> Images:
             f"labels and images of shape {list(pixels.shape)}"
         )
     check_labels(labels, name)
-    return Images(pixels[:, None], labels.astype(np.int64))
+    return Images(pixels[:, None].copy(), labels.astype(np.int64))  # of read-only bytes
 
 
 def _read_cifar10(folder: Path) -> Content:
@@ -118,7 +118,7 @@ def _read_cifar10(folder: Path) -> Content:
         for part, names in CIFAR_BATCHES.items()
     }
     parts = {
-        part: Images(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64))
+        part: Images(rows[:, 1:].copy().reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64))
         for part, rows in records.items()
     }
     found = {part: digests.records_digest(rows) for part, rows in records.items()}
