@@ -53,7 +53,7 @@ def records_digest(records: Pixels) -> str:
 
     The same records in any order have the same digest.
     """
-    whole = memoryview(np.ascontiguousarray(records)).cast("B")
+    whole = np.ascontiguousarray(records).data.cast("B")
     width = records.shape[1]
     rows = (whole[i : i + width] for i in range(0, len(whole), width))
     return hashlib.sha256(
@@ -64,7 +64,7 @@ def records_digest(records: Pixels) -> str:
 def images_digest(images: Images) -> str:
     """Return SHA-256 over the labels (one byte each), then the pixels in [n, c, h, w] order."""
     digest = hashlib.sha256(images.labels.astype(np.uint8).tobytes())
-    digest.update(images.pixels)
+    digest.update(images.pixels.data)
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -155,7 +156,7 @@ def read_svhn(path: Path) -> Images:
     return Images(np.ascontiguousarray(x.transpose(3, 2, 0, 1)), labels)
 
 
-def check_labels(labels: npt.NDArray[np.generic], name: str) -> None:
+def check_labels(labels: npt.NDArray[np.integer[Any]], name: str) -> None:
     """Refuse labels outside 0 to 9, naming the file ``name`` and the first one."""
     bad = labels[(labels < 0) | (labels >= CLASSES)]
     if bad.size:

@@ -9,6 +9,7 @@ import numpy as np
 from harness.data import digests
 from harness.data.formats import (
     Images,
+    Pixels,
     check_labels,
     parse_cifar_records,
     parse_idx,
@@ -71,23 +72,20 @@ def read_content(dataset: str, root: Path) -> Content:
 
 
 def _read_mnist(folder: Path) -> Content:
-    parts, files, found, units = {}, [], {}, {}
+    parts, files, found = {}, {}, {}
     for part, prefix in MNIST_PREFIXES.items():
-        arrays = []
-        for unit, dimensions in (
-            (f"{prefix}-images-idx3-ubyte", 3),
-            (f"{prefix}-labels-idx1-ubyte", 1),
-        ):
-            path = _first_present(folder / unit, folder / f"{unit}.gz")
-            data = read_file(path)
-            arrays.append(parse_idx(data, dimensions, str(path)))
-            files.append(path)
-            found[unit], units[unit] = digests.md5_bytes(data), path
-        parts[part] = _mnist_images(*arrays, name=str(path))
-    return Content(parts, tuple(files), found, units, original_order=True)
+        images, labels = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+        arrays = {}
+        for unit, dimensions in ((images, 3), (labels, 1)):
+            files[unit] = _first_present(folder / unit, folder / f"{unit}.gz")
+            data = read_file(files[unit])
+            arrays[unit] = parse_idx(data, dimensions, str(files[unit]))
+            found[unit] = digests.md5_bytes(data)
+        parts[part] = _mnist_images(arrays[images], arrays[labels], str(files[images]))
+    return Content(parts, tuple(files.values()), found, files, original_order=True)
 
 
-def _mnist_images(pixels: np.ndarray, labels: np.ndarray, name: str) -> Images:
+def _mnist_images(pixels: Pixels, labels: Pixels, name: str) -> Images:
     if len(pixels) != len(labels) or pixels.shape[1:] != (28, 28):
         raise HarnessError(
             f"{name}: expected one label for each image of 28 x 28 pixels, found {len(labels)} "
@@ -98,33 +96,28 @@ def _mnist_images(pixels: np.ndarray, labels: np.ndarray, name: str) -> Images:
 
 
 def _read_cifar10(folder: Path) -> Content:
-    archive = folder / CIFAR_ARCHIVE
     batches = folder / CIFAR_FOLDER
-    from_archive = not batches.is_dir()
-    if from_archive:
-        names = [f"{CIFAR_FOLDER}/{name}" for part in CIFAR_BATCHES.values() for name in part]
-        files = (_first_present(batches, archive),)
-        members = read_tar_members(archive, names)
-    else:
-        files = tuple(batches / name for part in CIFAR_BATCHES.values() for name in part)
-        members = {f"{CIFAR_FOLDER}/{p.name}": read_file(_first_present(p)) for p in files}
-    records = {
-        part: np.concatenate(
-            [
-                parse_cifar_records(members[key], key)
-                for key in (f"{CIFAR_FOLDER}/{n}" for n in names)
-            ]
-        )
-        for part, names in CIFAR_BATCHES.items()
-    }
-    parts = {
-        part: Images(rows[:, 1:].copy().reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64))
-        for part, rows in records.items()
-    }
-    found = {part: digests.records_digest(rows) for part, rows in records.items()}
-    where = archive if from_archive else batches
-    order = _original_order(parts, archive if from_archive else None)
-    return Content(parts, files, found, dict.fromkeys(found, where), order)
+    archive = None if batches.is_dir() else _first_present(folder / CIFAR_ARCHIVE, batches)
+    parts, found = {}, {}
+    read = _archive_reader(archive) if archive else lambda name: read_file(batches / name)
+    for part, names in CIFAR_BATCHES.items():
+        rows = np.concatenate([parse_cifar_records(read(n), f"{batches / n}") for n in names])
+        found[part] = digests.records_digest(rows)
+        parts[part] = Images(rows[:, 1:].copy().reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64))
+    files = tuple(batches / name for names in CIFAR_BATCHES.values() for name in names)
+    return Content(
+        parts,
+        (archive,) if archive else files,
+        found,
+        dict.fromkeys(found, archive or batches),
+        _original_order(parts, archive),
+    )
+
+
+def _archive_reader(archive: Path) -> Callable[[str], bytes]:
+    names = [f"{CIFAR_FOLDER}/{name}" for batch in CIFAR_BATCHES.values() for name in batch]
+    members = read_tar_members(archive, names)
+    return lambda name: members[f"{CIFAR_FOLDER}/{name}"]
 
 
 def _original_order(parts: dict[str, Images], archive: Path | None) -> bool | None:
