@@ -71,7 +71,7 @@ def _manifest(
         "source": source,
         "variant": variant,
         "digest": digests.combined_digest(content.digests),
-        "original_order": True if source == "standin" else content.original_order,
+        "original_order": content.original_order,
         "counts": {part: len(images) for part, images in sets.items()},
         "split": {"rule": parted.rule + proportional, "digest": parted.digest},
         "classes": CLASSES,

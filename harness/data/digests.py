@@ -32,7 +32,30 @@ OFFICIAL: dict[str, dict[str, str]] = {
     },
 }
 
-STANDIN: dict[str, dict[str, str]] = {"mnist": {}, "cifar10": {}, "svhn": {}}
+# Of the stand-ins that `bnn data standin` writes; SVHN by images_digest.
+STANDIN: dict[str, dict[str, str]] = {
+    "mnist": {
+        "train-images-idx3-ubyte": "5db8794a35577ca417a8be2dceb8fc12",
+        "train-labels-idx1-ubyte": "7d0512d74b432b3caf26e93200701157",
+        "t10k-images-idx3-ubyte": "2bd55c28b4c1a7e3021525d9634e085b",
+        "t10k-labels-idx1-ubyte": "4cad174947cc60ba30702a2fa61770e7",
+    },
+    "cifar10": {
+        "train": "4934518f73aaf1194a3d751b1829cda156ba75278db4885f05393ae0ae543362",
+        "test": "c782888b10a7ada4521863d3d84066b8720e58f73d4716de8b367e9ce2ef8220",
+    },
+    "svhn": {
+        "train_32x32.mat": "a50d3197b72f9f352d98cf7c32c5f297314c27d65ad7d3d667807be9e09f271c",
+        "test_32x32.mat": "41decd028488632e6a9acccf81662eb06e87df44fe1ee67936251bd5ed466e73",
+        "extra_32x32.mat": "c30fd3d970c83553591440f4d489cdbb8c58d2afbc706013a9ca360dd84045df",
+    },
+}
+
+# images_digest of the CIFAR-10 stand-in: unlike records_digest, it depends on the order.
+CIFAR_STANDIN_ORDER = {
+    "train": "c847af71ae7c80d914f6431c926d01daeaaff77bd90454f16905ada75de8808b",
+    "test": "3354ce03b199625986371a1d10e4522e19a419aac6fb581db628a3d7ebb3fb9c",
+}
 
 SVHN_BYTES = {
     "train_32x32.mat": 182_040_794,

@@ -25,6 +25,7 @@ CIFAR_BATCHES = {
     "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
     "test": ("test_batch.bin",),
 }
+CIFAR_TRAIN_IMAGES = 50_000
 MNIST_PREFIXES = {"train": "train", "test": "t10k"}
 
 
@@ -121,12 +122,14 @@ def _archive_reader(archive: Path) -> Callable[[str], bytes]:
 
 
 def _original_order(parts: dict[str, Images], archive: Path | None) -> bool | None:
+    if len(parts["train"]) < CIFAR_TRAIN_IMAGES:  # a stand-in: pinned in its order
+        pinned = digests.CIFAR_STANDIN_ORDER.items()
+        return all(digests.images_digest(parts[part]) == digest for part, digest in pinned)
     for part, labels in digests.CIFAR_FIRST_LABELS.items():
         if tuple(parts[part].labels[: len(labels)]) != labels:
             return False
-    if archive is not None and digests.md5_file(archive) == digests.CIFAR_ARCHIVE_MD5:
-        return True
-    return None
+    # Of the batches we know the beginning only; the archive's published md5 settles the rest.
+    return True if archive and digests.md5_file(archive) == digests.CIFAR_ARCHIVE_MD5 else None
 
 
 def _read_svhn(folder: Path) -> Content:

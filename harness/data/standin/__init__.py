@@ -1,0 +1,5 @@
+"""Stand-ins: generated look-alikes of the datasets, the default data of a fresh clone."""
+
+from harness.data.standin.write import COUNTS, make_part, write_standin
+
+__all__ = ["COUNTS", "make_part", "write_standin"]
