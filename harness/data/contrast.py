@@ -56,7 +56,9 @@ def global_contrast(images: Reals) -> Reals:
     """Return (x - mean) / sqrt(10 + mean((x - mean)^2)) over all pixels of each image [n, ...]."""
     axes = tuple(range(1, images.ndim))
     centred = images - images.mean(axis=axes, keepdims=True)
-    return centred / np.sqrt(GCN_BIAS + np.square(centred).mean(axis=axes, keepdims=True))
+    power = np.square(centred).mean(axis=axes, keepdims=True)
+    normalised: Reals = centred / np.sqrt(np.float32(GCN_BIAS) + power)
+    return normalised
 
 
 def local_contrast(images: Reals) -> Reals:
@@ -72,14 +74,17 @@ def local_contrast(images: Reals) -> Reals:
     blurred = correlate1d(images, kernel, axis=-1, mode="constant")
     blurred = correlate1d(blurred, kernel, axis=-2, mode="constant")
     centred = images - blurred
-    return centred / (centred.std(axis=(-2, -1), ddof=1, keepdims=True) + np.float32(LCN_FLOOR))
+    deviation = centred.std(axis=(-2, -1), ddof=1, keepdims=True)
+    normalised: Reals = centred / (deviation + np.float32(LCN_FLOOR))
+    return normalised
 
 
 def gaussian_kernel() -> npt.NDArray[np.float64]:
     """Return the 9 taps of the one-dimensional Gaussian of deviation 2, summing to 1."""
     offsets = np.arange(LCN_TAPS) - LCN_TAPS // 2
     taps = np.exp(-np.square(offsets) / (2.0 * LCN_SIGMA**2))
-    return taps / taps.sum()
+    kernel: npt.NDArray[np.float64] = taps / taps.sum()
+    return kernel
 
 
 def _normalise(pixels: Pixels) -> Reals:

@@ -3,11 +3,31 @@
 Points are (x, y) in pixels, y downwards; pixel i covers i to i + 1. Arrays lead with the image.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
+from harness.data.formats import Pixels
 from harness.data.standin.draws import Draws, Reals
 
 _HALF = np.float32(0.5)
+
+
+class Placing(NamedTuple):
+    """How n shapes, given around the origin, are placed on their canvases.
+
+    ``centre``: where the origin goes, [n, 2]; ``scale``: pixels a unit across and down, [n, 2];
+    ``shear``: x gained a unit of y, [n]; ``turn``: tangent of half the angle of rotation, [n].
+    """
+
+    centre: Reals
+    scale: Reals
+    shear: Reals
+    turn: Reals
+
+    def of(self, rows: np.ndarray) -> "Placing":
+        """Return the placing of some of the shapes."""
+        return Placing(*(values[rows] for values in self))
 
 
 def segment_distance(start: Reals, end: Reals, size: int) -> Reals:
@@ -46,13 +66,15 @@ def _squared_distance(start: Reals, end: Reals, size: int) -> Reals:
     off_x *= off_x
     off_y *= off_y
     off_x += off_y
-    return off_x
+    squared: Reals = off_x
+    return squared
 
 
 def cover(distance: Reals, radius: Reals, softness: float) -> Reals:
     """Return how much of each pixel a stroke of this radius [n] covers, 0 to 1."""
     edge = (radius[:, None, None] - distance) * np.float32(1 / softness) + _HALF
-    return np.clip(edge, 0, 1)
+    covered: Reals = np.clip(edge, 0, 1)
+    return covered
 
 
 def smooth_corners(points: Reals, times: int) -> Reals:
@@ -66,13 +88,9 @@ def smooth_corners(points: Reals, times: int) -> Reals:
     return points
 
 
-def pose(points: Reals, centre: Reals, scale: Reals, shear: Reals, turn: Reals) -> Reals:
-    """Place points [n, k, 2], given around the origin, on the canvas.
-
-    Args:
-        centre: where the origin goes, [n, 2]; scale: pixels a unit across and down, [n, 2];
-        shear: x gained a unit of y, [n]; turn: tangent of half the angle of rotation, [n].
-    """
+def pose(points: Reals, placing: Placing) -> Reals:
+    """Place points [n, k, 2] on the canvas: scale, shear, turn, then move."""
+    centre, scale, shear, turn = placing
     x = points[..., 0] * scale[:, :1]
     y = points[..., 1] * scale[:, 1:]
     x = x + y * shear[:, None]
@@ -105,11 +123,12 @@ def stripes(draws: Draws, count: int, size: int, narrowest: float, widest: float
     x = place[None, :] * across[:, None] + phase
     wave = x[:, None, :] + (place[None, :] * down[:, None])[:, :, None]
     wave -= np.floor(wave)
-    return np.abs(wave * np.float32(4) - np.float32(2)) - np.float32(1)
+    triangle: Reals = np.abs(wave * np.float32(4) - np.float32(2)) - np.float32(1)
+    return triangle
 
 
 def paint(image: Reals, colour: Reals, alpha: Reals) -> None:
-    """Blend colour [n, 3] or [n, 3, size, size] into images [n, 3, size, size] by alpha, in place."""
+    """Blend colour [n, 3] (or [n, 3, size, size]) into images of that size by alpha, in place."""
     layer = colour[:, :, None, None] if colour.ndim == 2 else colour
     image += (layer - image) * alpha[:, None]
 
@@ -125,6 +144,7 @@ def blur(image: Reals) -> Reals:
     return image
 
 
-def to_bytes(image: Reals) -> np.ndarray:
+def to_bytes(image: Reals) -> Pixels:
     """Return uint8 pixels of images whose values run from 0 to 1, rounded half to even."""
-    return np.rint(np.clip(image, 0, 1) * np.float32(255)).astype(np.uint8)
+    pixels: Pixels = np.rint(np.clip(image, 0, 1) * np.float32(255)).astype(np.uint8)
+    return pixels

@@ -4,6 +4,7 @@ import numpy as np
 
 from harness.data.formats import CLASSES, Images
 from harness.data.standin.canvas import (
+    Placing,
     blur,
     cover,
     paint,
@@ -19,7 +20,7 @@ _BLOCK = 500  # images drawn at once: their canvases stay in the cache
 
 
 def grey_digits(count: int, name: str) -> Images:
-    """Return ``count`` 28 x 28 grey handwritten-looking digits, white on black, from draws ``name``."""
+    """Return ``count`` 28 x 28 grey digits, white on black, from the draws ``name``."""
     draws = Draws(name)
     labels = draws.integers(CLASSES, count)
     pixels = np.empty((count, 1, 28, 28), np.uint8)
@@ -34,23 +35,25 @@ def _grey_block(draws: Draws, labels: np.ndarray) -> Reals:
     centre = draws.uniform(12.0, 16.0, count, 2)
     height = draws.uniform(15.0, 20.0, count)
     scale = np.stack([height * draws.uniform(0.45, 0.85, count), height], axis=1)
-    placing = (centre, scale, draws.uniform(-0.5, 0.25, count), draws.uniform(-0.14, 0.14, count))
+    shear, turn = draws.uniform(-0.5, 0.25, count), draws.uniform(-0.14, 0.14, count)
+    placing = Placing(centre, scale, shear, turn)
     radius = draws.uniform(0.6, 1.9, count)
     ink = cover(_by_glyph(draws, labels, 0.11, placing, 28), radius, 1.3)
-    # Ink of uneven strength, a speck of dirt, sensor noise where there is ink.
+    # Ink of uneven strength, a speck of dirt, sensor noise.
     ink *= np.float32(0.85) + np.float32(0.25) * smooth_field(draws, count, 4, 28)
     start = draws.uniform(0.0, 28.0, count, 2)
     speck = segment_distance(start, start + draws.uniform(-5.0, 5.0, count, 2), 28)
     dirt = cover(speck, draws.uniform(-1.5, 1.2, count), 1.3) * draws.uniform(0.3, 1.0, count, 1, 1)
     ink = np.maximum(ink, dirt)
-    return ink + draws.noise(count, 28, 28) * np.float32(0.06)
+    ink += draws.noise(count, 28, 28) * np.float32(0.06)
+    return ink
 
 
 def _by_glyph(
     draws: Draws,
     labels: np.ndarray,
     wobble: float,
-    placing: tuple[Reals, Reals, Reals, Reals],
+    placing: Placing,
     size: int,
 ) -> Reals:
     way = draws.integers(1 << 30, len(labels))
@@ -59,8 +62,7 @@ def _by_glyph(
         for index, glyph in enumerate(glyphs):
             rows = np.flatnonzero((labels == digit) & (way % ways_of(digit) == index))
             if len(rows):
-                chosen = tuple(values[rows] for values in placing)
-                distance[rows] = glyph_distance(glyph, draws, wobble, chosen, size)  # type: ignore[arg-type]
+                distance[rows] = glyph_distance(glyph, draws, wobble, placing.of(rows), size)
     return distance
 
 
@@ -113,7 +115,7 @@ def _number(draws: Draws, labels: np.ndarray, size: int) -> Reals:
         digits = labels if side == 0.0 else draws.integers(CLASSES, count)
         offset: Reals = np.stack([pitch, pitch * turn], axis=1) * np.float32(side)
         centre: Reals = middle + offset
-        distance = _by_glyph(draws, digits, 0.07, (centre, scale, shear, turn), size)
+        distance = _by_glyph(draws, digits, 0.07, Placing(centre, scale, shear, turn), size)
         shown = cover(distance, radius, 1.4)
         if side != 0.0:  # two numbers in three go on to this side
             shown *= (draws.integers(3, count) > 0).astype(np.float32)[:, None, None]
@@ -122,7 +124,7 @@ def _number(draws: Draws, labels: np.ndarray, size: int) -> Reals:
 
 
 def _two_colours(draws: Draws, count: int, contrast: float) -> tuple[Reals, Reals]:
-    """Return colours of wall and number [count, 3], whose grey levels differ by contrast or more."""
+    """Return colours of wall and number [count, 3], at least ``contrast`` apart in lightness."""
     wall = draws.uniform(0.1, 0.9, count, 1) + draws.uniform(-0.15, 0.15, count, 3)
     step = draws.uniform(contrast, contrast + 0.35, count, 1)
     lighter = wall[:, 1:2] < draws.uniform(0.35, 0.65, count, 1)

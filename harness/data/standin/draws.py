@@ -41,4 +41,5 @@ class Draws:
         total = int(np.prod(shape))
         raw = self._raw((-(-total // 2),)).astype("<u8")
         sums = raw.view(np.uint8).reshape(-1, 4).sum(axis=1, dtype=np.int32)[:total]
-        return ((sums - 510).astype(np.float32) * np.float32(1 / 147.8)).reshape(shape)
+        normal: Reals = (sums - 510).astype(np.float32) * np.float32(1 / 147.8)
+        return normal.reshape(shape)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.data.standin.canvas import polyline_distance, pose, smooth_corners
+from harness.data.standin.canvas import Placing, polyline_distance, pose, smooth_corners
 from harness.data.standin.draws import Draws, Reals
 
 
@@ -44,7 +44,9 @@ GLYPHS: tuple[tuple[tuple[Stroke, ...], ...], ...] = (
     ),
     (
         (
-            _curve((0.08, 0.28), (0.15, -0.05), (0.9, -0.08), (0.95, 0.4), (0.45, 0.7), (0.08, 1.0)),
+            _curve(
+                (0.08, 0.28), (0.15, -0.05), (0.9, -0.08), (0.95, 0.4), (0.45, 0.7), (0.08, 1.0),
+            ),
             _line((0.08, 1.0), (0.95, 1.0)),
         ),
         (
@@ -116,7 +118,7 @@ def glyph_distance(
     glyph: tuple[Stroke, ...],
     draws: Draws,
     wobble: float,
-    placing: tuple[Reals, Reals, Reals, Reals],
+    placing: Placing,
     size: int,
 ) -> Reals:
     """Return the distance of each pixel from the strokes of one glyph, [n, size, size].
@@ -125,13 +127,14 @@ def glyph_distance(
         glyph: one way of writing a digit.
         draws: where the hand's unsteadiness comes from.
         wobble: how far each corner strays at most, in units of the box.
-        placing: centre, scale, shear and turn, as for :func:`pose`; they give n.
+        placing: where the n glyphs go; a unit is the height or width of the box.
+        size: width and height of the canvas.
     """
-    count, nearest = len(placing[0]), None
+    count, nearest = len(placing.centre), None
     for stroke in glyph:
         corners = np.array(stroke.points, np.float32) - np.float32(0.5)
         strayed = corners + draws.uniform(-wobble, wobble, count, len(corners), 2)
-        placed = pose(strayed, *placing)
+        placed = pose(strayed, placing)
         distance = polyline_distance(smooth_corners(placed, 2 if stroke.curved else 0), size)
         nearest = distance if nearest is None else np.minimum(nearest, distance)
     assert nearest is not None

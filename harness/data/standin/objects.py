@@ -4,6 +4,7 @@ import numpy as np
 
 from harness.data.formats import CLASSES, Images
 from harness.data.standin.canvas import (
+    Placing,
     blur,
     cover,
     paint,
@@ -73,7 +74,8 @@ def _draw_thing(draws: Draws, image: Reals, kind: Kind) -> None:
     reach = draws.uniform(9.5, 16.0, count)
     scale = np.stack([reach * mirrored, reach * draws.uniform(0.75, 1.2, count)], axis=1)
     centre = draws.uniform(12.0, 20.0, count, 2)
-    placing = (centre, scale, draws.uniform(-0.3, 0.3, count), draws.uniform(-0.2, 0.2, count))
+    shear, turn = draws.uniform(-0.3, 0.3, count), draws.uniform(-0.2, 0.2, count)
+    placing = Placing(centre, scale, shear, turn)
     coat = stripes(draws, count, _SIZE, 2.5, 9.0) * draws.uniform(-0.12, 0.18, count, 1, 1)
     coat = coat + smooth_field(draws, count, 6, _SIZE) * np.float32(0.12)
     colours = _colours(draws, kind, count)
@@ -82,12 +84,10 @@ def _draw_thing(draws: Draws, image: Reals, kind: Kind) -> None:
         paint(image, colours[limb.paint][:, :, None, None] + coat[:, None], shape)
 
 
-def _limb_cover(
-    draws: Draws, limb: Limb, placing: tuple[Reals, Reals, Reals, Reals], reach: Reals
-) -> Reals:
+def _limb_cover(draws: Draws, limb: Limb, placing: Placing, reach: Reals) -> Reals:
     count = len(reach)
     ends = np.array([limb.start, limb.end], np.float32) + draws.uniform(-0.09, 0.09, count, 2, 2)
-    placed = pose(ends, *placing)
+    placed = pose(ends, placing)
     radius = reach * np.float32(limb.radius) * draws.uniform(0.75, 1.3, count)
     return cover(segment_distance(placed[:, 0], placed[:, 1], _SIZE), radius, 1.4)
 
