@@ -74,9 +74,9 @@ def parse_idx(data: bytes, dimensions: int, name: str) -> Pixels:
             f"{dimensions} dimensions), found {data[:4].hex(' ') or 'an empty file'}"
         )
     header = 4 + 4 * dimensions
-    shape = tuple(int(size) for size in np.frombuffer(data[4:header], ">u4"))
+    shape = tuple(int(size) for size in np.frombuffer(data[4:header].ljust(header - 4), ">u4"))
     wanted = header + math.prod(shape)
-    if len(shape) != dimensions or len(data) != wanted:
+    if len(data) != wanted:
         raise HarnessError(
             f"{name}: its IDX header promises {wanted:,} bytes (shape {shape}), "
             f"found {len(data):,} bytes"
@@ -116,7 +116,8 @@ def read_tar_members(archive: Path, members: list[str]) -> dict[str, bytes]:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
-                handle = tar.extractfile(member) if member.name in members else None
+                wanted = member.isfile() and member.name in members
+                handle = tar.extractfile(member) if wanted else None
                 if handle is not None:
                     found[member.name] = handle.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
@@ -139,10 +140,10 @@ def read_svhn(path: Path) -> Images:
 
     try:
         content = loadmat(path, variable_names=["X", "y"])
-    except OSError as error:
-        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from error
-    # scipy raises whatever its parser trips over: ValueError, TypeError, zlib.error, MemoryError...
+    # scipy raises whatever its parser trips over: ValueError, TypeError, zlib.error, OSError...
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise HarnessError(f"cannot read {path}: {error.strerror}") from error
         raise HarnessError(f"{path}: expected a whole MATLAB 5 file ({error})") from error
     x, y = (np.asarray(content.get(key, np.empty(0))) for key in ("X", "y"))
     if x.shape[:3] != (32, 32, 3) or x.ndim != 4 or x.dtype != np.uint8 or y.size != x.shape[3]:

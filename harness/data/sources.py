@@ -78,7 +78,7 @@ def _read_mnist(folder: Path) -> Content:
         images, labels = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
         arrays = {}
         for unit, dimensions in ((images, 3), (labels, 1)):
-            files[unit] = _first_present(folder / unit, folder / f"{unit}.gz")
+            files[unit] = _first_present(folder / f"{unit}.gz", folder / unit)
             data = read_file(files[unit])
             arrays[unit] = parse_idx(data, dimensions, str(files[unit]))
             found[unit] = digests.md5_bytes(data)
@@ -98,7 +98,8 @@ def _mnist_images(pixels: Pixels, labels: Pixels, name: str) -> Images:
 
 def _read_cifar10(folder: Path) -> Content:
     batches = folder / CIFAR_FOLDER
-    archive = None if batches.is_dir() else _first_present(folder / CIFAR_ARCHIVE, batches)
+    found_first = _first_present(folder / CIFAR_ARCHIVE, batches)
+    archive = None if found_first == batches else found_first
     parts, found = {}, {}
     read = _archive_reader(archive) if archive else lambda name: read_file(batches / name)
     for part, names in CIFAR_BATCHES.items():
@@ -149,6 +150,7 @@ def _read_svhn(folder: Path) -> Content:
 
 
 def _first_present(*candidates: Path) -> Path:
+    # What `bnn data fetch` writes comes first, so that fetching mends a corrupt unpacked copy.
     for path in candidates:
         if path.exists():
             return path

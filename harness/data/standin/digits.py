@@ -45,8 +45,8 @@ def _grey_block(draws: Draws, labels: np.ndarray) -> Reals:
     speck = segment_distance(start, start + draws.uniform(-5.0, 5.0, count, 2), 28)
     dirt = cover(speck, draws.uniform(-1.5, 1.2, count), 1.3) * draws.uniform(0.3, 1.0, count, 1, 1)
     ink = np.maximum(ink, dirt)
-    ink += draws.noise(count, 28, 28) * np.float32(0.06)
-    return ink
+    noisy: Reals = ink + draws.noise(count, 28, 28) * np.float32(0.06)
+    return noisy
 
 
 def _by_glyph(
