@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.data.digests import DATASETS
+from harness.data.names import DATASETS
 
 app = typer.Typer(
     no_args_is_help=True,

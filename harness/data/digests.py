@@ -11,8 +11,6 @@ import numpy as np
 
 from harness.data.formats import Images, Pixels
 
-DATASETS = ("mnist", "cifar10", "svhn")
-
 # Key: the unit that is checked (an IDX file, a set of CIFAR-10 records, a .mat file).
 OFFICIAL: dict[str, dict[str, str]] = {
     "mnist": {  # md5 of the gunzipped file

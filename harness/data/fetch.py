@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.dataset import load_dataset
-from harness.data.digests import CIFAR_ARCHIVE_MD5, DATASETS, OFFICIAL
+from harness.data.digests import CIFAR_ARCHIVE_MD5, OFFICIAL
+from harness.data.names import DATASETS
 from harness.data.sources import CIFAR_ARCHIVE
 from harness.data.transfer import Transfer, TransferError
 from harness.errors import HarnessError
@@ -135,7 +136,9 @@ def _fetch_file(target: Path, md5: str, mirrors: Sequence[str], wait_seconds: fl
                 raise HarnessError(f"cannot write {target}: {error.strerror or error}") from error
             time.sleep(wait_seconds * 2**attempt)
     raise HarnessError(
-        f"cannot download {target.name} (md5 {md5}): " + "; ".join(reasons) + "; check the "
+        f"cannot download {target.name} (md5 {md5}): "
+        + "; ".join(dict.fromkeys(reasons))
+        + "; check the "
         f"network and run the same command again (what came is kept), or give --mirror URL, or "
         f"put the file at {target} yourself"
     )

@@ -11,6 +11,7 @@ import pytest
 
 from harness.data import digests, load_dataset
 from harness.data.fetch import OFFERS, Offer, fetch
+from harness.data.names import DATASETS
 from harness.errors import HarnessError
 
 IMAGES = "train-images-idx3-ubyte.gz"
@@ -137,7 +138,7 @@ def test_mirror_must_be_http(mirror: str, tmp_path: Path) -> None:
 
 
 def test_every_offered_file_is_one_that_is_read() -> None:
-    assert set(OFFERS) == set(digests.DATASETS)
+    assert set(OFFERS) == set(DATASETS)
     assert {name.removesuffix(".gz") for name in OFFERS["mnist"].files} == set(
         digests.OFFICIAL["mnist"]
     )

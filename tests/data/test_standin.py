@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from harness.data import digests, load_dataset
+from harness.data.names import DATASETS
 from harness.data.standin import COUNTS, write, write_standin
 from harness.data.standin.draws import Draws
 from harness.errors import HarnessError
@@ -18,7 +19,7 @@ _SIZES = {
 }
 
 
-@pytest.mark.parametrize("dataset", digests.DATASETS)
+@pytest.mark.parametrize("dataset", DATASETS)
 def test_standin_has_its_pinned_content(dataset: str, standin_root: Callable[[str], Path]) -> None:
     loaded = load_dataset(dataset, standin_root(dataset))  # compares every digest
     train, valid, test, shape = _SIZES[dataset]
