@@ -135,10 +135,9 @@ def _fetch_file(target: Path, md5: str, mirrors: Sequence[str], wait_seconds: fl
             except OSError as error:
                 raise HarnessError(f"cannot write {target}: {error.strerror or error}") from error
             time.sleep(wait_seconds * 2**attempt)
+    tried = "; ".join(dict.fromkeys(reasons))
     raise HarnessError(
-        f"cannot download {target.name} (md5 {md5}): "
-        + "; ".join(dict.fromkeys(reasons))
-        + "; check the "
-        f"network and run the same command again (what came is kept), or give --mirror URL, or "
-        f"put the file at {target} yourself"
+        f"cannot download {target.name} (md5 {md5}): {tried}; check the network and run the same "
+        f"command again (what came is kept), or give --mirror URL, or put the file at {target} "
+        "yourself"
     )

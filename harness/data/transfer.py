@@ -1,6 +1,7 @@
 """One file over HTTP, continued after an interruption. pooch alone begins anew each time."""
 
 import shutil
+import ssl
 import urllib.error
 import urllib.request
 from http.client import HTTPException, HTTPResponse
@@ -46,7 +47,7 @@ class Transfer:
             raise TransferError(f"HTTP {error.code} {error.reason}", again) from error
         except urllib.error.URLError as error:
             raise TransferError(f"not reached ({error.reason})", again=True) from error
-        except (HTTPException, TimeoutError, ConnectionError) as error:
+        except (HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
             raise TransferError(f"interrupted ({error!r})", again=True) from error
         shutil.move(self._part, output_file)
 

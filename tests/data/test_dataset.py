@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from harness.data import digests, load_dataset
+from harness.data import digests, load_dataset, splits
 from harness.data.commands import app
 from harness.data.digests import records_digest
 from harness.data.sources import CIFAR_ARCHIVE, CIFAR_BATCHES, CIFAR_FOLDER
@@ -134,6 +134,22 @@ def test_svhn_without_extra_is_labelled(standin_root: MakeRoot, tmp_path: Path) 
     loaded = load_dataset("svhn", tmp_path)
     assert loaded.variant == loaded.manifest["variant"] == "train-only"
     assert loaded.manifest["counts"] == {"train": 4600, "valid": 400, "test": 2000}
+
+
+def test_svhn_of_the_published_size_is_judged_by_md5(
+    standin_root: MakeRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = standin_root("svhn")
+    for path in (root / "svhn").iterdir():
+        monkeypatch.setitem(digests.SVHN_BYTES, path.name, path.stat().st_size)
+        monkeypatch.setitem(digests.OFFICIAL["svhn"], path.name, digests.md5_file(path))
+    monkeypatch.setitem(splits._SVHN_PER_CLASS, "official", (50, 10))
+    loaded = load_dataset("svhn", root)
+    assert (loaded.source, loaded.variant) == ("official", "full")
+    assert loaded.manifest["counts"] == {"train": 7400, "valid": 600, "test": 2000}
+    monkeypatch.setitem(digests.OFFICIAL["svhn"], "test_32x32.mat", "0" * 32)
+    with pytest.raises(HarnessError, match=r"test_32x32\.mat: the content .* expected 00000"):
+        load_dataset("svhn", root)
 
 
 def test_verify_command_writes_the_manifest(standin_root: MakeRoot, tmp_path: Path) -> None:
