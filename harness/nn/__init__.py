@@ -1,0 +1,1 @@
+"""Binarization, layers, batch norms, optimizers and networks. Knows nothing of files."""

@@ -1,0 +1,65 @@
+"""Vanilla batch normalisation in Lasagne's form and in torch's (paper, section 2)."""
+
+import torch
+from torch import Tensor, nn
+
+from harness.nn.shift import ShiftBatchNorm
+from harness.spec import NormSpec
+
+
+class VanillaBatchNorm(nn.Module):
+    """Batch normalisation ``y = gamma (x - mean) / sqrt(var + eps) + beta`` over batch and space.
+
+    ``form="lasagne"`` keeps running averages of the mean and of ``1/sqrt(var + eps)`` with the
+    biased variance; ``form="torch"`` of the mean and of the unbiased variance. ``momentum`` is the
+    weight of the newest batch. Input ``[B, C]`` or ``[B, C, H, W]``.
+    """
+
+    running_mean: Tensor
+
+    def __init__(self, features: int, form: str, eps: float, momentum: float) -> None:
+        super().__init__()
+        if form not in ("lasagne", "torch"):
+            raise ValueError(f"form must be 'lasagne' or 'torch', found {form!r}")
+        self.form, self.eps, self.momentum = form, eps, momentum
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        spread = "running_inv_std" if form == "lasagne" else "running_var"
+        self.register_buffer(spread, torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.evaluate(x, 1)
+        y, mean, inv_std = torch.native_batch_norm(
+            x, self.weight, self.bias, None, None, True, 0.0, self.eps
+        )
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            if self.form == "lasagne":
+                self.get_buffer("running_inv_std").lerp_(inv_std, self.momentum)
+            else:
+                n = x.numel() // x.shape[1]
+                unbiased = (inv_std.pow(-2) - self.eps) * (n / max(n - 1, 1))
+                self.get_buffer("running_var").lerp_(unbiased, self.momentum)
+        return y
+
+    def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
+        """Return the test-time output; channels lie along ``channel_dim`` of ``x``.
+
+        Three rounded operations, each monotone in ``x``: export relies on that.
+        """
+        shape = [-1 if i == channel_dim % x.dim() else 1 for i in range(x.dim())]
+        if self.form == "lasagne":
+            inv_std = self.get_buffer("running_inv_std")
+        else:
+            inv_std = torch.rsqrt(self.get_buffer("running_var") + self.eps)
+        scale = self.weight * inv_std
+        return (x - self.running_mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
+
+
+def build_norm(spec: NormSpec, features: int) -> VanillaBatchNorm | ShiftBatchNorm:
+    """Return the batch norm that ``spec`` names, over ``features`` channels."""
+    if spec.kind == "shift":
+        return ShiftBatchNorm(features, spec.eps, spec.momentum)
+    return VanillaBatchNorm(features, spec.kind, spec.eps, spec.momentum)
