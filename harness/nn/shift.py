@@ -104,8 +104,8 @@ class ShiftAdaMax(Optimizer):
     """Shift-based AdaMax (paper, Algorithm 4).
 
     ``m = b1 m + (1-b1) g``; ``v = max(b2 v, |g| + eps)``;
-    ``theta -= AP2(lr / (1 - b1^t)) * AP2(scale) * m * AP2(1/v)``. A group's ``lr_scale`` is its
-    layer's Glorot coefficient, already in the form the recipe asks for. ``stored_ap2`` rounds the stored
+    ``theta -= AP2(lr / (1 - b1^t)) * scale * m * AP2(1/v)``. A group's ``lr_scale`` is its
+    layer's Glorot coefficient in the form the recipe asks for. ``stored_ap2`` rounds the stored
     ``v`` to a power of two as the released code does, so that ``b2 v`` rounds back to ``v`` and
     ``v`` never decays.
     """

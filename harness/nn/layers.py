@@ -1,0 +1,76 @@
+"""Linear and 3x3 convolution layers with real or binary weights (paper, section 1.1)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.nn.binarize import binarize_weight
+from harness.spec import Binarization
+
+
+class WeightedLayer(nn.Module):
+    """A linear map ``x -> W x + b`` whose weights are real or binarized from latent ones.
+
+    Latent weights start uniform in [-1, 1], real ones Glorot uniform; biases start at 0.
+    ``fan_in`` and ``fan_out`` count the filter area of convolutions.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        train_weights: Binarization,
+        test_weights: Binarization,
+        init: torch.Generator,
+        draws: torch.Generator | None,
+    ) -> None:
+        super().__init__()
+        area = math.prod(shape[2:])
+        self.fan_in, self.fan_out = shape[1] * area, shape[0] * area
+        self.train_weights, self.test_weights = train_weights, test_weights
+        self._draws = draws
+        bound = 1.0 if self.is_binary else math.sqrt(6 / (self.fan_in + self.fan_out))
+        weight = torch.empty(shape).uniform_(-bound, bound, generator=init)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(shape[0]))
+
+    @property
+    def is_binary(self) -> bool:
+        """True where training binarizes the weights, so that latent ones are clipped."""
+        return self.train_weights != "real"
+
+    @property
+    def glorot_scale(self) -> float:
+        """Learning-rate scale ``1 / sqrt(1.5 / (fan_in + fan_out))`` (paper, section 2)."""
+        return 1 / math.sqrt(1.5 / (self.fan_in + self.fan_out))
+
+    def used_weight(self) -> Tensor:
+        """Return the weights that the forward pass multiplies by, in this training state."""
+        precision = self.train_weights if self.training else self.test_weights
+        if precision == "real":
+            return self.weight
+        return binarize_weight(self.weight, self._draws if precision == "stoch" else None)
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the layer's product without bias: exact integers for ±1 operands."""
+        raise NotImplementedError
+
+
+class Linear(WeightedLayer):
+    """``[B, K] x [N, K] -> [B, N]``."""
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight)
+
+
+class Conv3x3(WeightedLayer):
+    """``[B, C, H, W] -> [B, N, H, W]`` with 3x3 filters, zero padding of 1."""
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        # channels_last is 1.1 to 1.3 times as fast as NCHW at the ConvNet's sizes on the CPU.
+        return F.conv2d(
+            x.contiguous(memory_format=torch.channels_last),
+            weight.contiguous(memory_format=torch.channels_last),
+            padding=1,
+        )

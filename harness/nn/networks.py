@@ -1,0 +1,187 @@
+"""The paper's MLP and ConvNet(w), as a list of blocks (paper, section 2)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.nn.binarize import binarize_activation
+from harness.nn.layers import Conv3x3, Linear, WeightedLayer
+from harness.nn.norm import build_norm
+from harness.nn.streams import Streams
+from harness.spec import Mode, NetworkSpec
+
+
+class Block(nn.Module):
+    """Dropout, product, 2x2 max-pool, bias, batch norm, activation: one layer of the network.
+
+    ``activation``: ``sign`` (deterministic), ``stoch`` (stochastic at train time), ``relu`` or
+    ``none`` (the output layer). ``scale`` and ``offset`` turn a product with odd integers
+    ``o = 2u - 255`` into the product with ``x = scale * o + offset``.
+    """
+
+    def __init__(
+        self,
+        layer: WeightedLayer,
+        norm: nn.Module,
+        activation: str,
+        streams: Streams,
+        pool: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.layer, self.norm = layer, norm
+        self.activation, self.pool, self.dropout = activation, pool, dropout
+        self.scale, self.offset = 1.0, 0.0
+        self._streams = streams
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dropout and self.training:
+            x = self._drop(x)
+        if x.dim() == 4 and isinstance(self.layer, Linear):
+            x = x.flatten(1)
+        weight = self.layer.used_weight()
+        dots = self.layer.product(x, weight)
+        if self.pool:
+            dots = F.max_pool2d(dots, 2)
+        row_sums = weight.flatten(1).sum(1) if self.offset else None
+        return self._activate(self.norm(self.pre_norm(dots, 1, row_sums)))
+
+    def pre_norm(self, dots: Tensor, channel_dim: int, row_sums: Tensor | None) -> Tensor:
+        """Return ``scale * dots + offset * row_sums + bias``, channels along ``channel_dim``.
+
+        Monotone in ``dots`` in float32, each channel for itself.
+        """
+        shape = [-1 if i == channel_dim % dots.dim() else 1 for i in range(dots.dim())]
+        if self.scale != 1.0:
+            dots = dots * self.scale
+        bias = self.layer.bias
+        if row_sums is not None:
+            bias = bias + self.offset * row_sums
+        return dots + bias.view(shape)
+
+    @torch.no_grad()
+    def norm_from_dots(self, dots: Tensor, channel_dim: int = -1) -> Tensor:
+        """Return the test-time value whose sign is taken, from the integer products ``dots``.
+
+        The same float32 operations as :meth:`forward` in evaluation, so an integer threshold
+        found on this function agrees with the training network bit for bit.
+        """
+        row_sums = None
+        if self.offset:
+            weight = self.layer.used_weight()
+            row_sums = weight.flatten(1).sum(1)
+        return self.norm.evaluate(  # type: ignore[operator, no-any-return]
+            self.pre_norm(dots, channel_dim, row_sums), channel_dim
+        )
+
+    def _drop(self, x: Tensor) -> Tensor:
+        keep = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=self._streams["dropout"])
+        return x * keep.div_(1 - self.dropout)
+
+    def _activate(self, y: Tensor) -> Tensor:
+        if self.activation == "none":
+            return y
+        if self.activation == "relu":
+            return F.relu(y)
+        stochastic = self.activation == "stoch" and self.training
+        return binarize_activation(y, self._streams["activations"] if stochastic else None)
+
+
+class BinaryNetwork(nn.Module):
+    """Blocks in order; input odd integers (``integer_input``) or preprocessed reals, output [B, 10].
+
+    The first layer takes 8-bit pixels as odd integers ``2u - 255`` where preprocessing is affine
+    in the pixel and zero padding stays exact; otherwise the preprocessed real values.
+    """
+
+    def __init__(self, blocks: Sequence[Block], integer_input: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.integer_input = integer_input
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def binary_layers(self) -> list[WeightedLayer]:
+        """Return the layers whose weights training binarizes."""
+        return [b.layer for b in self.blocks if b.layer.is_binary]  # type: ignore[union-attr, misc]
+
+    @torch.no_grad()
+    def clip_latent(self) -> None:
+        """Clip the latent weights of the binary layers to [-1, 1] (paper, Algorithm 1)."""
+        for layer in self.binary_layers():
+            layer.weight.clamp_(-1, 1)
+
+
+class _Builder:
+    def __init__(self, spec: NetworkSpec, mode: Mode, streams: Streams) -> None:
+        self.spec, self.mode, self.streams = spec, mode, streams
+        self.activation = {"real": "relu", "det": "sign", "stoch": "stoch"}[mode.activations]
+        self.blocks: list[Block] = []
+
+    def add(self, shape: tuple[int, ...], pool: bool = False, dropout: float = 0.0) -> None:
+        last = shape[0] == 0
+        first = not self.blocks
+        treatment = self.spec.last_layer if last else self.spec.first_layer if first else "mode"
+        train, test = self.mode.weights, self.mode.test_weights
+        if treatment == "real":
+            train, test = "real", "real"
+        shape = (self.classes, *shape[1:]) if last else shape
+        kind = Linear if len(shape) == 2 else Conv3x3
+        layer = kind(shape, train, test, self.streams["init"], self.streams["weights"])
+        norm = build_norm(self.spec.output_norm if last else self.spec.norm, shape[0])
+        activation = "none" if last else self.activation
+        self.blocks.append(Block(layer, norm, activation, self.streams, pool, dropout))
+
+    classes = 10
+
+
+def _mlp(builder: _Builder, image_shape: tuple[int, int, int]) -> None:
+    spec = builder.spec
+    width, dropout = math.prod(image_shape), spec.input_dropout
+    for hidden in spec.hidden:
+        builder.add((hidden, width), dropout=dropout)
+        width, dropout = hidden, spec.hidden_dropout
+    builder.add((0, width), dropout=dropout)
+
+
+def _convnet(builder: _Builder, image_shape: tuple[int, int, int]) -> None:
+    channels, height, side = image_shape
+    if height != side or side % 8:
+        raise ValueError(f"ConvNet needs square images, sides a multiple of 8; found {image_shape}")
+    w = builder.spec.width
+    for i, maps in enumerate((w, w, 2 * w, 2 * w, 4 * w, 4 * w)):
+        builder.add((maps, channels, 3, 3), pool=i % 2 == 1)
+        channels = maps
+    width = channels * (side // 8) ** 2
+    for fc in (builder.spec.fc, builder.spec.fc):
+        builder.add((fc, width))
+        width = fc
+    builder.add((0, width))
+
+
+def build_network(
+    spec: NetworkSpec,
+    mode: Mode,
+    streams: Streams,
+    image_shape: tuple[int, int, int],
+    affine: tuple[float, float] | None,
+) -> BinaryNetwork:
+    """Build the network of ``spec`` in ``mode`` for images of shape ``(c, h, w)``.
+
+    ``affine`` is ``(scale, offset)`` where the preprocessing is ``x = scale * (2u - 255) +
+    offset``, else None. An offset with zero padding or input dropout has no integer form: the
+    first layer then takes real inputs.
+    """
+    builder = _Builder(spec, mode, streams)
+    {"mlp": _mlp, "convnet": _convnet}[spec.kind](builder, image_shape)
+    padded_or_dropped = spec.kind == "convnet" or spec.input_dropout > 0
+    integer = affine is not None and not (affine[1] and padded_or_dropped)
+    if integer and affine is not None:
+        builder.blocks[0].scale, builder.blocks[0].offset = affine
+    return BinaryNetwork(builder.blocks, integer)
