@@ -1,0 +1,34 @@
+"""The command line ``bnn``: one sub-command a stage."""
+
+import sys
+
+import typer
+
+from harness.data.commands import app as data_app
+from harness.errors import HarnessError
+from harness.track.commands import app as track_app
+from harness.train.commands import train
+
+app = typer.Typer(
+    name="bnn",
+    help="Reproduce and benchmark Binarized Neural Networks (arXiv:1602.02830).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app, name="data")
+app.command()(train)
+app.add_typer(track_app, name="track")
+
+
+def main() -> None:
+    """Run the command line; an expected failure prints its message and exits with 1."""
+    try:
+        app()
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training: the epoch, model selection, checkpoints and the record of a run."""

@@ -1,0 +1,95 @@
+"""``bnn train``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from harness.errors import HarnessError
+
+FAILED_RUN = 3  # the run ended as failed and run.json says why; the workflow goes on
+
+
+def parse_overrides(settings: list[str]) -> dict[str, Any]:
+    """Parse ``key=value`` settings; values are YAML.
+
+    Raises:
+        HarnessError: a setting without ``=``.
+    """
+    values = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise HarnessError(f"--set takes key=value such as epochs=5, found {setting!r}")
+        values[key.strip()] = yaml.safe_load(text)
+    return values
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise HarnessError(f"--device must be auto, cpu or cuda; found {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise HarnessError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
+    usable = torch.cuda.is_available() if name == "auto" else name == "cuda"
+    return torch.device("cuda" if usable else "cpu")
+
+
+def train(
+    dataset: Annotated[str, typer.Option(help="mnist, cifar10 or svhn")],
+    data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
+    out: Annotated[Path, typer.Option(help="run folder; the same one resumes the run")],
+    recipe: Annotated[str, typer.Option(help="theano, torch7 or torch7-released")] = "theano",
+    mode: Annotated[
+        str, typer.Option(help="float, bc-det, bc-stoch, bnn-det, bnn-stoch or bnn-stoch-w")
+    ] = "bnn-det",
+    seed: Annotated[int, typer.Option(help="seed of weights, shuffling and draws", min=0)] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="change the recipe: key=value, repeatable")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="preset the run belongs to")] = "adhoc",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
+    checkpoint_seconds: Annotated[float, typer.Option(help="time between checkpoints")] = 60.0,
+    track: Annotated[str | None, typer.Option(help="MLflow URI to mirror the run to")] = None,
+) -> None:
+    """Train one network and record the run. Interrupt it at any time; the same command goes on.
+
+    Example: bnn train --dataset mnist --recipe theano --mode bnn-det --data data
+    --out results/mine/mnist --set network.hidden=[256,256,256] --set epochs=5
+
+    Exit status: 0 done, 3 the run diverged (run.json names the epoch), 1 an error.
+    """
+    import logging
+
+    import torch
+
+    from harness.spec import get_mode, load_recipe
+    from harness.train.loop import Interrupted
+    from harness.train.record import RunSpec
+    from harness.train.run import run_training
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    spec = RunSpec(
+        load_recipe(recipe, dataset, parse_overrides(settings or [])),
+        get_mode(mode),
+        seed,
+        preset,
+        out,
+    )
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        run = run_training(spec, data, _device(device), checkpoint_seconds, track)
+    except Interrupted as interrupted:
+        typer.echo(f"stopped by {interrupted}; the same command goes on", err=True)
+        raise typer.Exit(128 + interrupted.number) from interrupted
+    if run["status"] == "failed":
+        typer.echo(f"the run failed: {run['failure']['reason']}", err=True)
+        raise typer.Exit(FAILED_RUN)
+    typer.echo(
+        f"best epoch {run['best_epoch']}: validation error {run['valid_error_pct']:.2f} %, "
+        f"test error {run['test_error_pct']:.2f} % ({out / 'run.json'})"
+    )

@@ -1,0 +1,228 @@
+"""The training loop: epochs, model selection on validation, checkpoints, divergence."""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.nn.loss import squared_hinge
+from harness.nn.networks import BinaryNetwork
+from harness.nn.optim import build_optimizer, set_learning_rate
+from harness.nn.streams import Streams
+from harness.spec import Recipe
+from harness.train.checkpoint import save_checkpoint
+from harness.train.inputs import Resident
+
+EVALUATION_BATCH = 500
+# An all-zero scorer has a square hinge loss of 1; nothing that still learns comes near this.
+DIVERGED_LOSS = 1000.0
+
+
+class Diverged(Exception):
+    """The loss is NaN, infinite or past :data:`DIVERGED_LOSS` in an epoch."""
+
+    def __init__(self, epoch: int, loss: float) -> None:
+        super().__init__(f"training loss {loss:g} in epoch {epoch}")
+        self.epoch = epoch
+
+
+class Interrupted(Exception):
+    """SIGTERM or SIGINT asked the run to stop; its checkpoint is written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all of it goes into the checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    wrong: int = 0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    best_valid_error_pct: float = math.inf
+    best_epoch: int | None = None
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+
+@torch.no_grad()
+def predict_scores(network: BinaryNetwork, images: Resident) -> Tensor:
+    """Return the scores [n, 10] of the network at test time, in batches of 500."""
+    network.eval()
+    starts = range(0, len(images), EVALUATION_BATCH)
+    scores = [network(images.batch(slice(s, s + EVALUATION_BATCH))[0]) for s in starts]
+    return torch.cat(scores)
+
+
+def evaluate(network: BinaryNetwork, images: Resident) -> tuple[float, float]:
+    """Return the mean square hinge loss and the error rate in percent."""
+    scores = predict_scores(network, images)
+    wrong = (scores.argmax(1) != images.labels).float().mean().item()
+    return squared_hinge(scores, images.labels).item(), 100 * wrong
+
+
+class Trainer:
+    """Trains one network; the same calls resume it bit for bit on the CPU."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: BinaryNetwork,
+        streams: Streams,
+        splits: dict[str, Resident],
+        folder: Path,
+        fingerprint: str,
+        checkpoint_seconds: float,
+    ) -> None:
+        self.recipe, self.network, self.streams = recipe, network, streams
+        self.splits, self.folder = splits, folder
+        self.fingerprint, self.checkpoint_seconds = fingerprint, checkpoint_seconds
+        self.optimizer = build_optimizer(network, recipe.optimizer, recipe.schedule.rate(0, 1))
+        self.progress = Progress()
+        self.best_state: dict[str, Tensor] = {}
+        self.order = torch.empty(0, dtype=torch.long)
+        self._stop: int | None = None
+        self._saved_at = time.monotonic()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training split; the authors drop the remainder too."""
+        return max(len(self.splits["train"]) // self.recipe.batch, 1)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
+        return {
+            "fingerprint": self.fingerprint,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "streams": self.streams.state_dict(),
+            "order": self.order,
+            "progress": dict(vars(self.progress)),
+            "best_state": self.best_state,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.streams.load_state_dict(state["streams"])
+        self.order = state["order"]
+        self.progress = Progress(**state["progress"])
+        self.best_state = state["best_state"]
+
+    def checkpoint(self) -> None:
+        """Write the resumable state now."""
+        save_checkpoint(self.folder, self.state())
+        self._saved_at = time.monotonic()
+
+    def train(
+        self,
+        on_epoch: Callable[[dict[str, Any], bool], None],
+        on_step: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        """Train to the last epoch; ``on_epoch(metrics, is_best)`` after each, ``on_step`` after a step.
+
+        Raises:
+            Diverged: the loss left the finite range.
+            Interrupted: a signal came; the checkpoint is written.
+        """
+        handlers = {n: signal.signal(n, self._request_stop) for n in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while self.progress.epoch < self.recipe.epochs:
+                self._train_epoch(on_step)
+                metrics, best = self._close_epoch()
+                on_epoch(metrics, best)
+                self._checkpoint_if_due()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop = number
+
+    def _checkpoint_if_due(self) -> None:
+        if self._stop is not None:
+            self.checkpoint()
+            raise Interrupted(self._stop)
+        if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+            self.checkpoint()
+
+    def _train_epoch(self, on_step: Callable[[Progress], None]) -> None:
+        progress, train = self.progress, self.splits["train"]
+        if progress.step == 0:
+            self.order = torch.randperm(len(train), generator=self.streams["shuffle"])
+        order = self.order.to(train.labels.device)
+        set_learning_rate(
+            self.optimizer, self.recipe.schedule.rate(progress.epoch, self.recipe.epochs)
+        )
+        self.network.train()
+        batch = self.recipe.batch
+        loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=order.device)
+        wrong = torch.tensor(progress.wrong, device=order.device)
+        began, before = time.monotonic(), progress.epoch_seconds
+        while progress.step < self.steps_per_epoch:
+            start = progress.step * batch
+            loss, mistakes = self._step(*train.batch(order[start : start + batch]))
+            loss_sum += loss
+            wrong += mistakes
+            progress.step += 1
+            progress.epoch_seconds = before + time.monotonic() - began
+            if self._stop is not None or self._due():
+                progress.loss_sum, progress.wrong = loss_sum.item(), int(wrong.item())
+                self._checkpoint_if_due()
+            on_step(progress)
+        progress.loss_sum, progress.wrong = loss_sum.item(), int(wrong.item())
+        progress.epoch_seconds = before + time.monotonic() - began
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._saved_at >= self.checkpoint_seconds
+
+    def _step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.network(x)
+        loss = squared_hinge(scores, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.network.clip_latent()
+        return loss.detach(), (scores.detach().argmax(1) != labels).sum()
+
+    def _close_epoch(self) -> tuple[dict[str, Any], bool]:
+        progress = self.progress
+        train_loss = progress.loss_sum / self.steps_per_epoch
+        if not math.isfinite(train_loss) or train_loss > DIVERGED_LOSS:
+            raise Diverged(progress.epoch + 1, train_loss)
+        seen = min(self.steps_per_epoch * self.recipe.batch, len(self.splits["train"]))
+        valid_loss, valid_error = evaluate(self.network, self.splits["valid"])
+        best = valid_error < progress.best_valid_error_pct
+        metrics = {
+            "epoch": progress.epoch + 1,
+            "lr": self.recipe.schedule.rate(progress.epoch, self.recipe.epochs),
+            "train_loss": train_loss,
+            "train_error_pct": 100 * progress.wrong / seen,
+            "valid_loss": valid_loss,
+            "valid_error_pct": valid_error,
+            "test_error_pct": None,
+            "best": best,
+            "seconds": round(progress.epoch_seconds, 3),
+            "images_per_s": round(seen / progress.epoch_seconds, 1),
+        }
+        if best:
+            metrics["test_error_pct"] = evaluate(self.network, self.splits["test"])[1]
+            progress.best_valid_error_pct, progress.best_epoch = valid_error, progress.epoch + 1
+            self.best_state = {k: v.clone() for k, v in self.network.state_dict().items()}
+        progress.metrics.append(metrics)
+        progress.seconds += progress.epoch_seconds
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.loss_sum, progress.wrong, progress.epoch_seconds = 0.0, 0, 0.0
+        return metrics, best

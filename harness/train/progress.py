@@ -1,0 +1,63 @@
+"""The progress of a run: a bar on a terminal, a line an epoch in a log."""
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from harness.train.loop import Progress
+
+
+class ProgressBar:
+    """Shows epoch, loss, validation error, images/s and time left."""
+
+    def __init__(self, epochs: int, steps: int, batch: int) -> None:
+        self._epochs, self._steps, self._batch = epochs, steps, batch
+        self._bar: Any = tqdm(
+            total=epochs * steps * batch,
+            unit="image",
+            unit_scale=True,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
+        self._began, self._first = time.monotonic(), 0
+        self._state: dict[str, str] = {}
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def start(self, progress: Progress) -> None:
+        """Set the bar to where a resumed run stands."""
+        self._first = progress.epoch
+        self._bar.update((progress.epoch * self._steps + progress.step) * self._batch)
+        self._bar.set_description(f"epoch {progress.epoch + 1}/{self._epochs}")
+
+    def step(self, progress: Progress) -> None:
+        """Move by one batch."""
+        self._bar.update(self._batch)
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        """Show an epoch's figures."""
+        epoch = metrics["epoch"]
+        if not self._bar.disable:
+            self._bar.set_description(f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}")
+            self._bar.set_postfix(
+                loss=f"{metrics['train_loss']:.4f}", valid=f"{metrics['valid_error_pct']:.2f}%"
+            )
+            return
+        spent = time.monotonic() - self._began
+        left = spent / (epoch - self._first) * (self._epochs - epoch)
+        test = metrics["test_error_pct"]
+        print(
+            f"epoch {epoch}/{self._epochs}  loss {metrics['train_loss']:.4f}"
+            f"  valid {metrics['valid_error_pct']:.2f} %"
+            f"  {'test ' + format(test, '.2f') + ' %' if test is not None else 'no new best'}"
+            f"  {metrics['images_per_s']:.0f} images/s  {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,106 @@
+"""The record of a run: run.json and metrics.jsonl, whole at every moment."""
+
+import datetime
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.data.dataset import Dataset
+from harness.errors import HarnessError
+from harness.files import read_json, write_json, write_text
+from harness.nn.networks import BinaryNetwork
+from harness.provenance import provenance
+from harness.spec import Mode, Recipe, as_mapping
+
+RUN_SCHEMA = 1
+RUN, METRICS = "run.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides a run's numbers, and where they go."""
+
+    recipe: Recipe
+    mode: Mode
+    seed: int
+    preset: str
+    folder: Path
+
+
+def utc_now() -> str:
+    """Return the time now, ISO 8601, UTC, in seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def fingerprint(spec: RunSpec, data_digest: str, device: str) -> str:
+    """Return a digest of what decides the weights: recipe, mode, seed, data, kind of device."""
+    parts = [as_mapping(spec.recipe), spec.mode.name, spec.seed, data_digest, device]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def new_run(
+    spec: RunSpec, dataset: Dataset, network: BinaryNetwork, device: str, threads: int
+) -> dict[str, Any]:
+    """Return the run.json of a run that begins now."""
+    recipe = spec.recipe
+    return {
+        "schema": RUN_SCHEMA,
+        "status": "running",
+        "failure": None,
+        "preset": spec.preset,
+        "dataset": recipe.dataset,
+        "source": dataset.source,
+        "recipe": recipe.name,
+        "variant": recipe.variant,
+        "mode": spec.mode.name,
+        "seed": spec.seed,
+        "fingerprint": fingerprint(spec, dataset.manifest["digest"], device),
+        "resolved": as_mapping(recipe),
+        "data": dataset.manifest,
+        "device": device,
+        "threads": threads,
+        "parameters": {
+            "binary_weights": sum(layer.weight.numel() for layer in network.binary_layers()),
+            "total": sum(p.numel() for p in network.parameters()),
+        },
+        "provenance": provenance(),
+        "started": utc_now(),
+        "finished": None,
+        "train_seconds": 0.0,
+        "images_per_s": None,
+        "epochs_done": 0,
+        "best_epoch": None,
+        "valid_error_pct": None,
+        "test_error_pct": None,
+    }
+
+
+def finite(value: float) -> float | None:
+    """Return ``value``, or None where it is NaN or infinite, which JSON cannot hold."""
+    return value if math.isfinite(value) else None
+
+
+def write_run(folder: Path, run: dict[str, Any]) -> None:
+    """Write run.json, atomically."""
+    write_json(folder / RUN, run)
+
+
+def finished_run(folder: Path, wanted: str) -> dict[str, Any] | None:
+    """Return the run.json of a run that already ended with these very settings, else None."""
+    if not (folder / RUN).exists():
+        return None
+    try:
+        run = read_json(folder / RUN)
+    except HarnessError:  # damaged: training again rewrites it
+        return None
+    ended = run.get("status") in ("done", "failed") and run.get("fingerprint") == wanted
+    return dict(run) if ended else None
+
+
+def write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Rewrite metrics.jsonl, one object an epoch, atomically: at most some kilobytes."""
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    write_text(folder / METRICS, text)

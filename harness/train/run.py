@@ -1,0 +1,171 @@
+"""One training run from data to record, resumable at every moment."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from harness.data.dataset import Dataset, load_dataset
+from harness.data.preprocess import Preprocessor, fit
+from harness.nn.networks import BinaryNetwork, build_network
+from harness.nn.streams import Streams
+from harness.track import Mirror
+from harness.train import record
+from harness.train.checkpoint import BEST, CHECKPOINT, load_checkpoint, save_weights
+from harness.train.inputs import image_shape, resident
+from harness.train.loop import Diverged, Trainer
+from harness.train.progress import ProgressBar
+from harness.train.record import RunSpec
+
+_log = logging.getLogger("harness.train")
+
+
+def prepare_network(
+    spec: RunSpec, dataset: Dataset, device: torch.device
+) -> tuple[BinaryNetwork, Streams, Preprocessor]:
+    """Build the run's network and fit its preprocessing on the training split."""
+    preprocessor = fit(spec.recipe.preprocess, dataset.train.pixels)
+    streams = Streams(spec.seed, device)
+    affine = preprocessor.affine
+    network = build_network(
+        spec.recipe.network,
+        spec.mode,
+        streams,
+        image_shape(dataset),
+        None if affine is None else (affine.scale, affine.offset),
+    )
+    return network.to(device), streams, preprocessor
+
+
+def _wait_for_lock(folder: Path) -> FileLock:
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.warning("another process trains in %s; waiting for it to end", folder)
+        lock.acquire()
+    return lock
+
+
+def run_training(
+    spec: RunSpec,
+    data: Path,
+    device: torch.device,
+    checkpoint_seconds: float,
+    track: str | None,
+) -> dict[str, Any]:
+    """Train ``spec`` and return its run.json; goes on from a checkpoint where there is one.
+
+    Raises:
+        HarnessError: bad data, or a folder that cannot be written.
+        Interrupted: a signal stopped the run after a checkpoint.
+    """
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    lock = _wait_for_lock(spec.folder)
+    try:
+        return _run_locked(spec, data, device, checkpoint_seconds, track)
+    finally:
+        lock.release()
+
+
+def _run_locked(
+    spec: RunSpec,
+    data: Path,
+    device: torch.device,
+    checkpoint_seconds: float,
+    track: str | None,
+) -> dict[str, Any]:
+    dataset = load_dataset(spec.recipe.dataset, data)
+    wanted = record.fingerprint(spec, dataset.manifest["digest"], device.type)
+    done = record.finished_run(spec.folder, wanted)
+    if done is not None:
+        _log.info("%s already ended (%s); delete the folder to train again", spec.folder, done["status"])
+        return done
+    torch.backends.cudnn.allow_tf32 = False  # integer products must stay exact
+    network, streams, preprocessor = prepare_network(spec, dataset, device)
+    splits = {
+        name: resident(getattr(dataset, name), preprocessor, network.integer_input, device)
+        for name in ("train", "valid", "test")
+    }
+    trainer = Trainer(
+        spec.recipe, network, streams, splits, spec.folder, wanted, checkpoint_seconds
+    )
+    run = record.new_run(spec, dataset, network, device.type, torch.get_num_threads())
+    state = load_checkpoint(spec.folder, wanted)
+    if state is not None:
+        trainer.resume(state)
+        run["started"] = state.get("started", run["started"])
+        _log.info("resuming at epoch %d", trainer.progress.epoch + 1)
+    return _Session(spec, trainer, run, preprocessor, track).run()
+
+
+class _Session:
+    """Keeps the run's files and its mirror in step with the trainer."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        trainer: Trainer,
+        run: dict[str, Any],
+        preprocessor: Preprocessor,
+        track: str | None,
+    ) -> None:
+        self.spec, self.trainer, self.json = spec, trainer, run
+        arrays = preprocessor.state()
+        self.extra = {f"preprocess.{k}": torch.as_tensor(v) for k, v in arrays.items()}
+        self.mirror = Mirror.open(track, run, spec.folder)
+
+    def run(self) -> dict[str, Any]:
+        self._rewrite_files()
+        for metrics in self.trainer.progress.metrics:
+            self.mirror.epoch(metrics)
+        epochs, steps = self.spec.recipe.epochs, self.trainer.steps_per_epoch
+        with ProgressBar(epochs, steps, self.spec.recipe.batch) as bar:
+            bar.start(self.trainer.progress)
+
+            def on_epoch(metrics: dict[str, Any], best: bool) -> None:
+                if best:
+                    self._save_best()
+                record.write_metrics(self.spec.folder, self.trainer.progress.metrics)
+                self.mirror.epoch(metrics)
+                bar.epoch(metrics)
+
+            try:
+                self.trainer.train(on_epoch, bar.step)
+            except Diverged as failure:
+                return self._finish("failed", {"epoch": failure.epoch, "reason": str(failure)})
+        return self._finish("done", None)
+
+    def _rewrite_files(self) -> None:
+        # The workflow deletes a job's outputs before it runs the job again: the checkpoint has all.
+        record.write_run(self.spec.folder, self.json)
+        record.write_metrics(self.spec.folder, self.trainer.progress.metrics)
+        if self.trainer.best_state:
+            self._save_best()
+
+    def _save_best(self) -> None:
+        save_weights(self.spec.folder / BEST, {**self.trainer.best_state, **self.extra})
+
+    def _finish(self, status: str, failure: dict[str, Any] | None) -> dict[str, Any]:
+        progress = self.trainer.progress
+        if not self.trainer.best_state:  # failed in the first epoch: what there is, to look into
+            save_weights(self.spec.folder / BEST, {**self.trainer.network.state_dict(), **self.extra})
+        best = next((m for m in progress.metrics if m["epoch"] == progress.best_epoch), {})
+        images = sum(m["images_per_s"] * m["seconds"] for m in progress.metrics)
+        self.json.update(
+            status=status,
+            failure=failure,
+            finished=record.utc_now(),
+            train_seconds=round(progress.seconds, 3),
+            images_per_s=round(images / progress.seconds, 1) if progress.seconds else None,
+            epochs_done=progress.epoch,
+            best_epoch=progress.best_epoch,
+            valid_error_pct=best.get("valid_error_pct"),
+            test_error_pct=best.get("test_error_pct") if status == "done" else None,
+        )
+        record.write_run(self.spec.folder, self.json)
+        (self.spec.folder / CHECKPOINT).unlink(missing_ok=True)
+        self.mirror.finish(self.json)
+        return self.json
