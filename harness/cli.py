@@ -5,6 +5,7 @@ import sys
 import typer
 
 from harness.data.commands import app as data_app
+from harness.deploy.commands import evaluate, export
 from harness.errors import HarnessError
 from harness.track.commands import app as track_app
 from harness.train.commands import train
@@ -18,6 +19,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(train)
+app.command()(export)
+app.command()(evaluate)
 app.add_typer(track_app, name="track")
 
 

@@ -1,0 +1,1 @@
+"""Packed networks: folding, the model file, their run time and the check against training."""

@@ -1,0 +1,99 @@
+"""``bnn export`` and ``bnn evaluate``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_Run = Annotated[Path, typer.Option("--run", help="folder that bnn train wrote")]
+_Running = Annotated[
+    bool, typer.Option("--allow-running", help="take the best weights of a run that still trains")
+]
+
+
+def export(
+    run: _Run,
+    out: Annotated[
+        Path | None, typer.Option(help="model file; default: model.bnn in the run's folder")
+    ] = None,
+    allow_running: _Running = False,
+) -> None:
+    """Pack a trained BNN: one bit a weight, one integer threshold a hidden unit.
+
+    Writes the model and export.json beside it. A run that failed, or whose weights or activations
+    are real, is recorded as skipped.
+
+    Example: bnn export --run results/mine/mnist
+    """
+    from harness.deploy.export import export_run
+
+    record = export_run(run, out, allow_running)
+    if record["status"] == "skipped":
+        typer.echo(f"{run}: skipped, {record['reason']}")
+        return
+    typer.echo(
+        f"{record['model']}: weights in {record['bytes_packed']:,} bytes, "
+        f"{record['ratio']:.1f} times smaller than {record['bytes_float32']:,} in float32"
+    )
+
+
+def evaluate(
+    run: _Run,
+    data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
+    kernel: Annotated[
+        list[str], typer.Option(help="kernel of the registry, repeatable; all: every one")
+    ] = ["xnor"],  # noqa: B006  typer copies it
+    model: Annotated[
+        Path | None, typer.Option(help="model file; default: model.bnn in the run's folder")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="exit with 1 if a prediction differs")
+    ] = False,
+    allow_running: _Running = False,
+) -> None:
+    """Run a packed network on all test images and compare it with the training network.
+
+    Writes evaluate-<kernel>.json beside the model, one for each kernel.
+
+    Example: bnn evaluate --run results/mine/mnist --data data --kernel xnor --kernel naive
+    """
+    from harness.deploy.evaluate import evaluate_run
+
+    if threads:
+        _set_threads(threads)
+    records = evaluate_run(run, data, kernel, model, allow_running)
+    differing = [_show(record) for record in records]
+    if strict and any(differing):
+        raise typer.Exit(1)
+
+
+def _set_threads(threads: int) -> None:
+    import numba
+    import torch
+
+    torch.set_num_threads(threads)
+    most = int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    numba.set_num_threads(min(threads, most))
+
+
+def _show(record: dict[str, Any]) -> bool:
+    """Print one record; return True where a prediction differs."""
+    if record["status"] != "done":
+        typer.echo(f"{record['kernel']}: {record['status']}, {record['reason']}")
+        return False
+    for way, found in record["first_layers"].items():
+        typer.echo(
+            f"{record['kernel']} ({way}): {found['agree']} of {record['images']} predictions equal "
+            f"the training network's, test error {found['test_error_pct']:.2f} %, "
+            f"{found['seconds']:.2f} s"
+        )
+    most = max(record["images"] - found["agree"] for found in record["first_layers"].values())
+    if most:
+        typer.secho(
+            f"warning: {most} predictions differ with {record['kernel']}; "
+            "see 'disagreeing' in its record",
+            fg="yellow",
+            err=True,
+        )
+    return bool(most)

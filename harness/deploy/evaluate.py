@@ -1,0 +1,167 @@
+"""The packed network against the training network, image by image: ``evaluate-<kernel>.json``."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.data.dataset import Dataset, load_dataset
+from harness.data.preprocess import from_state
+from harness.deploy.export import EXPORT, identity, read_run, rebuild, run_recipe, why_not
+from harness.deploy.modelfile import MODEL, below
+from harness.deploy.packed import PackedNetwork
+from harness.errors import HarnessError
+from harness.files import read_json, sha256_file, write_json
+from harness.provenance import provenance
+from harness.train.checkpoint import BEST, load_weights
+from harness.train.inputs import image_shape, resident
+from harness.train.loop import predict_scores
+from kernels import registry
+
+EVALUATION_SCHEMA = 1
+LISTED = 20  # of the images that disagree, in the record
+
+
+def resolve_kernels(names: Sequence[str]) -> list[str]:
+    """Return the kernels to run: ``all`` stands for every one of the registry.
+
+    Raises:
+        HarnessError: a name that the registry does not have.
+    """
+    if "all" in names:
+        return list(registry.KERNELS)
+    unknown = [name for name in names if name not in registry.KERNELS]
+    if unknown:
+        raise HarnessError(
+            f"unknown kernel {unknown[0]!r}; allowed: all, {', '.join(registry.KERNELS)}"
+        )
+    return list(dict.fromkeys(names))
+
+
+def evaluate_run(
+    folder: Path,
+    data: Path,
+    kernels: Sequence[str],
+    model: Path | None = None,
+    allow_running: bool = False,
+) -> list[dict[str, Any]]:
+    """Write ``evaluate-<kernel>.json`` beside the model for each kernel, and return the records.
+
+    A run without a packed form gives records of status ``skipped``, a kernel that cannot run here
+    ``unavailable``, each with its reason. Otherwise every test image goes through the training
+    network once, and through the packed network with each kernel and first layer.
+
+    Raises:
+        HarnessError: no model, a damaged one, other data than the run's, an unknown kernel.
+    """
+    path = model or folder / MODEL
+    names = resolve_kernels(kernels)
+    run = read_run(folder, allow_running)
+    reason = why_not(run, run_recipe(run))
+    check = None if reason else _Check(folder, run, data, path)
+    records = []
+    for name in names:
+        record = {"schema": EVALUATION_SCHEMA, **_record(name, reason, check), **identity(run)}
+        record["provenance"] = provenance()
+        write_json(path.with_name(f"evaluate-{name}.json"), record)
+        records.append(record)
+    return records
+
+
+def _record(name: str, reason: str | None, check: "_Check | None") -> dict[str, Any]:
+    if check is None:
+        return {"status": "skipped", "reason": reason, "kernel": name}
+    why = check.why_not(name)
+    if why is not None:
+        return {"status": "unavailable", "reason": why, "kernel": name}
+    return {"status": "done", "reason": None, "kernel": name, **check.compare(name)}
+
+
+class _Check:
+    """One run's test images, the training network's predictions, and the packed network."""
+
+    def __init__(self, folder: Path, run: Mapping[str, Any], data: Path, model: Path) -> None:
+        dataset = load_dataset(run["dataset"], data)
+        _check_data(run, dataset, data)
+        _check_model(model)
+        self.network = PackedNetwork.load(model)
+        if self.network.spec.fingerprint != run["fingerprint"]:
+            raise HarnessError(
+                f"{model} comes from another run than {folder}; export it again: "
+                f"bnn export --run {folder}"
+            )
+        self.test = dataset.test
+        self.labels = torch.from_numpy(dataset.test.labels)
+        self.expected = _training_predictions(folder, run, dataset)
+
+    def why_not(self, kernel: str) -> str | None:
+        """Return why ``kernel`` cannot run some layer here, or None."""
+        found, inner = registry.get(kernel), self.network.spec.layers[1:]
+        rows = len(self.labels)
+        reasons = (found.why_not(m=rows, n=layer.outputs, k=layer.k) for layer in inner)
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def compare(self, kernel: str) -> dict[str, Any]:
+        """Run every first layer with ``kernel``; the figures on top are the first one's."""
+        ways = {way: self._compare(kernel, way) for way in self.network.first_layers}
+        first = self.network.first_layers[0]
+        return {
+            "first_layer": first,
+            "images": len(self.labels),
+            "training_network_error_pct": self._error_pct(self.expected),
+            **ways[first],
+            "first_layers": ways,
+        }
+
+    def _compare(self, kernel: str, first_layer: str) -> dict[str, Any]:
+        # Compiling is no part of the time.
+        self.network.predict(self.test.pixels[:1], kernel, first_layer)
+        began = time.perf_counter()
+        found = self.network.predict(self.test.pixels, kernel, first_layer).argmax(1)
+        seconds = time.perf_counter() - began
+        differing = (found != self.expected).nonzero()[:, 0].tolist()
+        return {
+            "agree": len(self.labels) - len(differing),
+            "disagreeing": differing[:LISTED],
+            "test_error_pct": self._error_pct(found),
+            "seconds": round(seconds, 4),
+            "images_per_s": round(len(self.labels) / seconds, 1),
+        }
+
+    def _error_pct(self, predictions: Tensor) -> float:
+        return round(100 * (predictions != self.labels).double().mean().item(), 4)
+
+
+def _training_predictions(folder: Path, run: Mapping[str, Any], dataset: Dataset) -> Tensor:
+    tensors = load_weights(folder / BEST)
+    network = rebuild(run, tensors, image_shape(dataset))
+    state = {k: v.numpy() for k, v in below(tensors, "preprocess.").items()}
+    preprocessor = from_state(run_recipe(run).preprocess, state)
+    cpu = torch.device("cpu")
+    images = resident(dataset.test, preprocessor, network.integer_input, cpu)
+    return predict_scores(network, images).argmax(1)
+
+
+def _check_data(run: Mapping[str, Any], dataset: Dataset, data: Path) -> None:
+    wanted, found = run["data"]["digest"], dataset.manifest["digest"]
+    if found != wanted:
+        raise HarnessError(
+            f"{data} holds the {dataset.source} {dataset.name} of digest {found[:16]}, the run was "
+            f"trained on the {run['source']} one of digest {wanted[:16]}; give its data folder"
+        )
+
+
+def _check_model(model: Path) -> None:
+    """Compare the model with the digest that export wrote down, where it did."""
+    beside = model.with_name(EXPORT)
+    if not (model.exists() and beside.exists()):
+        return
+    wanted, found = read_json(beside).get("model_sha256"), sha256_file(model)
+    if wanted is not None and wanted != found:
+        raise HarnessError(
+            f"{model} has SHA-256 {found[:16]}, {beside.name} says {wanted[:16]}: it is damaged or "
+            f"was replaced; export the run again: bnn export --run {model.parent}"
+        )

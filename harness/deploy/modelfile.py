@@ -1,0 +1,194 @@
+"""``model.bnn``: a packed network as safetensors with a JSON description. No pickle, no code."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness.errors import HarnessError
+from harness.files import atomic_path
+from harness.spec import NormSpec, as_mapping, from_mapping
+from kernels.packing import Packed, pack_rows, unpack_rows, words_for
+
+MODEL = "model.bnn"
+MODEL_SCHEMA = 1
+_KEY, _DIGEST = "bnn", "sha256"
+_FLOATS = ("bias", "norm.weight", "norm.bias", "norm.running_mean")
+_SPREADS = {"torch": "norm.running_var"}
+TAPS = 9  # of a 3x3 filter
+Input = Literal["bits", "odd-integers", "real"]
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer of a packed network.
+
+    ``input`` is what its weights meet: ``bits``, ``odd-integers`` (2u - 255 of pixels u) or
+    ``real`` (preprocessed pixels). A row of weights has ``groups`` runs of ``channels`` bits, each
+    run padded to whole words: 9 taps of a convolution on bits, the positions of the map below the
+    first fully connected layer, else one. ``output`` is ``bits``, or ``scores`` at the last layer.
+    ``norm`` names the batch norm: folded into thresholds, or kept where input or output is real.
+    ``scale`` and ``offset`` are those of the affine preprocessing behind odd integers.
+    """
+
+    kind: Literal["linear", "conv"]
+    input: Input
+    output: Literal["bits", "scores"]
+    outputs: int
+    groups: int
+    channels: int
+    pool: bool
+    norm: NormSpec
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def k(self) -> int:
+        """Return the number of weights of one output: the true length of a row."""
+        return self.groups * self.channels
+
+    @property
+    def words(self) -> int:
+        """Return the 64-bit words of a row."""
+        return self.groups * words_for(self.channels)
+
+    @property
+    def folded(self) -> bool:
+        """True where batch norm and sign are an integer threshold."""
+        return self.input != "real" and self.output == "bits"
+
+    def shapes(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Return the type and shape of each of the layer's tensors, by name."""
+        n = (self.outputs,)
+        shapes = {"words": (torch.int64, (self.outputs, self.words))}
+        if self.folded:
+            return {**shapes, "threshold": (torch.int32, n), "flip": (torch.bool, n)}
+        floats = (*_FLOATS, _SPREADS.get(self.norm.kind, "norm.running_inv_std"))
+        return {**shapes, **{name: (torch.float32, n) for name in floats}}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a packed network is, and the run it comes from."""
+
+    schema: int
+    dataset: Literal["mnist", "cifar10", "svhn"]
+    source: str
+    recipe: str
+    variant: str
+    mode: str
+    seed: int
+    preset: str
+    fingerprint: str
+    image_shape: tuple[int, ...]
+    preprocess: str
+    layers: tuple[LayerSpec, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A packed network as data; ``tensors`` are ``layers.<i>.<name>`` and ``preprocess.<name>``."""
+
+    spec: ModelSpec
+    tensors: dict[str, Tensor]
+
+    def layer(self, index: int) -> dict[str, Tensor]:
+        """Return the tensors of one layer by their own names."""
+        return below(self.tensors, f"layers.{index}.")
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def pack_weight(weight: Tensor, spec: LayerSpec) -> Tensor:
+    """Return weights [N, K] or [N, C, 3, 3] as words [N, spec.words], in the layout of ``spec``.
+
+    On bits, channels run fastest: (tap, channel) in a convolution, (position, channel) below a
+    map, as the packed activations [h, w, channel] lie. The first layer keeps the pixels' order.
+    """
+    runs = weight.reshape(spec.outputs, spec.channels, spec.groups).transpose(1, 2)
+    return pack_rows(runs.reshape(-1, spec.channels)).words.reshape(spec.outputs, spec.words)
+
+
+def unpack_weight(words: Tensor, spec: LayerSpec) -> Tensor:
+    """Return the ±1 float32 weights [N, channels, groups] behind :func:`pack_weight`'s words."""
+    signs = unpack_rows(Packed(words, spec.k, spec.groups))
+    return signs.reshape(spec.outputs, spec.groups, spec.channels).transpose(1, 2)
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Write ``model.bnn``, atomically, with a digest of all that it holds."""
+    tensors = {name: tensor.contiguous() for name, tensor in model.tensors.items()}
+    text = json.dumps(as_mapping(model.spec), sort_keys=True)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: text, _DIGEST: _digest(text, tensors)})
+
+
+def load_model(path: Path) -> Model:
+    """Read and check ``model.bnn``.
+
+    Raises:
+        HarnessError: the file is missing, damaged, of another schema, or does not hold what its
+            description says; the message names the file and the remedy.
+    """
+    if not path.exists():
+        raise HarnessError(
+            f"{path} does not exist; export the run first: bnn export --run {path.parent}"
+        )
+    try:
+        with safe_open(path, "pt") as handle:
+            metadata = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+    if _KEY not in metadata:
+        raise _damaged(path, "it carries no description")
+    if metadata.get(_DIGEST) != _digest(metadata[_KEY], tensors):
+        raise _damaged(path, "its content does not match its digest")
+    values = json.loads(metadata[_KEY])
+    if values.get("schema") != MODEL_SCHEMA:
+        raise _damaged(path, f"schema {values.get('schema')!r}, expected {MODEL_SCHEMA}")
+    model = Model(from_mapping(ModelSpec, values, str(path)), tensors)
+    _check(path, model)
+    return model
+
+
+def _check(path: Path, model: Model) -> None:
+    for i, layer in enumerate(model.spec.layers):
+        tensors = model.layer(i)
+        for name, (dtype, shape) in layer.shapes().items():
+            found = tensors.get(name)
+            if found is None or found.dtype != dtype or tuple(found.shape) != shape:
+                what = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
+                raise _damaged(
+                    path, f"layers.{i}.{name}: expected {dtype} {list(shape)}, found {what}"
+                )
+
+
+def _damaged(path: Path, reason: str) -> HarnessError:
+    return HarnessError(
+        f"{path} is damaged ({reason}); export the run again: bnn export --run {path.parent}"
+    )
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
+        digest.update(tensors[name].contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weight_bytes(spec: ModelSpec) -> tuple[int, int]:
+    """Return the bytes of all weights, packed (with pads) and as float32."""
+    packed = sum(8 * layer.outputs * layer.words for layer in spec.layers)
+    return packed, sum(4 * layer.outputs * layer.k for layer in spec.layers)
