@@ -35,7 +35,8 @@ def ste_gate(gradient: Tensor, x: Tensor) -> Tensor:
     """Return ``gradient * 1[|x| <= 1]``, the backward of ``Htanh`` (paper, section 1.3)."""
     # The library's gate is open strictly inside its bounds: the next float above 1 lets 1 through.
     bound = 1 + torch.finfo(x.dtype).eps
-    return torch.ops.aten.hardtanh_backward(gradient, x, -bound, bound)
+    gated: Tensor = torch.ops.aten.hardtanh_backward(gradient, x, -bound, bound)
+    return gated
 
 
 class _ActivationSign(Function):
@@ -65,7 +66,7 @@ def binarize_activation(x: Tensor, generator: torch.Generator | None = None) -> 
 
     Deterministic without ``generator``, stochastic with it.
     """
-    result: Tensor = _ActivationSign.apply(x, generator)
+    result: Tensor = _ActivationSign.apply(x, generator)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -74,5 +75,5 @@ def binarize_weight(latent: Tensor, generator: torch.Generator | None = None) ->
 
     Deterministic without ``generator``, stochastic with it (paper, Algorithm 1).
     """
-    result: Tensor = _WeightSign.apply(latent, generator)
+    result: Tensor = _WeightSign.apply(latent, generator)  # type: ignore[no-untyped-call]
     return result

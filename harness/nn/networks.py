@@ -57,7 +57,7 @@ class Block(nn.Module):
         shape = [-1 if i == channel_dim % dots.dim() else 1 for i in range(dots.dim())]
         if self.scale != 1.0:
             dots = dots * self.scale
-        bias = self.layer.bias
+        bias: Tensor = self.layer.bias
         if row_sums is not None:
             bias = bias + self.offset * row_sums
         return dots + bias.view(shape)

@@ -84,13 +84,16 @@ class ShiftBatchNorm(nn.Module):
         if not self.training:
             return self.evaluate(x, 1)
         rows = x if x.dim() == 2 else x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-        y, mean, inv_std = _ShiftNormalize.apply(rows, self.weight, self.bias, self.eps)
+        y: Tensor
+        y, mean, inv_std = _ShiftNormalize.apply(  # type: ignore[no-untyped-call]
+            rows, self.weight, self.bias, self.eps
+        )
         self.running_mean.lerp_(mean, self.momentum)
         self.running_inv_std.lerp_(inv_std, self.momentum)
         if x.dim() == 2:
-            return y  # type: ignore[no-any-return]
+            return y
         b, c, h, w = x.shape
-        return y.view(b, h, w, c).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+        return y.view(b, h, w, c).permute(0, 3, 1, 2)
 
     def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
         """Return the test-time output; channels lie along ``channel_dim`` of ``x``."""

@@ -56,8 +56,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         HarnessError: the file is missing or damaged; the message names it and the remedy.
     """
     if not path.exists():
-        raise HarnessError(f"{path} does not exist; train the run first: bnn train --out {path.parent}")
+        raise HarnessError(
+            f"{path} does not exist; train the run first: bnn train --out {path.parent}"
+        )
     try:
         return dict(load_file(path))
-    except Exception as error:  # the library raises its own exception, a subclass of Exception alone
-        raise HarnessError(f"{path} is damaged ({error}); delete its folder and train again") from error
+    except (
+        Exception
+    ) as error:  # the library raises its own exception, a subclass of Exception alone
+        raise HarnessError(
+            f"{path} is damaged ({error}); delete its folder and train again"
+        ) from error

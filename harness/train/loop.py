@@ -137,7 +137,9 @@ class Trainer:
             Diverged: the loss left the finite range.
             Interrupted: a signal came; the checkpoint is written.
         """
-        handlers = {n: signal.signal(n, self._request_stop) for n in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {
+            n: signal.signal(n, self._request_stop) for n in (signal.SIGTERM, signal.SIGINT)
+        }
         try:
             while self.progress.epoch < self.recipe.epochs:
                 self._train_epoch(on_step)
@@ -192,7 +194,7 @@ class Trainer:
         scores = self.network(x)
         loss = squared_hinge(scores, labels)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.network.clip_latent()
         return loss.detach(), (scores.detach().argmax(1) != labels).sum()

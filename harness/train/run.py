@@ -81,7 +81,9 @@ def _run_locked(
     wanted = record.fingerprint(spec, dataset.manifest["digest"], device.type)
     done = record.finished_run(spec.folder, wanted)
     if done is not None:
-        _log.info("%s already ended (%s); delete the folder to train again", spec.folder, done["status"])
+        _log.info(
+            "%s already ended (%s); delete the folder to train again", spec.folder, done["status"]
+        )
         return done
     torch.backends.cudnn.allow_tf32 = False  # integer products must stay exact
     network, streams, preprocessor = prepare_network(spec, dataset, device)
@@ -151,7 +153,9 @@ class _Session:
     def _finish(self, status: str, failure: dict[str, Any] | None) -> dict[str, Any]:
         progress = self.trainer.progress
         if not self.trainer.best_state:  # failed in the first epoch: what there is, to look into
-            save_weights(self.spec.folder / BEST, {**self.trainer.network.state_dict(), **self.extra})
+            save_weights(
+                self.spec.folder / BEST, {**self.trainer.network.state_dict(), **self.extra}
+            )
         best = next((m for m in progress.metrics if m["epoch"] == progress.best_epoch), {})
         images = sum(m["images_per_s"] * m["seconds"] for m in progress.metrics)
         self.json.update(
