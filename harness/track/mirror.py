@@ -1,6 +1,7 @@
 """The live mirror of one run: what training calls while it goes on."""
 
 import logging
+import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 from harness.track import record
 from harness.track.store import Store, errors
 
-RETRY_SECONDS = 60.0  # a dead server costs its timeout at most once a minute
+# A server that hangs costs its timeout (10 s) this long after the last try, then twice that, ...
+FIRST_RETRY_SECONDS = 60.0
 
 _log = logging.getLogger("harness.track")
 
@@ -18,7 +20,7 @@ class Mirror:
     """Copies a run into MLflow as it happens, and never stops it.
 
     Where MLflow is missing, down, locked or slow, one warning is logged, training goes on, and
-    what is pending is tried again after ``RETRY_SECONDS``; the rest is for ``bnn track sync``.
+    what is pending is tried again later, ever more rarely; the rest is for ``bnn track sync``.
     """
 
     def __init__(self, uri: str | None, run_json: Mapping[str, Any], run_dir: Path) -> None:
@@ -30,6 +32,7 @@ class Mirror:
         self._known: set[int] = set()
         self._pending: list[tuple[str, float, int, int]] = []
         self._retry_at = 0.0
+        self._wait = FIRST_RETRY_SECONDS
         self._warned = False
 
     @classmethod
@@ -65,7 +68,8 @@ class Mirror:
         try:
             self._send(self._uri, last)
         except errors() as error:
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._retry_at = time.monotonic() + self._wait
+            self._wait *= 2
             self._warn(error)
 
     def _send(self, uri: str, last: bool) -> None:
@@ -101,13 +105,16 @@ class Mirror:
         lines = self._folder / "metrics.jsonl"
         if lines.exists():
             store.client.log_artifact(run_id, str(lines))
+        for tag, value in record.tags(self._run).items():
+            if tag == "failure":
+                store.client.set_tag(run_id, tag, value)
         store.close(run_id, self._run)
 
     def _warn(self, error: Exception) -> None:
         if self._warned:
             return
         self._warned = True
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
         _log.warning(
             "tracking at %s does not work (%s); training goes on and the run folder keeps "
             "everything: replay it later with `bnn track sync`",

@@ -1,5 +1,6 @@
 """A thin wrapper of the MLflow client: the only module that imports MLflow."""
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from harness.errors import HarnessError
 from harness.track import record
 
 DEFAULT_URI = "sqlite:///results/mlflow.db"
-LOCK_SECONDS = 60.0  # eight processes opening one new database take about 5 s
+LOCK_SECONDS = 120.0  # eight processes opening one new database take about 5 s
 
 # A server that hangs must not hold up training: one short try, then the files wait for a sync.
 _ENVIRONMENT = {
@@ -22,6 +23,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "30",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _BATCH = 900  # MLflow takes at most 1,000 metrics and 100 parameters or tags in a call
@@ -44,6 +46,8 @@ def prepare_environment() -> None:
     """Set MLflow's switches (no telemetry, short timeouts), keeping what the user has set."""
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    # It would repeat for every try what the mirror says once.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 def errors() -> tuple[type[Exception], ...]:
@@ -69,6 +73,9 @@ def _guard(uri: str) -> Any:
     database = database_path(uri)
     if database is None:
         return nullcontext()
+    # Loaded before the lock is taken: it takes seconds, and eight processes would queue for it.
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
     database.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{database}.lock", timeout=LOCK_SECONDS)
 
@@ -114,6 +121,17 @@ class Store:
         query = f"tags.`{record.FINGERPRINT_TAG}` = '{fingerprint}'"
         found = self.client.search_runs([self.experiment_id], query, max_results=1)
         return found[0] if found else None
+
+    def orphans(self, run: Mapping[str, Any]) -> list[str]:
+        """Return runs left RUNNING by killed processes that this very run took over from."""
+        mine = record.tags(run)
+        same = [key for key in (*record.IDENTITY, "machine") if key in mine]
+        query = " and ".join(f"tags.{key} = '{mine[key]}'" for key in same)
+        found = self.client.search_runs(
+            [self.experiment_id], f"attributes.status = 'RUNNING' and {query}"
+        )
+        tag, this = record.FINGERPRINT_TAG, mine[record.FINGERPRINT_TAG]
+        return [str(other.info.run_id) for other in found if other.data.tags.get(tag) != this]
 
     def create(self, run: Mapping[str, Any]) -> Any:
         """Create the MLflow run of a ``run.json`` with its tags, parameters and dataset."""

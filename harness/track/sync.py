@@ -74,6 +74,8 @@ def _sync_run(store: Store, run: Mapping[str, Any], folder: Path) -> str:
     store.log(run_id, ((name, value, step, at) for name, step, value, at in missing))
     if alive:
         return done
+    for orphan in store.orphans(run):
+        store.client.set_terminated(orphan, "KILLED")
     _attach(store, run_id, run, folder)
     store.close(run_id, run, "KILLED" if run.get("status") == "running" else None)
     store.client.set_tag(run_id, _SYNCED_TAG, digest)
@@ -141,7 +143,7 @@ def _points(run: Mapping[str, Any], folder: Path) -> Points:
 
 
 def _packed(folder: Path) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for path in sorted(folder.glob("evaluate-*.json")):
         result = read_json(path)
         if result.get("status") == "done":
@@ -167,7 +169,7 @@ def _attach(store: Store, run_id: str, run: Mapping[str, Any], folder: Path) -> 
     if not rows:
         return
     try:
-        from harness.report.curves import draw_run
+        from harness.report.figures import draw_run
     except ImportError as error:
         _log.warning("no curve for %s: %s is not installed", record.run_name(run), error.name)
         return
