@@ -1,0 +1,221 @@
+"""Whole training steps against plain NumPy in float64: forward, gradients, update, clip, test."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy_reference import Adam, Array, Layer, Norm, ShiftAdaMax, ap2, sign, train_step
+
+from harness.nn.loss import squared_hinge
+from harness.nn.networks import BinaryNetwork, build_network
+from harness.nn.optim import build_optimizer, set_learning_rate
+from harness.nn.streams import Streams
+from harness.spec import MODES, Mode, Recipe, load_recipe
+
+# Both sides work in float64. A bias before batch norm has gradient 0 but for rounding, 1e-17 to
+# 1e-16, which both rules divide by their epsilon: 1e8 and 2^27.
+FLOAT64_TOLERANCE = 1e-7
+STEPS, BATCH, SEED = 3, 16, 3
+RATES = (0.06, 0.03, 0.015)
+AFFINE = {"scale": (1 / 255, 0.0), "global": (0.007, -0.31), "zca": None, "gcn-lcn": None}
+MLP = {"network.hidden": [12, 9]}
+CONVNET = {"network.width": 2, "network.fc": 5}
+NAMES = {"weight": "layer.weight", "bias": "layer.bias", "gamma": "norm.weight"}
+NAMES["beta"] = "norm.bias"
+
+
+@dataclass
+class Case:
+    recipe: Recipe
+    mode: Mode
+    shape: tuple[int, int, int]
+    network: BinaryNetwork
+    replay: Streams
+    layers: list[Layer]
+
+    @property
+    def affine(self) -> tuple[float, float] | None:
+        return AFFINE[self.recipe.preprocess]
+
+
+def _numpy(tensor: torch.Tensor) -> Array:
+    return tensor.detach().numpy().copy()
+
+
+def _perturb(network: BinaryNetwork) -> None:
+    # Gammas of both signs, and offsets that keep integers off the sign's edge.
+    generator = torch.Generator().manual_seed(11)
+    for block in network.blocks:
+        for parameter in (block.layer.bias, block.norm.weight, block.norm.bias):
+            parameter.data.uniform_(-0.9, 0.9, generator=generator)
+
+
+def _layer(block: Any) -> Layer:
+    norm, kind = block.norm, getattr(block.norm, "form", "shift")
+    spread = norm.running_var if kind == "torch" else norm.running_inv_std
+    return Layer(
+        _numpy(block.layer.weight),
+        _numpy(block.layer.bias),
+        Norm(
+            kind,
+            norm.eps,
+            norm.momentum,
+            _numpy(norm.weight),
+            _numpy(norm.bias),
+            _numpy(norm.running_mean),
+            _numpy(spread),
+        ),
+        {"stoch": "sign"}.get(block.activation, block.activation),
+        block.layer.is_binary,
+        block.pool,
+    )
+
+
+def make_case(recipe_name: str, dataset: str, mode_name: str) -> Case:
+    small, shape = (MLP, (1, 4, 4)) if dataset == "mnist" else (CONVNET, (3, 8, 8))
+    recipe, mode = load_recipe(recipe_name, dataset, small), MODES[mode_name]
+    affine = AFFINE[recipe.preprocess]
+    network = build_network(recipe.network, mode, Streams(SEED), shape, affine)
+    _perturb(network)
+    network.double()
+    layers = [_layer(block) for block in network.blocks]
+    return Case(recipe, mode, shape, network, Streams(SEED), layers)
+
+
+def batch(case: Case, step: int) -> tuple[Array, torch.Tensor, torch.Tensor]:
+    """Return the reference's real input, the network's input, and the labels."""
+    rng = np.random.default_rng(step)
+    pixels = rng.integers(0, 256, (BATCH, *case.shape)).astype(np.float64)
+    labels = torch.from_numpy(rng.integers(0, 10, BATCH))
+    if case.affine is None:
+        real = pixels / 128 - 1
+        return real, torch.from_numpy(real), labels
+    scale, offset = case.affine
+    odd = 2 * pixels - 255
+    real = scale * odd + offset
+    return real, torch.from_numpy(odd if case.network.integer_input else real), labels
+
+
+def replay_draws(case: Case) -> None:
+    """Give the reference this step's draws, in the order in which the network takes them."""
+    spec = case.recipe.network
+    for i, layer in enumerate(case.layers):
+        shape = (BATCH, layer.weight[0].size)
+        rate = spec.hidden_dropout if i else spec.input_dropout
+        if rate:
+            kept = torch.empty(shape, dtype=torch.float64)
+            kept.bernoulli_(1 - rate, generator=case.replay["dropout"])
+            layer.keep = _numpy(kept) / (1 - rate)
+        if case.mode.weights == "stoch":
+            uniform = torch.empty(layer.weight.shape, dtype=torch.float64)
+            uniform.uniform_(generator=case.replay["weights"])
+            chance = np.clip((layer.weight + 1) / 2, 0, 1)
+            layer.used = np.where(_numpy(uniform) < chance, 1.0, -1.0)
+        else:
+            layer.used = sign(layer.weight) if layer.binary else layer.weight
+        if case.mode.activations == "stoch" and layer.activation == "sign":
+            uniform = torch.empty((BATCH, len(layer.bias)), dtype=torch.float64)
+            layer.uniform = _numpy(uniform.uniform_(generator=case.replay["activations"]))
+
+
+def glorot(case: Case, layer: Layer) -> float:
+    area = layer.weight[0, 0].size
+    fans = (layer.weight.shape[0] + layer.weight.shape[1]) * area
+    scale = 1 / np.sqrt(1.5 / fans)
+    rounded = case.recipe.optimizer.lr_scale == "glorot-ap2"
+    return float(ap2(scale)) if rounded else float(scale)
+
+
+def update(case: Case, rules: dict[Any, Adam], lr: float) -> None:
+    spec = case.recipe.optimizer
+    for i, layer in enumerate(case.layers):
+        for name, g in layer.gradients.items():
+            new = Adam if spec.kind == "adam-lasagne" else ShiftAdaMax
+            rule = rules.setdefault((i, name), new(spec.beta1, spec.beta2, spec.eps))
+            if isinstance(rule, ShiftAdaMax):
+                rule.stored_ap2 = spec.stored_ap2
+            scaled = name == "weight" and layer.binary
+            step = rule.step(g, lr, glorot(case, layer) if scaled else 1.0)
+            owner = layer.norm if name in ("gamma", "beta") else layer
+            value = getattr(owner, name) - step
+            setattr(owner, name, np.clip(value, -1, 1) if scaled else value)
+
+
+def compare(case: Case, gradients: bool) -> None:
+    for i, (layer, block) in enumerate(zip(case.layers, case.network.blocks, strict=True)):
+        norm = layer.norm
+        for name, path in NAMES.items():
+            ours = block.get_parameter(path)
+            theirs = getattr(norm if name in ("gamma", "beta") else layer, name)
+            if gradients:
+                assert ours.grad is not None
+                ours, theirs = ours.grad, layer.gradients[name]
+            np.testing.assert_allclose(
+                _numpy(ours), theirs, rtol=0, atol=FLOAT64_TOLERANCE, err_msg=f"layer {i} {name}"
+            )
+        spread = "running_var" if norm.kind == "torch" else "running_inv_std"
+        for name, theirs in (("running_mean", norm.running_mean), (spread, norm.running_spread)):
+            ours = block.norm.get_buffer(name)
+            np.testing.assert_allclose(_numpy(ours), theirs, rtol=0, atol=FLOAT64_TOLERANCE)
+
+
+def run_steps(case: Case) -> None:
+    optimizer = build_optimizer(case.network, case.recipe.optimizer, RATES[0])
+    rules: dict[Any, Adam] = {}
+    for step in range(STEPS):
+        real, given, labels = batch(case, step)
+        replay_draws(case)
+        loss, scores = train_step(case.layers, real, labels.numpy())
+        set_learning_rate(optimizer, RATES[step])
+        case.network.train()
+        ours = case.network(given)
+        our_loss = squared_hinge(ours, labels)
+        optimizer.zero_grad()
+        our_loss.backward()
+        np.testing.assert_allclose(_numpy(ours), scores, rtol=0, atol=FLOAT64_TOLERANCE)
+        assert our_loss.item() == pytest.approx(loss, abs=FLOAT64_TOLERANCE)
+        compare(case, gradients=True)
+        optimizer.step()
+        case.network.clip_latent()
+        update(case, rules, RATES[step])
+        compare(case, gradients=False)
+
+
+def check_test_time(case: Case) -> None:
+    real, given, _ = batch(case, STEPS)
+    stays_real = case.mode.weights == "real" or case.mode.name == "bc-stoch"
+    expected = real
+    for layer in case.layers:
+        expected = layer.at_test_time(
+            expected, layer.weight if stays_real else sign(layer.weight)
+        )
+    case.network.eval()
+    with torch.no_grad():
+        ours = case.network(given)
+    np.testing.assert_allclose(_numpy(ours), expected, rtol=0, atol=FLOAT64_TOLERANCE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("recipe", ["theano", "torch7", "torch7-released"])
+def test_three_steps_of_the_mlp_equal_the_reference(recipe: str, mode: str) -> None:
+    case = make_case(recipe, "mnist", mode)
+    run_steps(case)
+    if mode != "float":
+        clipped = [int((np.abs(layer.weight) == 1).sum()) for layer in case.layers]
+        assert sum(clipped) > 0, "no weight reached the clip: the case does not test it"
+    check_test_time(case)
+
+
+@pytest.mark.parametrize("mode", ["bnn-det", "bc-det"])
+@pytest.mark.parametrize(
+    ("recipe", "dataset"),
+    [("theano", "cifar10"), ("torch7", "svhn"), ("torch7-released", "cifar10")],
+)
+def test_three_steps_of_the_convnet_equal_the_reference(
+    recipe: str, dataset: str, mode: str
+) -> None:
+    case = make_case(recipe, dataset, mode)
+    run_steps(case)
+    check_test_time(case)
