@@ -9,9 +9,9 @@ import numba
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return ``numba.njit(nogil=True, cache=True, **options)`` as a decorator.
 
-    The cache spares each worker process the compilation (1-4 s a kernel). numba looks for its folder
-    beside the source, then in the user's cache folder, then in ``NUMBA_CACHE_DIR``; where none can
-    be written it refuses to decorate at all, and the function is compiled in memory instead.
+    The cache spares each worker process the compilation (1-4 s a kernel). numba keeps it in
+    ``NUMBA_CACHE_DIR`` if set, else beside the source, else in the user's cache folder; where none
+    can be written it refuses to decorate at all, and the function is compiled in memory instead.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:

@@ -1,0 +1,95 @@
+"""What a kernel is: a name, a device, what it needs, and a product of prepared operands."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+
+from kernels.packing import Packed, pack_rows
+
+
+class Kernel(ABC):
+    """A way to multiply ±1 matrices: ``product(a, w)[m, n] = sum_k a[m, k] * w[n, k]``, exact.
+
+    A new kernel is a subclass in its own file and one line in ``kernels.registry``.
+
+    Attributes:
+        name: as in the registry, tables and commands.
+        device: "cpu" or "cuda".
+        baseline: the one kernel that the others are compared with.
+        packed: its activations are packed words (so that layers can hand bits to each other).
+        summary: one line for people.
+    """
+
+    name: ClassVar[str]
+    device: ClassVar[str] = "cpu"
+    baseline: ClassVar[bool] = False
+    packed: ClassVar[bool] = False
+    summary: ClassVar[str]
+
+    def why_not(
+        self, m: int | None = None, n: int | None = None, k: int | None = None
+    ) -> str | None:
+        """Return why the kernel cannot run here, or on an M x N x K product; None if it can."""
+        return None
+
+    @abstractmethod
+    def weights(self, p: Packed) -> Any:
+        """Return packed weights [N, K] in the form that ``product`` takes (outside any clock)."""
+
+    @abstractmethod
+    def activations(self, p: Packed) -> Any:
+        """Return packed activations [M, K] in the form that ``product`` takes."""
+
+    def activations_from_real(self, x: torch.Tensor) -> Any:
+        """Return float32 ±1 activations [M, K] in the form that ``product`` takes."""
+        return self.activations(pack_rows(x))
+
+    @abstractmethod
+    def product(self, a: Any, w: Any) -> torch.Tensor:
+        """Return the dots [M, N]: int32, or float32 whose ``.to(torch.int32)`` is exact.
+
+        Raises:
+            TypeError, ValueError: an operand of another kind, or two that do not fit.
+        """
+
+
+def check_packed(name: str, p: object, device: str) -> Packed:
+    """Return ``p`` if it is a ``Packed`` on ``device``.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is elsewhere.
+    """
+    if not isinstance(p, Packed):
+        raise TypeError(
+            f"{name} must be Packed (see kernels.packing.pack_rows), got {type(p).__name__}"
+        )
+    if p.words.device.type != device:
+        raise ValueError(f"{name} is on device {p.words.device}; allowed: {device}")
+    return p
+
+
+def check_real(name: str, x: object, dtype: torch.dtype, k: int, device: str) -> torch.Tensor:
+    """Return ``x`` if it is a matrix [rows, k] of ``dtype`` on ``device``.
+
+    Raises:
+        TypeError: no tensor, or another dtype.
+        ValueError: another shape or device.
+    """
+    if not isinstance(x, torch.Tensor) or x.dtype != dtype:
+        raise TypeError(
+            f"{name} must be a {dtype} tensor, got {getattr(x, 'dtype', type(x).__name__)}"
+        )
+    if x.ndim != 2 or x.shape[1] != k:
+        raise ValueError(f"{name} must have shape [rows, {k}], got {list(x.shape)}")
+    if x.device.type != device:
+        raise ValueError(f"{name} is on device {x.device}; allowed: {device}")
+    return x
+
+
+def check_real_pair(a: object, w: object, dtype: torch.dtype, device: str) -> None:
+    """Check unpacked operands [M, K] and [N, K]; raises as ``check_real``."""
+    k = int(w.shape[1]) if isinstance(w, torch.Tensor) and w.ndim == 2 else 0
+    check_real("weights", w, dtype, k, device)
+    check_real("activations", a, dtype, k, device)

@@ -1,0 +1,87 @@
+"""The numba kernels as the registry knows them: ``naive`` and ``xnor``."""
+
+from dataclasses import dataclass
+
+import torch
+
+from kernels.base import Kernel, check_packed, check_real_pair
+from kernels.packing import Packed, unpack_rows
+
+
+class Naive(Kernel):
+    """The baseline: a plain float32 triple loop, one output at a time, rows over the threads."""
+
+    name = "naive"
+    baseline = True
+    summary = "float32 triple loop, one output at a time (the baseline)"
+
+    def weights(self, p: Packed) -> torch.Tensor:
+        """Return ±1 float32 [N, K]."""
+        return unpack_rows(check_packed("weights", p, self.device))
+
+    def activations(self, p: Packed) -> torch.Tensor:
+        """Return ±1 float32 [M, K]."""
+        return unpack_rows(check_packed("activations", p, self.device))
+
+    def activations_from_real(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` itself."""
+        return x
+
+    def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Return float32 dots [M, N], exact while K <= 2^24."""
+        from kernels.cpu import naive
+
+        check_real_pair(a, w, torch.float32, self.device)
+        out = torch.empty(a.shape[0], w.shape[0], dtype=torch.float32)
+        naive.product(a.contiguous().numpy(), w.contiguous().numpy(), out.numpy())
+        return out
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Weights of ``xnor``: prefix xors of N rows, word by word in panels of 8 rows."""
+
+    words: torch.Tensor
+    n: int
+    k: int
+    width: int
+
+
+class Xnor(Kernel):
+    """Xor and popcount on packed words, blocked for registers and caches."""
+
+    name = "xnor"
+    packed = True
+    summary = "packed words, xor and popcount, register- and cache-blocked"
+
+    def weights(self, p: Packed) -> Panels:
+        """Return the weights in panels."""
+        from kernels.cpu import xnor
+
+        check_packed("weights", p, self.device)
+        flat = xnor.panels(p.words.numpy())
+        return Panels(torch.from_numpy(flat), p.rows, p.k, int(p.words.shape[1]))
+
+    def activations(self, p: Packed) -> Packed:
+        """Return ``p`` itself."""
+        return check_packed("activations", p, self.device)
+
+    def product(self, a: Packed, w: Panels) -> torch.Tensor:
+        """Return int32 dots [M, N] for any M, N, K."""
+        check_packed("activations", a, self.device)
+        if not isinstance(w, Panels):
+            raise TypeError(f"weights must be what xnor.weights() returns, got {type(w).__name__}")
+        if (a.k, a.words.shape[1]) != (w.k, w.width):
+            raise ValueError(
+                f"activations have K={a.k} in {a.words.shape[1]} words a row, "
+                f"the weights K={w.k} in {w.width}"
+            )
+        out = torch.empty(a.rows, w.n, dtype=torch.int32)
+        self.product_into(a, w, out)
+        return out
+
+    def product_into(self, a: Packed, w: Panels, out: torch.Tensor) -> None:
+        """Write the dots to ``out``, int32 [M, N] contiguous."""
+        from kernels.cpu import xnor
+
+        xnor.product(a.words.numpy(), w.words.numpy(), w.n, w.k, out.numpy())

@@ -1,0 +1,109 @@
+"""Signs, bits and thresholds into 64-bit words: one vector comparison makes one word."""
+# Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from kernels.cpu.jit import jit
+
+_WORD = 64
+
+
+def _load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, element: Any) -> Any:
+    pointer = builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
+    vector = ir.VectorType(element, _WORD)
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=1), vector
+
+
+def _word(compare: Callable[[Any, Any, Any], Any], element: Any) -> Any:
+    """Return code that compares 64 elements of the first array and gives the mask as a word."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        values, vector = _load(context, builder, sig.args[0], args[0], args[1], element)
+        if len(args) == 4:
+            other, _ = _load(context, builder, sig.args[2], args[2], args[3], element)
+        else:
+            other = ir.Constant(vector, [0] * _WORD)
+        return builder.bitcast(compare(builder, values, other), ir.IntType(64))
+
+    return generate
+
+
+@intrinsic
+def _positive_word(typingctx, values, at):
+    compare = _word(lambda builder, x, zero: builder.fcmp_ordered(">=", x, zero), ir.FloatType())
+    return types.uint64(values, types.intp), compare
+
+
+@intrinsic
+def _set_word(typingctx, values, at):
+    compare = _word(lambda builder, x, zero: builder.icmp_unsigned("!=", x, zero), ir.IntType(8))
+    return types.uint64(values, types.intp), compare
+
+
+@intrinsic
+def _reached_word(typingctx, values, at, threshold, threshold_at):
+    compare = _word(lambda builder, x, t: builder.icmp_signed(">=", x, t), ir.IntType(32))
+    return types.uint64(values, types.intp, threshold, types.intp), compare
+
+
+@jit(parallel=True)
+def _reals(x, k, words):
+    whole = k // _WORD
+    for row in numba.prange(words.shape[0]):
+        for t in range(whole):
+            words[row, t] = _positive_word(x, row * k + t * _WORD)
+        if k % _WORD:
+            word = np.uint64(0)
+            for j in range(whole * _WORD, k):
+                word |= np.uint64(x[row * k + j] >= 0) << np.uint64(j % _WORD)
+            words[row, whole] = word
+
+
+@jit(parallel=True)
+def _bools(x, k, words):
+    whole = k // _WORD
+    for row in numba.prange(words.shape[0]):
+        for t in range(whole):
+            words[row, t] = _set_word(x, row * k + t * _WORD)
+        if k % _WORD:
+            word = np.uint64(0)
+            for j in range(whole * _WORD, k):
+                word |= np.uint64(x[row * k + j] != 0) << np.uint64(j % _WORD)
+            words[row, whole] = word
+
+
+@jit(parallel=True)
+def _thresholds(x, threshold, flips, words):
+    n = threshold.size
+    whole = n // _WORD
+    for row in numba.prange(words.shape[0]):
+        for t in range(whole):
+            words[row, t] = _reached_word(x, row * n + t * _WORD, threshold, t * _WORD) ^ flips[t]
+        if n % _WORD:
+            word = np.uint64(0)
+            for j in range(whole * _WORD, n):
+                word |= np.uint64(x[row * n + j] >= threshold[j]) << np.uint64(j % _WORD)
+            words[row, whole] = word ^ flips[whole]
+
+
+def reals(x: np.ndarray, words: np.ndarray) -> None:
+    """``words`` (int64 [M, ceil(K/64)]) = bits of ``x >= 0``, float32 [M, K] contiguous."""
+    _reals(x.reshape(-1), x.shape[1], words.view(np.uint64))
+
+
+def bools(x: np.ndarray, words: np.ndarray) -> None:
+    """``words`` (int64 [M, ceil(K/64)]) = bits of ``x != 0``, uint8 [M, K] contiguous."""
+    _bools(x.reshape(-1), x.shape[1], words.view(np.uint64))
+
+
+def thresholds(x: np.ndarray, threshold: np.ndarray, flips: np.ndarray, words: np.ndarray) -> None:
+    """``words`` = bits of ``x >= threshold``, xor ``flips`` (packed); x int32 [M, N] contiguous."""
+    _thresholds(x.reshape(-1), threshold, flips.view(np.uint64), words.view(np.uint64))

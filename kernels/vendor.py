@@ -1,0 +1,107 @@
+"""Matrix products of the vendor's library through torch, a kernel a precision; exact on ±1."""
+
+from collections.abc import Iterator
+
+import torch
+
+from kernels.base import Kernel, check_packed, check_real_pair
+from kernels.packing import Packed, unpack_rows
+
+_BF16_RUN = 512  # a dot of an even number of ±1 is even: bfloat16's 8 bits hold it up to 512
+_BF16_ODD_RUN = 256  # an odd one up to 256
+
+
+class _Vendor(Kernel):
+    dtype: torch.dtype
+
+    def weights(self, p: Packed) -> torch.Tensor:
+        """Return ±1 [N, K] in the kernel's dtype."""
+        return unpack_rows(check_packed("weights", p, self.device), self.dtype)
+
+    def activations(self, p: Packed) -> torch.Tensor:
+        """Return ±1 [M, K] in the kernel's dtype."""
+        return unpack_rows(check_packed("activations", p, self.device), self.dtype)
+
+    def activations_from_real(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` in the kernel's dtype."""
+        return x.to(self.dtype)
+
+
+class VendorFp32(_Vendor):
+    """``torch.mm`` in float32: exact while K <= 2^24."""
+
+    name = "vendor-fp32"
+    summary = "torch.mm in float32 (oneDNN or MKL)"
+    dtype = torch.float32
+
+    def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Return float32 dots [M, N]."""
+        check_real_pair(a, w, self.dtype, self.device)
+        return torch.mm(a, w.T)
+
+
+def exact_runs(k: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs (begin, end) of 0..K whose ±1 dots bfloat16 holds exactly."""
+    begin = 0
+    while begin < k:
+        left = k - begin
+        if left >= _BF16_RUN:
+            end = begin + _BF16_RUN
+        elif left % 2 == 0 or left <= _BF16_ODD_RUN:
+            end = k
+        else:
+            end = begin + _BF16_ODD_RUN
+        yield begin, end
+        begin = end
+
+
+class VendorBf16(_Vendor):
+    """``torch.mm`` in bfloat16 over runs of K that its 8-bit output holds, summed in float32.
+
+    On the CPU torch gives no float32 output to a bfloat16 product. One product over all K is about
+    1.3 times as fast at 2048^3, and wrong as soon as a dot passes 512 (256, for an odd K).
+    """
+
+    name = "vendor-bf16"
+    summary = "torch.mm in bfloat16, exact: runs of K <= 512 summed in float32"
+    dtype = torch.bfloat16
+
+    def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Return float32 dots [M, N]."""
+        check_real_pair(a, w, self.dtype, self.device)
+        total: torch.Tensor | None = None
+        for begin, end in exact_runs(int(a.shape[1])):
+            part = torch.mm(a[:, begin:end], w[:, begin:end].T)
+            total = part.to(torch.float32) if total is None else total.add_(part)
+        assert total is not None
+        return total
+
+
+def int8_product(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Return ``a @ w.T`` in int32, exact for any int8 [M, K] and [N, K]."""
+    if (
+        a.shape[1] == 1
+    ):  # torch 2.13 takes the strides of a [1, N] operand wrong and reads beyond it
+        return a.to(torch.int32) * w.to(torch.int32).T
+    return torch._int_mm(a, w.T)
+
+
+class VendorInt8(_Vendor):
+    """``torch._int_mm``: int8 operands, int32 dots."""
+
+    name = "vendor-int8"
+    summary = "torch._int_mm, int8 to int32"
+    dtype = torch.int8
+
+    def why_not(
+        self, m: int | None = None, n: int | None = None, k: int | None = None
+    ) -> str | None:
+        """Return a reason where torch has no ``_int_mm``."""
+        if not hasattr(torch, "_int_mm"):
+            return f"torch {torch.__version__} has no torch._int_mm"
+        return None
+
+    def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """Return int32 dots [M, N]."""
+        check_real_pair(a, w, self.dtype, self.device)
+        return int8_product(a, w)
