@@ -22,6 +22,13 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, elem
     return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=1), vector
 
 
+def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
+    undefined = ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(one, undefined, zeros)
+
+
 def _word(compare: Callable[[Any, Any, Any], Any], element: Any) -> Any:
     """Return code that compares 64 elements of the first array and gives the mask as a word."""
 
@@ -52,6 +59,18 @@ def _set_word(typingctx, values, at):
 def _reached_word(typingctx, values, at, threshold, threshold_at):
     compare = _word(lambda builder, x, t: builder.icmp_signed(">=", x, t), ir.IntType(32))
     return types.uint64(values, types.intp, threshold, types.intp), compare
+
+
+@intrinsic
+def _plane_word(typingctx, values, at, bit):
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        byte = ir.IntType(8)
+        values, vector = _load(context, builder, sig.args[0], args[0], args[1], byte)
+        mask = _splat(builder, builder.trunc(args[2], byte), vector)
+        picked = builder.icmp_unsigned("!=", builder.and_(values, mask), vector([0] * _WORD))
+        return builder.bitcast(picked, ir.IntType(64))
+
+    return types.uint64(values, types.intp, types.intp), generate
 
 
 @jit(parallel=True)
@@ -94,6 +113,32 @@ def _thresholds(x, threshold, flips, words):
             words[row, whole] = word ^ flips[whole]
 
 
+@jit(parallel=True)
+def _planes(u, rows, k, words):
+    whole = k // _WORD
+    for row in numba.prange(rows):
+        for plane in range(8):
+            at = plane * rows + row
+            for t in range(whole):
+                words[at, t] = _plane_word(u, row * k + t * _WORD, 1 << plane)
+            if k % _WORD:
+                word = np.uint64(0)
+                for j in range(whole * _WORD, k):
+                    word |= np.uint64((u[row * k + j] >> plane) & 1) << np.uint64(j % _WORD)
+                words[at, whole] = word
+
+
+@jit(parallel=True)
+def _weigh_planes(dots, out):
+    rows = out.shape[0]
+    for row in numba.prange(rows):
+        for n in range(out.shape[1]):
+            total = np.int32(0)
+            for plane in range(8):
+                total += dots[plane * rows + row, n] << np.int32(plane)
+            out[row, n] = total
+
+
 def reals(x: np.ndarray, words: np.ndarray) -> None:
     """``words`` (int64 [M, ceil(K/64)]) = bits of ``x >= 0``, float32 [M, K] contiguous."""
     _reals(x.reshape(-1), x.shape[1], words.view(np.uint64))
@@ -107,3 +152,13 @@ def bools(x: np.ndarray, words: np.ndarray) -> None:
 def thresholds(x: np.ndarray, threshold: np.ndarray, flips: np.ndarray, words: np.ndarray) -> None:
     """``words`` = bits of ``x >= threshold``, xor ``flips`` (packed); x int32 [M, N] contiguous."""
     _thresholds(x.reshape(-1), threshold, flips.view(np.uint64), words.view(np.uint64))
+
+
+def planes(u: np.ndarray, words: np.ndarray) -> None:
+    """``words[b*M + m]`` = bits of plane b (``u >> b & 1``) of row m, uint8 [M, K] contiguous."""
+    _planes(u.reshape(-1), u.shape[0], u.shape[1], words.view(np.uint64))
+
+
+def weigh_planes(dots: np.ndarray, out: np.ndarray) -> None:
+    """``out[m, n] = sum_b 2^b * dots[b*M + m, n]``: int32 [8*M, N] -> [M, N]."""
+    _weigh_planes(dots, out)

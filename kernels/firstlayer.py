@@ -1,0 +1,89 @@
+"""The first layer: 8-bit pixels u times ±1 weights w, as odd integers o = 2u - 255, exact.
+
+Two ways to the same int32 dots ``sum_k o[m, k] * w[n, k]``:
+
+- ``int8``: with s = u - 128, o = 2s + 1, so the dot is ``2 (s . w) + sum_k w``: one int8 product.
+- ``bitplanes``: o = sum_b 2^b p_b, where p_b = ±1 is bit b of u (255 = 1 + 2 + ... + 128): eight
+  packed products, weighted by powers of two (paper, section 1.5, for inputs in [-1, 1]).
+"""
+
+import torch
+
+from kernels.base import check_packed
+from kernels.packing import Packed, unpack_rows, words_for
+from kernels.vendor import int8_product
+
+PLANES = 8
+PART_BYTES = 1 << 23  # int32 products of the eight planes held at once: a part of the L3 cache
+
+
+def _check_pixels(u: torch.Tensor, k: int) -> torch.Tensor:
+    if not isinstance(u, torch.Tensor) or u.dtype != torch.uint8:
+        raise TypeError(
+            f"pixels must be a torch.uint8 tensor, got {getattr(u, 'dtype', type(u).__name__)}"
+        )
+    if u.ndim != 2 or u.shape[1] != k:
+        raise ValueError(f"pixels must have shape [rows, {k}], got {list(u.shape)}")
+    if u.device.type != "cpu":
+        raise ValueError(f"pixels are on device {u.device}; allowed: cpu")
+    return u.contiguous()
+
+
+class PixelsInt8:
+    """Weights ready for products with pixels through int8."""
+
+    def __init__(self, w: Packed) -> None:
+        self.signs = unpack_rows(check_packed("weights", w, "cpu"), torch.int8)
+        self.sums = self.signs.sum(1, dtype=torch.int32)
+
+    def product(self, u: torch.Tensor) -> torch.Tensor:
+        """Return int32 [M, N] of uint8 pixels [M, K]; raises as ``pixels_product_int8``."""
+        u = _check_pixels(u, int(self.signs.shape[1]))
+        centred = (u ^ 128).view(torch.int8)
+        return int8_product(centred, self.signs).mul_(2).add_(self.sums)
+
+
+class PixelsBitplanes:
+    """Weights ready for products with pixels through eight bit planes."""
+
+    def __init__(self, w: Packed) -> None:
+        from kernels.cpu import xnor
+
+        check_packed("weights", w, "cpu")
+        if w.segments != 1:
+            raise ValueError(f"weights on pixels must be in one segment, got {w.segments}")
+        self.n, self.k = w.rows, w.k
+        self.panels = xnor.panels(w.words.numpy())
+
+    def product(self, u: torch.Tensor) -> torch.Tensor:
+        """Return int32 [M, N] of uint8 pixels [M, K]; raises as ``pixels_product_bitplanes``."""
+        u = _check_pixels(u, self.k)
+        out = torch.empty(u.shape[0], self.n, dtype=torch.int32)
+        rows = max(PART_BYTES // (4 * PLANES * max(self.n, 1)), 1)
+        for begin in range(0, int(u.shape[0]), rows):
+            self._part(u[begin : begin + rows], out[begin : begin + rows])
+        return out
+
+    def _part(self, u: torch.Tensor, out: torch.Tensor) -> None:
+        from kernels.cpu import pack, xnor
+
+        rows = int(u.shape[0])
+        words = torch.empty(PLANES * rows, words_for(self.k), dtype=torch.int64)
+        dots = torch.empty(PLANES * rows, self.n, dtype=torch.int32)
+        pack.planes(u.numpy(), words.numpy())
+        xnor.product(words.numpy(), self.panels, self.n, self.k, dots.numpy())
+        pack.weigh_planes(dots.numpy(), out.numpy())
+
+
+def pixels_product_int8(u: torch.Tensor, w: Packed) -> torch.Tensor:
+    """Return int32 [M, N] of ``(2u - 255) . w`` by one int8 product: uint8 u [M, K], w of N rows.
+
+    Raises:
+        TypeError, ValueError: pixels of another dtype, shape or device.
+    """
+    return PixelsInt8(w).product(u)
+
+
+def pixels_product_bitplanes(u: torch.Tensor, w: Packed) -> torch.Tensor:
+    """Return int32 [M, N] of ``(2u - 255) . w`` by eight packed products; as ``..._int8``."""
+    return PixelsBitplanes(w).product(u)
