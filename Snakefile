@@ -7,7 +7,7 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
-container: None
+report: "workflows/report/workflow.rst"
 
 
 include: "workflows/rules/common.smk"

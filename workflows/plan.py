@@ -4,13 +4,14 @@ import hashlib
 import json
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from harness.spec import as_mapping, load_recipe
+from harness.spec import Recipe, as_mapping, load_recipe
 from workflows.digest import ROOT
 
 PRESETS = ROOT / "workflows" / "presets"
@@ -65,15 +66,19 @@ class Job:
         pairs = (f"{key}={json.dumps(value)}" for key, value in self.settings)
         return " ".join([run, *(f"--set {shlex.quote(pair)}" for pair in pairs)])
 
-    @property
-    def recipe_digest(self) -> str:
-        """Return a digest of the resolved recipe: a changed YAML trains its runs again.
+    def resolved_recipe(self) -> Recipe:
+        """Return the recipe with the preset's settings laid over it.
 
         Raises:
             HarnessError: a setting that the recipe does not know.
         """
-        recipe = load_recipe(self.recipe, self.dataset, dict(self.settings))
-        return hashlib.sha256(json.dumps(as_mapping(recipe)).encode()).hexdigest()[:16]
+        return load_recipe(self.recipe, self.dataset, dict(self.settings))
+
+    @property
+    def recipe_digest(self) -> str:
+        """Return a digest of the resolved recipe: a changed YAML trains its runs again."""
+        text = json.dumps(as_mapping(self.resolved_recipe()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def jobs_of(preset: dict[str, Any]) -> dict[str, Job]:
@@ -92,6 +97,16 @@ def jobs_of(preset: dict[str, Any]) -> dict[str, Job]:
                     raise ValueError(f"preset {preset['name']!r} names the run {job.folder} twice")
                 jobs[job.folder] = job
     return jobs
+
+
+def check_settings(jobs: Iterable[Job]) -> None:
+    """Resolve every run's recipe, so that a bad setting is refused before any job starts.
+
+    Raises:
+        HarnessError: a setting that the recipe does not know, or a value that it refuses.
+    """
+    for job in jobs:
+        job.resolved_recipe()
 
 
 def safe_name(name: str) -> str:

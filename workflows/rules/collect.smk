@@ -4,14 +4,18 @@ FRAMES = expand(f"{OUT}/{{frame}}.csv", frame=["runs", "epochs", "evaluations", 
 
 rule collect:
     input:
-        RUN_FILES,
-        EVALUATIONS,
-        BENCH_FILES,
+        runs=RUN_FILES,
+        evaluations=EVALUATIONS,
+        bench=BENCH_FILES,
     output:
-        FRAMES,
+        frames=FRAMES,
     log:
         f"{OUT}/logs/collect.log",
+    threads: 1
+    resources:
+        mem_mb=1000,
     params:
         code=code_digest("harness.report.collect"),
+        folder=subpath(output.frames[0], parent=True),
     shell:
-        "bnn collect --results {OUT} > {log} 2>&1"
+        "bnn collect --results {params.folder} > {log} 2>&1"

@@ -1,4 +1,5 @@
 # The config and the preset, checked against their schemas before anything else.
+import shlex
 import sys
 
 from snakemake.utils import validate
@@ -6,13 +7,10 @@ from snakemake.utils import validate
 sys.path.insert(0, workflow.basedir)
 
 from harness.errors import HarnessError
-from harness.provenance import machine_name
+from harness.provenance import commit, machine_name
 from workflows.digest import code_digest
-from workflows.plan import jobs_of, load_preset, safe_name
+from workflows.plan import check_settings, jobs_of, load_preset, safe_name
 
-config.setdefault("preset", "quick")
-config.setdefault("results", "results")
-config["preset"] = str(config["preset"])
 validate(config, "../schemas/config.schema.yaml")
 
 try:
@@ -21,31 +19,36 @@ try:
     JOBS = jobs_of(PRESET)
     CASES = [safe_name(case) for case in PRESET["bench"]["cases"]]
     KERNELS = [safe_name(kernel) for kernel in PRESET["kernels"]]
-    for job in JOBS.values():
-        job.recipe_digest  # a setting that no recipe knows is refused before any job starts
+    check_settings(JOBS.values())
 except (ValueError, HarnessError) as error:
     raise WorkflowError(str(error))
 
 STANDIN = PRESET["source"] == "standin"
-if not STANDIN and not config.get("data"):
+if not STANDIN and "data" not in config:
     raise WorkflowError(
-        f"preset {PRESET['name']!r} trains on the publishers' data: give their folder, "
+        f"preset {PRESET['name']!r} trains on the publishers' data: name their folder by "
         "--config data=FOLDER (make DATA=FOLDER); `bnn data fetch` downloads them"
     )
 
 RESULTS = config["results"]
 OUT = f"{RESULTS}/{PRESET['name']}"
-RUNS = f"{OUT}/runs"
-DATA = f"{RESULTS}/standin" if STANDIN else config["data"]
-DEVICE = config.get("device", "auto")
-TRACK = config.get("track", f"sqlite:///{RESULTS}/mlflow.db")
-DATASETS = sorted({job.dataset for job in JOBS.values()})
-BNN_JOBS = [folder for folder, job in JOBS.items() if job.is_bnn]
+RUN = f"{OUT}/runs/{{dataset}}/{{run}}/seed{{seed}}"
 MACHINE = machine_name()
 
-RUN_FILES = expand(f"{RUNS}/{{folder}}/run.json", folder=JOBS)
+# Where things are and who watches is kept out of `params`: moving the data trains nothing again.
+if STANDIN:
+    config["data"] = f"{RESULTS}/standin"
+config.setdefault("track", f"sqlite:///{RESULTS}/mlflow.db")
+TRACKED = config["track"] != "off"
+config["mirror"] = f"--track {shlex.quote(config['track'])}" if TRACKED else ""
+config["machine"], config["commit"] = MACHINE, commit()[0] or "no checkout"
+
+BNN_JOBS = [folder for folder, job in JOBS.items() if job.is_bnn]
+RUN_FILES = expand(f"{OUT}/runs/{{folder}}/run.json", folder=JOBS)
+EVALUATIONS = expand(
+    f"{OUT}/runs/{{folder}}/evaluate-{{kernel}}.json", folder=BNN_JOBS, kernel=KERNELS
+)
 BENCH_FILES = expand(f"{OUT}/bench/{MACHINE}/{{case}}.json", case=CASES)
-EVALUATIONS = expand(f"{RUNS}/{{folder}}/evaluate-{{kernel}}.json", folder=BNN_JOBS, kernel=KERNELS)
 
 
 wildcard_constraints:

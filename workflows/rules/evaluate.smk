@@ -1,19 +1,20 @@
-# The packed network on every test image with every kernel, in one process a run.
+# The packed network on every test image with every kernel, in one process a run: a process costs
+# seconds to start, a kernel less.
 rule evaluate:
     input:
         manifest=f"{OUT}/data/{{dataset}}.json",
-        export=rules.export.output,
+        export=rules.export.output.record,
     output:
-        expand(
-            f"{RUNS}/{{{{dataset}}}}/{{{{run}}}}/seed{{{{seed}}}}/evaluate-{{kernel}}.json",
-            kernel=KERNELS,
-        ),
+        records=[f"{RUN}/evaluate-{kernel}.json" for kernel in KERNELS],
     log:
-        f"{RUNS}/{{dataset}}/{{run}}/seed{{seed}}/evaluate.log",
+        f"{RUN}/evaluate.log",
+    threads: 1
+    resources:
+        mem_mb=4000,
     params:
         code=code_digest("harness.deploy.evaluate"),
-        folder=lambda wildcards, input: os.path.dirname(str(input.export)),
+        folder=subpath(input.export, parent=True),
         kernels=" ".join(f"--kernel {kernel}" for kernel in KERNELS),
     shell:
-        "OMP_NUM_THREADS=1 bnn evaluate --run {params.folder} --data {DATA} {params.kernels}"
-        " --threads {threads} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} bnn evaluate --run {params.folder} --data {config[data]:q}"
+        " {params.kernels} --threads {threads} > {log} 2>&1"

@@ -5,11 +5,14 @@ rule export:
         run=rules.train_run.output.run,
         best=rules.train_run.output.best,
     output:
-        f"{RUNS}/{{dataset}}/{{run}}/seed{{seed}}/export.json",
+        record=f"{RUN}/export.json",
     log:
-        f"{RUNS}/{{dataset}}/{{run}}/seed{{seed}}/export.log",
+        f"{RUN}/export.log",
+    threads: 1
+    resources:
+        mem_mb=2000,
     params:
         code=code_digest("harness.deploy.export"),
-        folder=lambda wildcards, input: os.path.dirname(input.run),
+        folder=subpath(input.run, parent=True),
     shell:
-        "OMP_NUM_THREADS=1 bnn export --run {params.folder} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} bnn export --run {params.folder} > {log} 2>&1"

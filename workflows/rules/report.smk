@@ -1,18 +1,34 @@
 # Claims, tables, figures and the page, from the frames alone.
 rule render:
     input:
-        FRAMES,
+        frames=FRAMES,
     output:
-        claims=f"{OUT}/claims.csv",
-        tables=directory(f"{OUT}/tables"),
-        figures=directory(f"{OUT}/figures"),
-        page=f"{OUT}/report.html",
+        claims=report(f"{OUT}/claims.csv", caption="../report/claims.rst", category="Claims"),
+        tables=report(
+            directory(f"{OUT}/tables"),
+            patterns=["{name}.csv"],
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{name}"},
+        ),
+        figures=report(
+            directory(f"{OUT}/figures"),
+            patterns=["{name}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{name}"},
+        ),
+        page=report(f"{OUT}/report.html", caption="../report/page.rst", category="Report"),
     log:
         f"{OUT}/logs/report.log",
+    threads: 1
+    resources:
+        mem_mb=2000,
     params:
         code=code_digest("harness.report.commands"),
+        folder=subpath(output.page, parent=True),
     shell:
-        "bnn report --frames {OUT} --out {OUT} > {log} 2>&1"
+        "bnn report --frames {params.folder} --out {params.folder} > {log} 2>&1"
 
 
 rule tables:
