@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.optim import Optimizer
 
-# Mantissa bits of float32's sqrt(2): from here on log2|z| rounds up to the next exponent.
-_SQRT2_MANTISSA = 0x3504F3
+# Mantissa bits of the first float32 above sqrt(2): from here on log2|z| rounds up. The nearest
+# float32, 0x3504F3, lies below sqrt(2) and rounds down.
+_SQRT2_MANTISSA = 0x3504F4
 _EXPONENT_AND_SIGN = -0x800000
 
 
