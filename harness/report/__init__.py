@@ -1,0 +1,1 @@
+"""From run folders to tidy frames, and from frames to claims, tables, figures and a page."""

@@ -1,0 +1,218 @@
+"""``bnn collect``: run folders and bench files to tidy frames."""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.report.folders import read_epochs, read_record
+from harness.report.frames import COLUMNS, write_frame
+from harness.report.origin import Origins
+from harness.spec import as_mapping, load_recipe
+
+Row = dict[str, Any]
+_IDENTITY = ("preset", "dataset", "source", "recipe", "mode", "seed")
+
+
+def collect(results: Path, out: Path | None = None) -> dict[str, int]:
+    """Read every record below ``results`` and write the frames into ``out`` (default: there).
+
+    A run that failed, or whose record is missing, stays as a row that says so.
+
+    Returns:
+        The number of rows of each frame.
+
+    Raises:
+        HarnessError: nothing to collect, or a corrupt record (named).
+    """
+    results = Path(results)
+    if not (results / "runs").is_dir() and not (results / "bench").is_dir():
+        raise HarnessError(
+            f"{results} holds neither runs/ nor bench/; expected results/<preset> after "
+            "`bnn train` or `bnn bench`"
+        )
+    origins = Origins()
+    frames: dict[str, list[Row]] = {name: [] for name in COLUMNS}
+    for folder in _run_folders(results / "runs"):
+        _collect_run(folder, results, frames, origins)
+    for path in sorted((results / "bench").glob("*/*.json")):
+        frames["kernels"] += _bench_rows(path, origins)
+    frames["provenance"] = origins.rows()
+    target = Path(out) if out is not None else results
+    for name, rows in frames.items():
+        write_frame(target / f"{name}.csv", name, rows)
+    return {name: len(rows) for name, rows in frames.items()}
+
+
+def _run_folders(runs: Path) -> list[Path]:
+    return sorted((p for p in runs.glob("*/*/seed*") if p.is_dir()), key=_by_seed)
+
+
+def _by_seed(folder: Path) -> tuple[str, int]:
+    digits = folder.name.removeprefix("seed")
+    return str(folder.parent), int(digits) if digits.isdigit() else -1
+
+
+def _collect_run(
+    folder: Path, results: Path, frames: dict[str, list[Row]], origins: Origins
+) -> None:
+    if not (folder / "run.json").exists():
+        frames["runs"].append(_missing_run(folder, results))
+        return
+    run = read_record(folder / "run.json", "status", *_IDENTITY)
+    epochs = read_epochs(folder)
+    who: Row = {key: run[key] for key in _IDENTITY} | {"changes": changes(run)}
+    frames["runs"].append(_run_row(run, folder) | who)
+    frames["epochs"] += [{**row, **who} for row in epochs]
+    origins.add("train", run.get("provenance"), run.get("started"), run.get("finished"))
+    for path in sorted(folder.glob("evaluate-*.json")):
+        record = read_record(path, "status", "kernel")
+        frames["evaluations"] += [{**row, **who} for row in _evaluation_rows(record)]
+        if record["status"] == "done":
+            origins.add("evaluate", record.get("provenance"), None, None)
+
+
+def _missing_run(folder: Path, results: Path) -> Row:
+    recipe, _, mode = folder.parent.name.partition("-")
+    for name in ("torch7-released",):  # the one recipe whose name holds a hyphen
+        if folder.parent.name.startswith(f"{name}-"):
+            recipe, mode = name, folder.parent.name.removeprefix(f"{name}-")
+    return {
+        "preset": results.name,
+        "dataset": folder.parent.parent.name,
+        "recipe": recipe,
+        "mode": mode,
+        "seed": _by_seed(folder)[1],
+        "status": "missing",
+        "failure": "no run.json: training did not end",
+    }
+
+
+def _run_row(run: Mapping[str, Any], folder: Path) -> Row:
+    row = {key: run.get(key) for key in COLUMNS["runs"]}
+    provenance = run.get("provenance") or {}
+    counts = run.get("parameters") or {}
+    row |= {
+        "data_variant": (run.get("data") or {}).get("variant"),
+        "failure": failure_text(run),
+        "epochs": run.get("epochs_done"),
+        "machine": (provenance.get("machine") or {}).get("name"),
+        "commit": provenance.get("commit"),
+        "dirty": provenance.get("dirty"),
+        "network": network_name((run.get("resolved") or {}).get("network") or {}),
+        "parameters": counts.get("total"),
+        "binary_weights": counts.get("binary_weights"),
+    }
+    if run["status"] == "running":
+        row["valid_error_pct"] = row["test_error_pct"] = None
+    return row | _export_row(folder / "export.json")
+
+
+def failure_text(run: Mapping[str, Any]) -> str:
+    """Return why a run has no result: ``epoch 3: loss is NaN``; "" where it has one."""
+    if run["status"] == "running":
+        return f"still running or killed after epoch {run.get('epochs_done') or 0}"
+    failure = run.get("failure")
+    return f"epoch {failure['epoch']}: {failure['reason']}" if failure else ""
+
+
+def _export_row(path: Path) -> Row:
+    if not path.exists():
+        return {"export": "missing"}
+    record = read_record(path, "status")
+    sizes = {key: record.get(key) for key in ("bytes_packed", "bytes_float32")}
+    return {"export": record["status"], "export_reason": record.get("reason"), **sizes}
+
+
+def network_name(network: Mapping[str, Any]) -> str:
+    """Return ``MLP 3 × 1024`` or ``ConvNet(128)`` for a resolved network."""
+    if network.get("kind") == "mlp":
+        hidden = list(network.get("hidden") or [])
+        alike = len(set(hidden)) == 1
+        return f"MLP {len(hidden)} × {hidden[0]}" if alike else f"MLP {'-'.join(map(str, hidden))}"
+    return f"ConvNet({network['width']})" if network.get("kind") == "convnet" else ""
+
+
+def changes(run: Mapping[str, Any]) -> str:
+    """Return how a run departs from its recipe as published: ``epochs=5; network.hidden=[64]``.
+
+    A dataset taken without a part of it counts too. "" means the full recipe.
+    """
+    found = []
+    try:
+        published = as_mapping(load_recipe(str(run["recipe"]), str(run["dataset"])))
+    except HarnessError:
+        published = None
+        found.append("recipe not in this version")
+    if published is not None:
+        found += _differences(published, run.get("resolved") or {})
+    variant = (run.get("data") or {}).get("variant")
+    if run.get("source") == "official" and variant not in (None, "full"):
+        found.append(f"data {variant}")
+    return "; ".join(found)
+
+
+def _differences(
+    published: Mapping[str, Any], used: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    found = []
+    for key, value in used.items():
+        before = published.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            found += _differences(before, value, f"{prefix}{key}.")
+        elif value != before:
+            found.append(f"{prefix}{key}={str(value).replace(' ', '')}")
+    return sorted(found)
+
+
+def _evaluation_rows(record: Mapping[str, Any]) -> list[Row]:
+    provenance = record.get("provenance") or {}
+    row = {key: record.get(key) for key in COLUMNS["evaluations"]}
+    row["machine"] = (provenance.get("machine") or {}).get("name")
+    row["commit"] = provenance.get("commit")
+    ways = record.get("first_layers") or {}
+    if record["status"] != "done" or not ways:
+        return [row]
+    return [{**row, "first_layer": way, **figures} for way, figures in ways.items()]
+
+
+def _bench_rows(path: Path, origins: Origins) -> list[Row]:
+    record = read_record(path, "benchmarks")
+    machine = record.get("machine_info") or {}
+    commit = record.get("commit_info") or {}
+    provenance = machine.get("provenance") or {
+        "machine": machine.get("machine") if isinstance(machine.get("machine"), dict) else machine,
+        "versions": machine.get("versions") or {},
+        "commit": commit.get("commit") or commit.get("id"),
+        "dirty": commit.get("dirty"),
+    }
+    when = record.get("datetime")
+    origins.add("bench", provenance, when, when)
+    where = {"machine": path.parent.name, "case": path.stem, "commit": provenance.get("commit")}
+    return [_kernel_row(benchmark, path) | where for benchmark in record["benchmarks"]]
+
+
+def _kernel_row(benchmark: Mapping[str, Any], path: Path) -> Row:
+    info = benchmark.get("extra_info") or {}
+    for key in ("group", "kernel", "status"):
+        if key not in info:
+            raise HarnessError(f"{path}: a benchmark's extra_info lacks {key!r}; bench it again")
+    row = {key: info.get(key) for key in COLUMNS["kernels"]}
+    if info["status"] != "ok":  # a red gate gives no number
+        return row | {"samples": 0}
+    samples = [1000 * s for s in (benchmark.get("stats") or {}).get("data") or []]
+    if not samples:
+        raise HarnessError(f"{path}: kernel {info['kernel']!r} is ok but has no raw samples")
+    median, p20, p80 = _quantiles(samples)
+    tops = info["ops"] / median / 1e9 if info.get("ops") else None
+    times = {"median_ms": median, "p20_ms": p20, "p80_ms": p80, "tops": tops}
+    return row | times | {"samples": len(samples)}
+
+
+def _quantiles(samples: Iterable[float]) -> tuple[float, float, float]:
+    values = sorted(samples)
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    fifths = statistics.quantiles(values, n=5, method="inclusive")
+    return statistics.median(values), fifths[0], fifths[3]

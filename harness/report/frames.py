@@ -1,0 +1,136 @@
+"""The tidy frames between collect and report: their columns, and how they are read and written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import HarnessError
+from harness.files import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RUN = ("preset", "dataset", "source", "recipe", "mode", "seed")
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    # One row a run. `changes`: what differs from the recipe as published ("" = nothing).
+    "runs": (
+        "preset", "dataset", "source", "data_variant", "recipe", "variant", "mode", "seed",
+        "status", "failure", "epochs", "best_epoch", "valid_error_pct", "test_error_pct",
+        "train_seconds", "images_per_s", "device", "threads", "machine", "commit", "dirty",
+        "network", "parameters", "binary_weights", "changes", "export", "export_reason",
+        "bytes_packed", "bytes_float32", "started", "finished",
+    ),
+    # One row a run and epoch.
+    "epochs": (
+        *_RUN, "changes", "epoch", "lr", "train_loss", "train_error_pct", "valid_loss",
+        "valid_error_pct", "test_error_pct", "best", "seconds", "images_per_s",
+    ),
+    # One row a run, kernel and way to do the first layer.
+    "evaluations": (
+        *_RUN, "changes", "kernel", "first_layer", "status", "reason", "images", "agree",
+        "test_error_pct", "training_network_error_pct", "seconds", "images_per_s", "machine",
+        "commit",
+    ),
+    # One row a machine, case and kernel; times in ms over the raw samples.
+    "kernels": (
+        "machine", "case", "group", "kernel", "device", "m", "n", "k", "threads", "includes",
+        "status", "reason", "baseline", "samples", "median_ms", "p20_ms", "p80_ms", "tops",
+        "bytes", "commit",
+    ),
+    # One row a machine, commit and stage: where the numbers come from.
+    "provenance": (
+        "stage", "machine", "cpu", "cores", "memory_gb", "gpu", "os", "commit", "dirty",
+        "python", "torch", "numpy", "numba", "records", "first", "last",
+    ),
+}  # fmt: skip
+
+_TEXT = {
+    "preset", "dataset", "source", "data_variant", "recipe", "variant", "mode", "status",
+    "failure", "device", "machine", "commit", "network", "changes", "export", "export_reason",
+    "started", "finished", "kernel", "first_layer", "reason", "case", "group", "includes", "stage",
+    "cpu", "gpu", "os", "python", "torch", "numpy", "numba", "first", "last",
+}  # fmt: skip
+_FLAG = {"dirty", "best", "baseline"}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The tidy frames of a preset (or of a reference folder), columns as in ``COLUMNS``."""
+
+    runs: "pd.DataFrame"
+    epochs: "pd.DataFrame"
+    evaluations: "pd.DataFrame"
+    kernels: "pd.DataFrame"
+    provenance: "pd.DataFrame"
+
+
+def write_frame(path: Path, name: str, rows: list[dict[str, object]]) -> None:
+    """Write ``rows`` as a CSV with the frame's columns, atomically; a missing value is empty."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=list(COLUMNS[name]))
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _read(path: Path, name: str, required: bool) -> "pd.DataFrame":
+    import pandas as pd
+
+    columns = COLUMNS[name]
+    if not path.exists():
+        if required:
+            raise HarnessError(f"{path} does not exist; write it with `bnn collect`")
+        return _typed(pd.DataFrame(columns=list(columns), dtype=object))
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path} is not a CSV frame ({error}); run `bnn collect`") from error
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise HarnessError(
+            f"{path} lacks the column {missing[0]!r}; found: {', '.join(frame)}; "
+            "write it again with `bnn collect`"
+        )
+    try:
+        return _typed(frame[list(columns)])
+    except ValueError as error:
+        raise HarnessError(f"{path}: {error}; write it again with `bnn collect`") from error
+
+
+def _typed(frame: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
+    typed = {}
+    for column in frame:
+        values = frame[column]
+        if column in _TEXT:
+            typed[column] = values.astype(object)
+        elif column in _FLAG:
+            typed[column] = values.map({"True": True, "False": False}).astype(object)
+        else:
+            typed[column] = pd.to_numeric(values.replace("", None)).astype(float)
+    return pd.DataFrame(typed)
+
+
+def read_frames(folder: Path) -> Frames:
+    """Read a folder of frames. Only one of runs and kernels must be there.
+
+    Text columns hold "" where nothing is known, numbers NaN.
+
+    Raises:
+        HarnessError: neither frame exists, or one is not what ``bnn collect`` writes.
+    """
+    folder = Path(folder)
+    if not (folder / "runs.csv").exists() and not (folder / "kernels.csv").exists():
+        raise HarnessError(
+            f"{folder} holds neither runs.csv nor kernels.csv; write them with "
+            f"`bnn collect --results {folder}`"
+        )
+    needs_epochs = (folder / "runs.csv").exists()
+    return Frames(
+        **{
+            name: _read(folder / f"{name}.csv", name, name == "epochs" and needs_epochs)
+            for name in COLUMNS
+        }
+    )

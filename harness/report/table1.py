@@ -1,0 +1,110 @@
+"""Table 1: test error rates, ours beside the paper's."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from harness.report.evidence import Evidence, error_evidence, failures
+from harness.report.frames import Frames
+from harness.report.paper import Paper, System
+from harness.report.table import Table
+from harness.spec import MODES
+
+OWN_GROUP = "Ours, with no row in the paper's table"
+_NAME = "table1"
+
+
+def table1(paper: Paper, frames: Frames) -> Table:
+    """Return Table 1 with a column of the paper's and one of ours for each dataset.
+
+    Ours is mean ± sample deviation over n seeds of the test error at the best validation error.
+    Stand-in data and reduced networks or schedules are labelled in the cell; where every run
+    failed the cell says why.
+    """
+    datasets = list(paper.datasets)
+    rows: list[tuple[str, ...]] = []
+    data: list[dict[str, Any]] = []
+    for group, systems in _groups(paper, frames):
+        rows.append((group,))
+        for system in systems:
+            cells = [_cell(system, dataset, frames) for dataset in datasets]
+            data += [
+                {"group": group, "system": system.name, "dataset": d, **facts}
+                for d, (_, _, facts) in zip(datasets, cells, strict=True)
+            ]
+            rows.append((system.name, *(text for cell in cells for text in cell[:2])))
+    names = paper.datasets.values()
+    header = ("System", *(f"{name}, {whose}" for name in names for whose in ("paper", "ours")))
+    return Table(
+        name=_NAME,
+        title="Test error rates (%), ours beside Table 1 of the paper",
+        header=header,
+        rows=rows,
+        data=data,
+        caption="Ours: mean ± sample standard deviation over n seeds, at the best validation error.",
+        notes=_notes(data),
+        numeric=frozenset(range(1, len(header))),
+    )
+
+
+def _groups(paper: Paper, frames: Frames) -> Iterator[tuple[str, list[System]]]:
+    taken = set()
+    for group in paper.table1:
+        yield group.group, list(group.systems)
+        taken |= {(s.ours["recipe"], s.ours["mode"]) for s in group.systems if s.ours}
+    pairs = frames.runs[["recipe", "mode"]].drop_duplicates().itertuples(index=False)
+    order = list(MODES)
+    own = sorted(
+        {(str(recipe), str(mode)) for recipe, mode in pairs} - taken,
+        key=lambda pair: (pair[0], order.index(pair[1]) if pair[1] in order else len(order)),
+    )
+    if own:
+        yield (
+            OWN_GROUP,
+            [System(f"{r} / {m}", {}, ours={"recipe": r, "mode": m}) for r, m in own],
+        )
+
+
+def _cell(system: System, dataset: str, frames: Frames) -> tuple[str, str, dict[str, Any]]:
+    error = system.errors.get(dataset)
+    deviation = system.deviations.get(dataset)
+    facts: dict[str, Any] = {"paper_pct": error, "paper_sd": deviation, "n": 0}
+    paper = "–" if error is None else f"{error:g}" if error < 1 else f"{error:.2f}"
+    if deviation is not None:
+        paper += f" ± {deviation:g}"
+    if system.ours is None:
+        return paper, "", facts
+    measure = {"dataset": dataset, **system.ours}
+    found = sorted(error_evidence(measure, frames), key=lambda evidence: evidence.rank)
+    lost = failures(measure, frames)
+    facts |= {"note": "; ".join(lost)}
+    if not found:
+        return paper, lost[0].split(" ", 3)[-1] if lost else "–", facts
+    best = found[0]
+    facts |= {"ours_pct": round(best.value, 4), "n": best.n, "source": best.source}
+    facts |= {"ours_sd": None if math.isnan(best.sd) else round(best.sd, 4)}
+    facts |= {"reduced": best.reduced}
+    return paper, evidence_text(best, lost), facts
+
+
+def evidence_text(best: Evidence, lost: list[str]) -> str:
+    """Return ``1.62 ± 0.05 (n = 3) [stand-in, reduced]``."""
+    spread = "" if math.isnan(best.sd) else f" ± {best.sd:.2f}"
+    labels = ["stand-in"] if best.source == "standin" else []
+    labels += ["reduced"] if best.reduced else []
+    labels += [f"{len(lost)} without a result"] if lost else []
+    return f"{best.value:.2f}{spread} (n = {best.n})" + (f" [{', '.join(labels)}]" if labels else "")
+
+
+def _notes(data: list[dict[str, Any]]) -> tuple[str, ...]:
+    notes = []
+    if any(row.get("source") == "standin" for row in data):
+        notes.append(
+            "stand-in: trained and tested on generated look-alikes of the dataset; the number says "
+            "nothing about the paper's."
+        )
+    scales = sorted({f"{row['dataset']}: {row['reduced']}" for row in data if row.get("reduced")})
+    if scales:
+        notes.append(f"reduced: a smaller network or a shorter schedule ({'; '.join(scales)}).")
+    lost = [f"{row['system']}, {row['dataset']}: {row['note']}" for row in data if row.get("note")]
+    return (*notes, *lost)

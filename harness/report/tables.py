@@ -1,0 +1,220 @@
+"""The other tables: claims, kernels, agreement, memory, runs."""
+
+import math
+from typing import Any
+
+from harness.report.claims import Judged
+from harness.report.evidence import select
+from harness.report.frames import Frames
+from harness.report.table import Table
+from harness.spec import MODES
+
+_GROUPS = {"square": "square product", "mlp": "MLP over the test set", "layer": "one layer"}
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Return a number with so many significant digits, thousands grouped; "–" for none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    value = float(value)
+    if value == 0:
+        return "0"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}"
+
+
+def share(value: Any) -> str:
+    """Return an error in % with two decimals; "–" for none."""
+    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def claims_table(judged: list[Judged]) -> Table:
+    """Return the verdict on each claim."""
+    rows = [
+        (
+            claim.verdict,
+            claim.statement,
+            claim.where,
+            "–" if claim.paper is None else f"{claim.paper:g} {claim.unit}",
+            ours_text(claim),
+            claim.rule,
+            claim.note,
+        )
+        for claim in judged
+    ]
+    data = [{"id": claim.id, "verdict": claim.verdict, "ours": claim.ours} for claim in judged]
+    header = ("Verdict", "Claim", "Where", "Paper", "Ours", "Rule", "Note")
+    return Table(
+        "claims", "Verdicts on the paper's claims", header, rows, data, numeric=frozenset({3, 4})
+    )
+
+
+def ours_text(claim: Judged) -> str:
+    """Return our value for a claim: ``1.62 ± 0.05 % (n = 3)``; "–" where there is none."""
+    if claim.ours is None:
+        return "–"
+    spread = "" if claim.sd is None else f" ± {number(claim.sd, 2)}"
+    text = f"{claim.ours:.2f}" if claim.unit in ("%", "points") else number(claim.ours)
+    exact = claim.ours == 100 and claim.unit.startswith("%")
+    count = f" (n = {claim.n})" if claim.source else ""
+    return f"{'100' if exact else text}{spread} {claim.unit}{count}"
+
+
+def kernels_table(frames: Frames) -> Table:
+    """Return Figure 3's times: each kernel of each case, with ratios to baseline and float32."""
+    data: list[dict[str, Any]] = []
+    for _, case in frames.kernels.groupby(["machine", "group", "m", "case"], sort=True):
+        done = case[case["status"] == "ok"]
+        base = done[done["baseline"] == True]["median_ms"].min()  # noqa: E712
+        vendor = select(done, {"kernel": "vendor-fp32"})["median_ms"].min()
+        for _, row in case.iterrows():
+            ratios = {"over_baseline": base, "over_vendor_fp32": vendor}
+            facts = {k: v / row["median_ms"] for k, v in ratios.items()}
+            data.append({**row.to_dict(), **facts})
+    header = ("Case", "m × n × k", "Kernel", "Threads", "Median ms", "p20–p80", "× baseline",
+              "× fp32", "TOP/s", "Timed", "Note")  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    heading = ""
+    for row in data:
+        if row["machine"] != heading:
+            heading = row["machine"]
+            rows.append((heading,))
+        rows.append(_kernel_cells(row))
+    return Table(
+        name="figure3",
+        title="Times behind Figure 3",
+        header=header,
+        rows=rows,
+        data=data,
+        caption="Median of the raw samples; × is how many times faster than the baseline kernel, "
+        "and than the vendor's float32 product. A kernel that is wrong or cannot run has no time.",
+        numeric=frozenset({3, 4, 5, 6, 7, 8}),
+    )
+
+
+def _kernel_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    shape = " × ".join("–" if math.isnan(row[d]) else f"{int(row[d]):,}" for d in "mnk")
+    spread = f"{number(row['p20_ms'])}–{number(row['p80_ms'])}"
+    return (
+        _GROUPS.get(row["group"], row["group"]),
+        shape,
+        row["kernel"],
+        "–" if math.isnan(row["threads"]) else f"{int(row['threads'])}",
+        number(row["median_ms"]),
+        "–" if math.isnan(row["median_ms"]) else spread,
+        number(row["over_baseline"]),
+        number(row["over_vendor_fp32"]),
+        number(row["tops"]),
+        row["includes"],
+        "" if row["status"] == "ok" else f"{row['status']}: {row['reason']}",
+    )
+
+
+def agreement_table(frames: Frames) -> Table:
+    """Return, for each packed network and kernel, on how many test images it agrees.
+
+    A network's first layer runs in each of its ways; the cell gives the least of them.
+    """
+    found = frames.evaluations
+    kernels = sorted(set(found["kernel"]) - {""})
+    key = ["dataset", "source", "recipe", "mode", "seed"]
+    rows = []
+    for run, group in found.groupby(key, sort=True):
+        cells = [_agreement(select(group, {"kernel": kernel})) for kernel in kernels]
+        error = group["training_network_error_pct"].min()
+        ways = ", ".join(sorted(set(group["first_layer"]) - {""}))
+        dataset, source, recipe, mode, seed = run
+        label = f"{dataset} [stand-in]" if source == "standin" else str(dataset)
+        if all(cell.startswith("skipped") for cell in cells):
+            continue  # a float network has no packed form, which is no hole
+        rows.append((label, f"{recipe} / {mode}", f"{int(seed)}", share(error), ways, *cells))
+    return Table(
+        name="agreement",
+        title="Packed network against training network",
+        header=("Dataset", "Recipe / mode", "Seed", "Error %", "First layer", *kernels),
+        rows=rows,
+        data=found.to_dict("records"),
+        caption="Test images on which the packed network predicts what the training network "
+        "predicts, of all; the least over the ways to do the first layer.",
+        numeric=frozenset({2, 3}),
+    )
+
+
+def _agreement(group: Any) -> str:
+    done = group[group["status"] == "done"]
+    if len(group) == 0:
+        return "–"
+    if len(done) == 0:
+        first = group.iloc[0]
+        return f"{first['status']}: {first['reason']}"
+    worst = done.loc[done["agree"].idxmin()]
+    return f"{int(worst['agree']):,} / {int(worst['images']):,}"
+
+
+def memory_table(frames: Frames) -> Table:
+    """Return the weights' size in 32-bit floats and packed, one row a network."""
+    have = frames.runs[frames.runs["bytes_packed"] > 0]
+    one = have.drop_duplicates(["dataset", "network", "binary_weights"])
+    data = [
+        {
+            "dataset": row["dataset"],
+            "network": row["network"],
+            "binary_weights": int(row["binary_weights"]),
+            "bytes_float32": int(row["bytes_float32"]),
+            "bytes_packed": int(row["bytes_packed"]),
+            "ratio": round(row["bytes_float32"] / row["bytes_packed"], 3),
+        }
+        for _, row in one.sort_values(["dataset", "binary_weights"]).iterrows()
+    ]
+    rows = [
+        (
+            row["dataset"],
+            row["network"],
+            f"{row['binary_weights']:,}",
+            f"{row['bytes_float32'] / 1e6:,.3f}",
+            f"{row['bytes_packed'] / 1e6:,.3f}",
+            f"{row['ratio']:.1f}",
+        )
+        for row in data
+    ]
+    header = ("Dataset", "Network", "Binary weights", "float32, MB", "Packed, MB", "Ratio")
+    caption = "The paper: 32 times smaller. Rows are padded to whole 64-bit words."
+    return Table("memory", "Size of the weights", header, rows, data, caption,
+                 numeric=frozenset({2, 3, 4, 5}))  # fmt: skip
+
+
+def runs_table(frames: Frames) -> Table:
+    """Return every run, those without a result included."""
+    order = {mode: i for i, mode in enumerate(MODES)}
+    runs = frames.runs.sort_values(
+        ["dataset", "recipe", "mode", "seed"],
+        key=lambda column: column.map(order) if column.name == "mode" else column,
+    )
+    rows = [
+        (
+            f"{row['dataset']} [stand-in]" if row["source"] == "standin" else row["dataset"],
+            row["recipe"],
+            row["mode"],
+            f"{int(row['seed'])}",
+            row["network"],
+            number(row["epochs"], 1),
+            number(row["best_epoch"], 1),
+            share(row["valid_error_pct"]),
+            share(row["test_error_pct"]),
+            number(row["train_seconds"]),
+            number(row["images_per_s"]),
+            row["status"] + (f": {row['failure']}" if row["failure"] else ""),
+        )
+        for _, row in runs.iterrows()
+    ]
+    header = ("Dataset", "Recipe", "Mode", "Seed", "Network", "Epochs", "Best epoch", "Valid %",
+              "Test %", "Seconds", "Images/s", "Status")  # fmt: skip
+    return Table(
+        name="runs",
+        title="All runs",
+        header=header,
+        rows=rows,
+        data=runs.to_dict("records"),
+        caption="Test error is read for the epoch of the best validation error.",
+        numeric=frozenset({3, 5, 6, 7, 8, 9, 10}),
+    )
