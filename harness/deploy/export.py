@@ -153,14 +153,14 @@ def export_run(
     run = read_run(folder, allow_running)
     recipe = run_recipe(run)
     reason = why_not(run, recipe)
-    record: dict[str, Any] = {"schema": EXPORT_SCHEMA, "status": "skipped", "reason": reason}
+    record = {"schema": EXPORT_SCHEMA, "status": "skipped", "reason": reason, **identity(run)}
     if reason is None:
         model = build_model(run, recipe, load_weights(folder / BEST))
         save_model(path, model)
         record.update(status="done", **_sizes(path, model.spec))
     else:
         path.unlink(missing_ok=True)  # of an earlier run in this folder
-    write_json(path.with_name(EXPORT), {**record, **identity(run)})
+    write_json(path.with_name(EXPORT), record)
     return record
 
 

@@ -19,7 +19,7 @@ from kernels.packing import Packed, pack_rows, unpack_rows, words_for
 
 MODEL = "model.bnn"
 MODEL_SCHEMA = 1
-_KEY, _DIGEST = "bnn", "sha256"
+_KEY = "bnn"  # "<SHA-256> <JSON>": one entry, for safetensors writes several in no fixed order
 _FLOATS = ("bias", "norm.weight", "norm.bias", "norm.running_mean")
 _SPREADS = {"torch": "norm.running_var"}
 TAPS = 9  # of a 3x3 filter
@@ -130,7 +130,7 @@ def save_model(path: Path, model: Model) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in model.tensors.items()}
     text = json.dumps(as_mapping(model.spec), sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: text, _DIGEST: _digest(text, tensors)})
+        save_file(tensors, temporary, metadata={_KEY: f"{_digest(text, tensors)} {text}"})
 
 
 def load_model(path: Path) -> Model:
@@ -146,17 +146,18 @@ def load_model(path: Path) -> Model:
         )
     try:
         with safe_open(path, "pt") as handle:
-            metadata = handle.metadata() or {}
+            entry = (handle.metadata() or {}).get(_KEY)
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise _damaged(path, str(error)) from error
-    if _KEY not in metadata:
+    if entry is None:
         raise _damaged(path, "it carries no description")
-    if metadata.get(_DIGEST) != _digest(metadata[_KEY], tensors):
+    digest, _, text = entry.partition(" ")
+    if digest != _digest(text, tensors):
         raise _damaged(path, "its content does not match its digest")
-    values = json.loads(metadata[_KEY])
-    if values.get("schema") != MODEL_SCHEMA:
-        raise _damaged(path, f"schema {values.get('schema')!r}, expected {MODEL_SCHEMA}")
+    values = json.loads(text)
+    if values["schema"] != MODEL_SCHEMA:
+        raise _damaged(path, f"schema {values['schema']!r}, expected {MODEL_SCHEMA}")
     model = Model(from_mapping(ModelSpec, values, str(path)), tensors)
     _check(path, model)
     return model

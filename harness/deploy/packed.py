@@ -5,75 +5,79 @@ last layer's exact integers go through batch norm in float32.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from kernels.firstlayer import pixels_product_bitplanes, pixels_product_int8
 from torch import Tensor
 
 from harness.data.preprocess import from_state
-from harness.deploy.fold import MAX_PIXEL
-from harness.deploy.maps import border_correction, pixel_patches, pool_bits, word_patches
-from harness.deploy.modelfile import TAPS, LayerSpec, Model, below, load_model, unpack_weight
+from harness.deploy.modelfile import LayerSpec, Model, below, load_model, unpack_weight
+from harness.deploy.pixels import PIXEL_PRODUCTS, conv_on_pixels, linear_on_pixels
 from harness.errors import HarnessError
 from harness.nn.layers import Conv3x3, Linear
 from harness.nn.networks import Block
 from harness.nn.norm import build_norm
 from harness.nn.streams import Streams
 from harness.train.loop import EVALUATION_BATCH
-from kernels import registry
-from kernels.packing import Packed, pack_rows, pack_threshold
+from kernels import conv, registry
+from kernels.base import Kernel
+from kernels.packing import WORD_BITS, Packed, pack_rows, pack_threshold
 
 # Bound of the operands and products that a layer holds at once, unpacked to float32.
 WORKING_BYTES = 2**28
-Product = Callable[[Tensor], Tensor]
-PIXEL_PRODUCTS = {"int8": pixels_product_int8, "bitplanes": pixels_product_bitplanes}
+Dots = Callable[[Tensor], Tensor]
 
 
 class PackedLayer:
-    """One layer: integer dots from a product, thresholds to bits, or scores."""
+    """One layer: exact dots from a product, then thresholds to bits, or scores."""
 
     def __init__(self, spec: LayerSpec, tensors: dict[str, Tensor], seed: int) -> None:
         self.spec, self.tensors = spec, tensors
         self.weights = Packed(tensors["words"], spec.k, spec.groups)
         self.block = None if spec.folded else _float_block(spec, tensors, seed)
-        if spec.folded:
-            self.falling = pack_rows(tensors["flip"][None]).words[0]
-        if spec.kind == "conv" and spec.input != "real":
-            signs = unpack_weight(tensors["words"], spec)
-            # [N, C, 9] on bits; [N, C*9, 1] on pixels: either way the taps run last.
-            self.tap_sums = signs.reshape(spec.outputs, -1, TAPS).sum(1)
+        self.flips = pack_rows(tensors["flip"][None]).words[0] if spec.folded else None
 
     def working_bytes(self, positions: int) -> int:
         """Return the bytes that one image with ``positions`` outputs a channel may need."""
         rows = positions if self.spec.kind == "conv" else 1
-        return rows * (4 * 64 * self.spec.words + 12 * self.spec.outputs)
+        return rows * (4 * WORD_BITS * self.spec.words + 12 * self.spec.outputs)
 
-    def patches(self, x: Tensor) -> Tensor:
-        """Return the product's left operand: rows of words, or of uint8 pixels."""
-        if self.spec.kind == "linear":
-            return x.flatten(1)
-        return word_patches(x) if self.spec.input == "bits" else pixel_patches(x)
+    def dots_on_bits(self, kernel: Kernel, height: int, width: int) -> Dots:
+        """Return the map of packed activations to int32 dots, [n*h*w, N] or [n, N]."""
+        k, groups, device = self.spec.k, self.spec.groups, kernel.device
+        weights = Packed(self.weights.words.to(device), k, groups)
+        multiply: Dots
+        if self.spec.kind == "conv":
+            multiply = conv.Conv3x3(kernel, weights, height, width)
+        else:
+            prepared = kernel.weights(weights)
 
-    def forward(self, x: Tensor, product: Product) -> Tensor:
+            def multiply(words: Tensor) -> Tensor:
+                operand = kernel.activations(Packed(words.flatten(1), k, groups))
+                dots: Tensor = kernel.product(operand, prepared)
+                return dots
+
+        return lambda words: multiply(words.to(device)).to("cpu", torch.int32)
+
+    def dots_on_pixels(self, way: str, height: int, width: int) -> Dots:
+        """Return the map of uint8 pixels [n, c, h, w] to int32 dots, [n*h*w, N] or [n, N]."""
+        if self.spec.kind == "conv":
+            return conv_on_pixels(self.weights, way, height, width)
+        return linear_on_pixels(self.weights, way)
+
+    def output(self, dots: Tensor, height: int, width: int) -> Tensor:
         """Return the packed activations, [n, h, w, W] or [n, W], or the scores [n, N]."""
-        dots = product(self.patches(x))
-        if self.spec.output == "scores":
-            assert self.block is not None
+        if self.block is not None:
             return self.block.norm_from_dots(dots.float())
+        assert self.flips is not None
+        bits = pack_threshold(dots, self.tensors["threshold"], self.tensors["flip"]).words
         if self.spec.kind == "linear":
-            return self._bits(dots)
-        h, w = x.shape[1:3] if self.spec.input == "bits" else x.shape[2:]
-        outside = 1 if self.spec.input == "bits" else MAX_PIXEL
-        dots = dots.view(-1, h * w, self.spec.outputs)
-        dots = dots + border_correction(self.tap_sums, h, w, outside)
-        bits = self._bits(dots.view(-1, self.spec.outputs)).view(len(x), h, w, -1)
-        return pool_bits(bits, self.falling) if self.spec.pool else bits
-
-    def _bits(self, dots: Tensor) -> Tensor:
-        return pack_threshold(dots, self.tensors["threshold"], self.tensors["flip"]).words
+            return bits
+        bits = bits.view(-1, height, width, bits.shape[1])
+        return conv.pool_bits(bits, self.flips) if self.spec.pool else bits
 
     def forward_real(self, x: Tensor) -> Tensor:
         """Return the packed activations of preprocessed pixels [n, c, h, w].
@@ -82,18 +86,15 @@ class PackedLayer:
         """
         assert self.block is not None
         signs = self.block(x)
-        if signs.dim() == 2:
-            return pack_rows(signs).words
-        n, c, h, w = signs.shape
-        rows = signs.permute(0, 2, 3, 1).reshape(-1, c)
-        return pack_rows(rows).words.view(n, h, w, -1)
+        return conv.pack_map(signs) if signs.dim() == 4 else pack_rows(signs).words
 
 
 def _float_block(spec: LayerSpec, tensors: dict[str, Tensor], seed: int) -> Block:
     streams = Streams(seed)
-    conv = spec.kind == "conv"
-    shape = (spec.outputs, spec.k // TAPS, 3, 3) if conv else (spec.outputs, spec.k)
-    layer = (Conv3x3 if conv else Linear)(shape, "det", "det", streams["init"], None)
+    convolves = spec.kind == "conv"
+    filters = (spec.outputs, spec.k // conv.TAPS, 3, 3)
+    shape = filters if convolves else (spec.outputs, spec.k)
+    layer = (Conv3x3 if convolves else Linear)(shape, "det", "det", streams["init"], None)
     norm = build_norm(spec.norm, spec.outputs)
     norm.load_state_dict(below(tensors, "norm."))
     with torch.no_grad():
@@ -101,6 +102,16 @@ def _float_block(spec: LayerSpec, tensors: dict[str, Tensor], seed: int) -> Bloc
         layer.bias.copy_(tensors["bias"])
     activation = "sign" if spec.output == "bits" else "none"
     return Block(layer, norm, activation, streams, spec.pool).eval()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A layer with its product, on maps of ``height`` x ``width``."""
+
+    layer: PackedLayer
+    dots: Dots
+    height: int
+    width: int
 
 
 def _parts(x: Tensor, size: int) -> Iterator[Tensor]:
@@ -145,8 +156,8 @@ class PackedNetwork:
         """
         first_layer = first_layer or self.first_layers[0]
         self._check(pixels, first_layer)
-        products = self._products(kernel, first_layer)
-        scores = [self._run(part, products) for part in self._entries(pixels, first_layer)]
+        steps = self._steps(kernel, first_layer)
+        scores = [self._run(part, steps) for part in self._entries(pixels, first_layer)]
         return torch.cat(scores) if scores else torch.empty(0, self.layers[-1].spec.outputs)
 
     def _check(self, pixels: npt.NDArray[np.uint8], first_layer: str) -> None:
@@ -160,34 +171,37 @@ class PackedNetwork:
                 f"first layer {first_layer!r}: this network takes {', '.join(self.first_layers)}"
             )
 
-    def _products(self, kernel: str, first_layer: str) -> list[Product]:
+    def _steps(self, kernel: str, first_layer: str) -> list[Step]:
+        """Return the layers as functions, with weights ready for ``kernel``, from integers on."""
         try:
             found = registry.get(kernel)
         except ValueError as error:
             raise HarnessError(str(error)) from error
+        steps: list[Step] = []
+        for layer, (height, width) in zip(self.layers, self._sizes(), strict=True):
+            if layer.spec.input == "bits":
+                dots = layer.dots_on_bits(found, height, width)
+            elif layer.spec.input == "odd-integers":
+                dots = layer.dots_on_pixels(first_layer, height, width)
+            else:
+                continue
+            steps.append(Step(layer, dots, height, width))
+        return steps
 
-        def bits(layer: PackedLayer) -> Product:
-            k, groups, device = layer.spec.k, layer.spec.groups, found.device
-            weights = found.weights(Packed(layer.weights.words.to(device), k, groups))
-
-            def product(words: Tensor) -> Tensor:
-                operand = found.activations(Packed(words.to(device), k, groups))
-                dots: Tensor = found.product(operand, weights)
-                return dots.to("cpu", torch.int32)
-
-            return product
-
-        def pixels(layer: PackedLayer) -> Product:
-            multiply = PIXEL_PRODUCTS[first_layer]
-            return lambda rows: multiply(rows.contiguous(), layer.weights)
-
-        inner = [bits(layer) for layer in self.layers[1:]]
-        return inner if first_layer == "real" else [pixels(self.layers[0]), *inner]
-
-    def _run(self, x: Tensor, products: list[Product]) -> Tensor:
-        for layer, product in zip(self.layers[-len(products) :], products, strict=True):
-            x = layer.forward(x, product)
+    def _run(self, x: Tensor, steps: list[Step]) -> Tensor:
+        for step in steps:
+            x = step.layer.output(step.dots(x), step.height, step.width)
         return x
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        """Return the height and width of the map that each layer takes, flat or not."""
+        _, height, width = self.spec.image_shape
+        sizes = []
+        for layer in self.layers:
+            sizes.append((height, width))
+            if layer.spec.pool:
+                height, width = height // 2, width // 2
+        return sizes
 
     def _entries(self, pixels: npt.NDArray[np.uint8], first_layer: str) -> Iterator[Tensor]:
         """Yield the images in parts, as the first integer product takes them."""
@@ -202,9 +216,5 @@ class PackedNetwork:
             yield from _parts(self.layers[0].forward_real(batch), part)
 
     def _images_at_once(self) -> int:
-        positions = self.spec.image_shape[1] * self.spec.image_shape[2]
-        largest = 1
-        for layer in self.layers:
-            largest = max(largest, layer.working_bytes(positions))
-            positions //= 4 if layer.spec.pool else 1
-        return max(WORKING_BYTES // largest, 1)
+        sizes = zip(self.layers, self._sizes(), strict=True)
+        return max(WORKING_BYTES // max(x.working_bytes(h * w) for x, (h, w) in sizes), 1)
