@@ -1,6 +1,7 @@
 """What to run, as frozen data: binarization modes and training recipes, loaded strictly."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -58,6 +59,11 @@ MODES: dict[str, Mode] = {
 }
 
 
+def _require(holds: bool, key: str, allowed: str, found: Any) -> None:
+    if not holds:  # written so that NaN, which compares false, is refused
+        raise HarnessError(f"{key} must be {allowed}, found {found}")
+
+
 @dataclass(frozen=True)
 class NormSpec:
     """Batch normalisation. ``momentum`` is the weight of the newest batch in the running averages.
@@ -69,6 +75,10 @@ class NormSpec:
     kind: Literal["lasagne", "torch", "shift"]
     eps: float
     momentum: float
+
+    def __post_init__(self) -> None:
+        _require(self.eps > 0, "norm.eps", "above 0", self.eps)
+        _require(0 < self.momentum <= 1, "norm.momentum", "in (0, 1]", self.momentum)
 
 
 @dataclass(frozen=True)
@@ -97,9 +107,13 @@ class NetworkSpec:
             if (key in needed) != bool(getattr(self, key)):
                 state = "needs" if key in needed else "does not take"
                 raise HarnessError(f"network kind {self.kind!r} {state} {key!r}")
+        _require(min(self.hidden, default=1) >= 1, "network.hidden", "at least 1", self.hidden)
+        for key in ("width", "fc"):
+            size = getattr(self, key)
+            _require(size >= (key in needed), f"network.{key}", "at least 1", size)
         for key in ("input_dropout", "hidden_dropout"):
-            if not 0 <= getattr(self, key) < 1:
-                raise HarnessError(f"network.{key} must be in [0, 1), found {getattr(self, key)}")
+            rate = getattr(self, key)
+            _require(0 <= rate < 1, f"network.{key}", "in [0, 1)", rate)
         if self.kind == "convnet" and (self.input_dropout or self.hidden_dropout):
             raise HarnessError("the ConvNet takes no dropout (paper, section 2)")
 
@@ -119,6 +133,12 @@ class OptimizerSpec:
     lr_scale: Literal["glorot", "glorot-ap2", "none"]
     stored_ap2: bool = False
 
+    def __post_init__(self) -> None:
+        for key in ("beta1", "beta2"):
+            beta = getattr(self, key)
+            _require(0 <= beta < 1, f"optimizer.{key}", "in [0, 1)", beta)
+        _require(self.eps > 0, "optimizer.eps", "above 0", self.eps)
+
 
 @dataclass(frozen=True)
 class ScheduleSpec:
@@ -130,10 +150,11 @@ class ScheduleSpec:
     every: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind == "exponential" and not 0 < self.end <= self.start:
-            raise HarnessError(f"schedule.end must be in (0, {self.start}], found {self.end}")
-        if self.kind == "halving" and self.every < 1:
-            raise HarnessError(f"schedule.every must be at least 1, found {self.every}")
+        _require(0 < self.start < math.inf, "schedule.start", "above 0 and finite", self.start)
+        if self.kind == "exponential":
+            _require(0 < self.end <= self.start, "schedule.end", f"in (0, {self.start}]", self.end)
+        else:
+            _require(self.every >= 1, "schedule.every", "at least 1", self.every)
 
     def rate(self, epoch: int, epochs: int) -> float:
         """Return the learning rate of ``epoch`` (from 0) in a run of ``epochs``.
@@ -162,8 +183,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for key in ("batch", "epochs"):
-            if getattr(self, key) < 1:
-                raise HarnessError(f"recipe.{key} must be at least 1, found {getattr(self, key)}")
+            count = getattr(self, key)
+            _require(count >= 1, f"recipe.{key}", "at least 1", count)
 
 
 def as_mapping(value: Any) -> Any:
