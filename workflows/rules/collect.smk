@@ -16,6 +16,6 @@ rule collect:
         mem_mb=1000,
     params:
         code=code_digest("harness.report.collect"),
-        folder=subpath(output.frames[0], parent=True),
+        folder=OUT,
     shell:
         "bnn collect --results {params.folder} > {log} 2>&1"
