@@ -4,9 +4,11 @@ import sys
 
 import typer
 
+from harness.bench.commands import bench, doctor
 from harness.data.commands import app as data_app
 from harness.deploy.commands import evaluate, export
 from harness.errors import HarnessError
+from harness.report.commands import collect, report
 from harness.track.commands import app as track_app
 from harness.train.commands import train
 
@@ -21,6 +23,10 @@ app.add_typer(data_app, name="data")
 app.command()(train)
 app.command()(export)
 app.command()(evaluate)
+app.command()(bench)
+app.command()(doctor)
+app.command()(collect)
+app.command()(report)
 app.add_typer(track_app, name="track")
 
 

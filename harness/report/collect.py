@@ -63,6 +63,7 @@ def _collect_run(
     run = read_record(folder / "run.json", "status", *_IDENTITY)
     epochs = read_epochs(folder)
     who: Row = {key: run[key] for key in _IDENTITY} | {"changes": changes(run)}
+    run["epochs_done"] = run.get("epochs_done") or len(epochs)  # written when the run ends
     frames["runs"].append(_run_row(run, folder) | who)
     frames["epochs"] += [{**row, **who} for row in epochs]
     origins.add("train", run.get("provenance"), run.get("started"), run.get("finished"))

@@ -1,7 +1,7 @@
 """What the frames say about a claim: candidates, best first."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ class Evidence:
 
 def gather(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
     """Return the evidence for a claim's ``measure``, best first; empty where there is none."""
-    found = {
+    gatherers: dict[str, Callable[[Mapping[str, Any], Frames], list[Evidence]]] = {
         "error": error_evidence,
         "error-gap": _gap_evidence,
         "curve-gap": _gap_evidence,
@@ -42,7 +42,8 @@ def gather(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
         "agreement": _agreement_evidence,
         "memory": _memory_evidence,
         "none": lambda measure, frames: [],
-    }[measure["kind"]](measure, frames)
+    }
+    found = gatherers[measure["kind"]](measure, frames)
     return sorted(found, key=lambda evidence: evidence.rank)
 
 

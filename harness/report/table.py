@@ -37,7 +37,7 @@ class Table:
     name: str
     title: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     data: list[dict[str, Any]]
     caption: str = ""
     notes: tuple[str, ...] = ()

@@ -41,7 +41,8 @@ def table1(paper: Paper, frames: Frames) -> Table:
         header=header,
         rows=rows,
         data=data,
-        caption="Ours: mean ± sample standard deviation over n seeds, at the best validation error.",
+        caption="Ours: mean ± sample standard deviation over n seeds, at the best validation "
+        "error.",
         notes=_notes(data),
         numeric=frozenset(range(1, len(header))),
     )
@@ -93,7 +94,8 @@ def evidence_text(best: Evidence, lost: list[str]) -> str:
     labels = ["stand-in"] if best.source == "standin" else []
     labels += ["reduced"] if best.reduced else []
     labels += [f"{len(lost)} without a result"] if lost else []
-    return f"{best.value:.2f}{spread} (n = {best.n})" + (f" [{', '.join(labels)}]" if labels else "")
+    tail = f" [{', '.join(labels)}]" if labels else ""
+    return f"{best.value:.2f}{spread} (n = {best.n}){tail}"
 
 
 def _notes(data: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -57,13 +57,14 @@ def ours_text(claim: Judged) -> str:
     text = f"{claim.ours:.2f}" if claim.unit in ("%", "points") else number(claim.ours)
     exact = claim.ours == 100 and claim.unit.startswith("%")
     count = f" (n = {claim.n})" if claim.source else ""
-    return f"{'100' if exact else text}{spread} {claim.unit}{count}"
+    label = " [stand-in]" if claim.source == "standin" else ""
+    return f"{'100' if exact else text}{spread} {claim.unit}{count}{label}"
 
 
 def kernels_table(frames: Frames) -> Table:
     """Return Figure 3's times: each kernel of each case, with ratios to baseline and float32."""
     data: list[dict[str, Any]] = []
-    for _, case in frames.kernels.groupby(["machine", "group", "m", "case"], sort=True):
+    for _, case in frames.kernels.groupby(["machine", "device", "group", "m", "case"], sort=True):
         done = case[case["status"] == "ok"]
         base = done[done["baseline"] == True]["median_ms"].min()  # noqa: E712
         vendor = select(done, {"kernel": "vendor-fp32"})["median_ms"].min()
@@ -76,8 +77,8 @@ def kernels_table(frames: Frames) -> Table:
     rows: list[tuple[str, ...]] = []
     heading = ""
     for row in data:
-        if row["machine"] != heading:
-            heading = row["machine"]
+        if (where := f"{row['machine']}, {row['device']}") != heading:
+            heading = where
             rows.append((heading,))
         rows.append(_kernel_cells(row))
     return Table(
@@ -217,4 +218,35 @@ def runs_table(frames: Frames) -> Table:
         data=runs.to_dict("records"),
         caption="Test error is read for the epoch of the best validation error.",
         numeric=frozenset({3, 5, 6, 7, 8, 9, 10}),
+    )
+
+
+def provenance_table(frames: Frames) -> Table:
+    """Return where the numbers come from: stage, machine, commit, versions, dates."""
+    rows: list[tuple[str, ...]] = []
+    for _, row in frames.provenance.iterrows():
+        changed = " + changes" if row["dirty"] is True else ""
+        versions = (f"{name} {row[name]}" for name in ("python", "torch", "numpy", "numba"))
+        dates = dict.fromkeys(row[key][:16].replace("T", " ") for key in ("first", "last"))
+        cpu = f"{row['cpu']}, {number(row['cores'], 1)} cores, {number(row['memory_gb'])} GB"
+        rows.append(
+            (
+                row["stage"],
+                number(row["records"], 1),
+                row["machine"],
+                cpu + (f", {row['gpu']}" if row["gpu"] else ""),
+                (row["commit"][:10] or "no checkout") + changed,
+                ", ".join(text for text in versions if not text.endswith(" ")),
+                " to ".join(date for date in dates if date),
+            )
+        )
+    return Table(
+        name="provenance",
+        title="Where the numbers come from",
+        header=("Stage", "Records", "Machine", "Hardware", "Commit", "Versions", "When, UTC"),
+        rows=rows,
+        data=frames.provenance.to_dict("records"),
+        caption="Read from the records themselves; “+ changes” marks a checkout with uncommitted "
+        "edits.",
+        numeric=frozenset({1}),
     )

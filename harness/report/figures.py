@@ -1,0 +1,66 @@
+"""All figures: drawn, written as SVG and PNG, and described for the page."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from harness.report.curves import draw_curves, draw_run
+from harness.report.frames import Frames
+from harness.report.paper import Paper
+from harness.report.speed import draw_figure3, draw_sweep
+from harness.report.style import house_style, save
+
+__all__ = ["Drawing", "draw_all", "draw_run"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure on disk: ``<folder>/<name>.svg`` and ``.png``."""
+
+    name: str
+    title: str
+    caption: str
+    svg: Path
+
+
+def draw_all(frames: Frames, paper: Paper, folder: Path) -> list[Drawing]:
+    """Draw every figure that has data into ``folder`` and remove those that no longer have any."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    with house_style():
+        for name, title, caption, figure in _figures(frames, paper):
+            save(figure, folder / f"{name}.png")
+            found.append(Drawing(name, title, caption, save(figure, folder / f"{name}.svg")))
+    kept = {drawing.name for drawing in found}
+    for pattern in ("figure1-*", "figure3", "speed"):
+        for path in (*folder.glob(f"{pattern}.svg"), *folder.glob(f"{pattern}.png")):
+            if path.stem not in kept:
+                path.unlink()
+    return found
+
+
+def _figures(frames: Frames, paper: Paper) -> Iterator[tuple[str, str, str, Figure]]:
+    for dataset, shown in paper.datasets.items():
+        curves = draw_curves(frames, dataset)
+        if curves is not None:
+            yield f"figure1-{dataset}", f"Figure 1, {shown}: training curves", _CURVES, curves
+    bars = draw_figure3(frames, paper)
+    if bars is not None:
+        yield "figure3", "Figure 3: time and error by kernel", _BARS, bars
+    sweep = draw_sweep(frames)
+    if sweep is not None:
+        yield "speed", "Speed against size", _SWEEP, sweep
+
+
+_CURVES = (
+    "Solid: validation error. Dotted: mean square hinge loss over the training epoch, with the "
+    "weights as they changed. Beside each mode, its least validation error. Over several seeds: "
+    "mean, and a band from the least to the greatest."
+)
+_BARS = (
+    "Median of the raw samples; in brackets, how many times faster than the baseline kernel. "
+    "A kernel that cannot run, or whose result was wrong, has a word in place of a bar."
+)
+_SWEEP = "Square ±1 products: 2·m·n·k operations over the median time; the band is p20 to p80."

@@ -1,0 +1,61 @@
+"""From frames to everything a reader sees: claims, tables, figures, the page."""
+
+from pathlib import Path
+
+from harness.files import atomic_path, write_text
+from harness.report.claims import Judged, as_rows, judge_all
+from harness.report.figures import draw_all
+from harness.report.frames import Frames
+from harness.report.page import page_html
+from harness.report.paper import Paper, load_paper
+from harness.report.table import Table
+from harness.report.table1 import table1
+from harness.report.tables import (
+    agreement_table,
+    claims_table,
+    kernels_table,
+    memory_table,
+    provenance_table,
+    runs_table,
+)
+
+
+def render(frames: Frames, out: Path, paper: Paper | None = None) -> Path:
+    """Write claims.csv, tables/, figures/ and report.html into ``out``; return the page's path.
+
+    The same frames give the same bytes. Figures of an earlier call that no longer have data
+    are removed.
+
+    Raises:
+        HarnessError: ``out`` cannot be written, or ``harness/paper.yaml`` is not valid.
+    """
+    paper = paper or load_paper()
+    judged = judge_all(paper, frames)
+    _write_claims(judged, out / "claims.csv")
+    tables = _tables(judged, paper, frames)
+    for table in tables.values():
+        table.write(out / "tables")
+    drawings = draw_all(frames, paper, out / "figures")
+    page = out / "report.html"
+    write_text(page, page_html(frames, paper, judged, tables, drawings))
+    return page
+
+
+def _tables(judged: list[Judged], paper: Paper, frames: Frames) -> dict[str, Table]:
+    made = [
+        claims_table(judged),
+        table1(paper, frames),
+        kernels_table(frames),
+        agreement_table(frames),
+        memory_table(frames),
+        runs_table(frames),
+        provenance_table(frames),
+    ]
+    return {table.name: table for table in made}
+
+
+def _write_claims(judged: list[Judged], path: Path) -> None:
+    import pandas as pd
+
+    with atomic_path(path) as temporary:
+        pd.DataFrame(as_rows(judged)).to_csv(temporary, index=False, lineterminator="\n")

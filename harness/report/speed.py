@@ -1,0 +1,241 @@
+"""Figure 3 (times and error by kernel) and the sweep of speed against size."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from harness.report.evidence import select
+from harness.report.frames import Frames
+from harness.report.paper import Paper
+from harness.report.style import FULL_WIDTH, MUTED, empty_panel, end_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+_BASELINE = "#8a929c"
+_VENDOR = ("#0072B2", "#56B4E9", "#6c8ebf", "#004a75")
+_XNOR = ("#D55E00", "#E69F00", "#a63f00", "#f0b27a")
+
+
+def duration(milliseconds: float) -> str:
+    """Return ``2.31 s``, ``23.1 ms`` or ``231 µs``: three significant digits."""
+    for factor, unit in ((1e-3, "s"), (1.0, "ms"), (1e3, "µs")):
+        value = milliseconds * factor
+        if value >= 1 or unit == "µs":
+            places = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+            return f"{value:,.{places}f} {unit}"
+    raise AssertionError("the last unit always returns")
+
+
+def kernel_colours(kernels: "pd.DataFrame") -> dict[str, str]:
+    """Return a colour a kernel: grey for the baseline, blues for vendor, oranges for XNOR."""
+    baseline = set(kernels[kernels["baseline"] == True]["kernel"])  # noqa: E712
+    found: dict[str, str] = {}
+    for family, colours in (("vendor", _VENDOR), ("xnor", _XNOR)):
+        members = sorted(k for k in set(kernels["kernel"]) if k.startswith(family))
+        found |= {name: colours[i % len(colours)] for i, name in enumerate(members)}
+    return {k: found.get(k, _BASELINE) for k in set(kernels["kernel"])} | dict.fromkeys(
+        baseline, _BASELINE
+    )
+
+
+def draw_figure3(frames: Frames, paper: Paper) -> Figure | None:
+    """Return Figure 3, a row of three bar groups for each machine and device; None if empty.
+
+    Median time of the largest square product, median time of the MLP over the test set (both on
+    logarithmic axes), and the MLP's test error with each kernel.
+    """
+    errors = mlp_errors(frames)
+    places = _places(frames)
+    if not places and errors.empty:
+        return None
+    rows = places or [("", "")]
+    sizes = [_tallest(frames, place, errors) for place in rows]
+    figure = Figure(figsize=(FULL_WIDTH, sum(0.95 + 0.3 * size for size in sizes)))
+    grid = figure.add_gridspec(len(rows), 3, wspace=0.62, hspace=0.75, height_ratios=sizes)
+    for row, (machine, device) in enumerate(rows):
+        here = select(frames.kernels, {"machine": machine, "device": device})
+        axes = [figure.add_subplot(grid[row, column]) for column in range(3)]
+        _draw_row(axes, here, errors, frames, paper)
+        if machine:
+            axes[0].text(
+                0, 1.3, f"{machine}, {device}", transform=axes[0].transAxes, weight="bold",
+                fontsize=9.5,
+            )  # fmt: skip
+    return figure
+
+
+def _places(frames: Frames) -> list[tuple[str, str]]:
+    shown = frames.kernels[frames.kernels["group"].isin(["square", "mlp"])]
+    return sorted(set(zip(shown["machine"], shown["device"], strict=True)))
+
+
+def _tallest(frames: Frames, place: tuple[str, str], errors: "pd.DataFrame") -> int:
+    here = select(frames.kernels, {"machine": place[0], "device": place[1]})
+    return max(3, len(set(here["kernel"])), 0 if place[0] else len(errors))
+
+
+def _draw_row(
+    axes: "list[Axes]", here: "pd.DataFrame", errors: "pd.DataFrame", frames: Frames, paper: Paper
+) -> None:
+    facts = paper.facts["figure3"]
+    colours = kernel_colours(frames.kernels)
+    product, mlp = _largest(here, "square"), _largest(here, "mlp")
+    size = "" if product.empty else f", {int(product['m'].iloc[0]):,}³"
+    images = "" if mlp.empty else f", {int(mlp['m'].iloc[0]):,} images"
+    quoted = facts["product"]
+    _times(axes[0], product, colours, f"Product{size}",
+           f"paper, {quoted['m']:,}³ on {facts['device']}: XNOR "
+           f"{quoted['xnor_over_baseline']}× baseline")  # fmt: skip
+    _times(axes[1], mlp, colours, f"MLP{images}",
+           f"paper: XNOR {facts['mlp']['xnor_over_baseline']}× baseline")  # fmt: skip
+    known = set(here["kernel"])
+    _errors(axes[2], errors[errors["kernel"].isin(known)] if known else errors, colours,
+            f"paper: {facts['error_pct']} % with each kernel")  # fmt: skip
+
+
+def _largest(here: "pd.DataFrame", group: str) -> "pd.DataFrame":
+    """Return the rows of the group's largest case that has a time; of any case if none has."""
+    rows = select(here, {"group": group})
+    timed = rows[rows["status"] == "ok"]
+    sizes = (timed if len(timed) else rows)["m"]
+    case = rows[rows["m"] == sizes.max()]
+    return case[case["case"] == case["case"].iloc[0]] if len(case) else case
+
+
+def _times(
+    axes: "Axes", case: "pd.DataFrame", colours: dict[str, str], title: str, quoted: str
+) -> None:
+    _head(axes, title, quoted)
+    if case.empty:
+        empty_panel(axes, "not benched")
+        return
+    rows = list(case.sort_values("median_ms", ascending=False).to_dict("records"))
+    timed = [row["median_ms"] for row in rows if row["status"] == "ok"]
+    base = next((r["median_ms"] for r in rows if r["baseline"] is True and r["status"] == "ok"), 0)
+    low = min(timed, default=1.0) / 3
+    for y, row in enumerate(rows):
+        if row["status"] != "ok":
+            axes.text(low * 1.1, y, row["status"], va="center", color=MUTED, style="italic")
+            continue
+        axes.barh(y, row["median_ms"] - low, left=low, height=0.66, color=colours[row["kernel"]])
+        ratio = base / row["median_ms"]
+        times = f"  ({_ratio(ratio)}×)" if base and row["baseline"] is not True else ""
+        axes.text(row["median_ms"] * 1.12, y, f"{duration(row['median_ms'])}{times}", va="center")
+    _bars(axes, rows)
+    axes.set_xscale("log")
+    axes.set_xlim(low, max(timed, default=10.0) * 1.15)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("median time (× baseline's speed), log axis")
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def _head(axes: "Axes", title: str, quoted: str) -> None:
+    axes.set_title(title, pad=17)
+    axes.text(0, 1.04, quoted, transform=axes.transAxes, color=MUTED, fontsize=7.5)
+
+
+def _bars(axes: "Axes", rows: list[dict[str, Any]]) -> None:
+    axes.set_yticks(range(len(rows)), [row["kernel"] for row in rows], color="black")
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+
+
+def mlp_errors(frames: Frames) -> "pd.DataFrame":
+    """Return one row a kernel: the packed MNIST MLP's test error, of the best run evaluated.
+
+    Official data come before stand-ins, the Theano recipe and the full one before others.
+    """
+    done = select(frames.evaluations, {"status": "done", "dataset": "mnist"})
+    if done.empty:
+        return done
+    order = done.assign(
+        standin=done["source"] == "standin",
+        other=done["recipe"] != "theano",
+        stochastic=done["mode"] != "bnn-det",
+        reduced=done["changes"] != "",
+    )
+    keys = ["standin", "other", "stochastic", "reduced", "seed"]
+    first = order.sort_values(keys).iloc[0]
+    same = {key: first[key] for key in ("source", "recipe", "mode", "seed", "changes", "preset")}
+    run = select(done, same)
+    return run.loc[run.groupby("kernel")["agree"].idxmin()]  # the worse of its first layers
+
+
+def _errors(axes: "Axes", errors: "pd.DataFrame", colours: dict[str, str], quoted: str) -> None:
+    if errors.empty:
+        _head(axes, "MLP test error", quoted)
+        empty_panel(axes, "no packed network evaluated")
+        return
+    first = errors.iloc[0]
+    source = " [stand-in data]" if first["source"] == "standin" else ""
+    _head(axes, f"MLP test error{source}", quoted)
+    rows = list(errors.sort_values("kernel").to_dict("records"))
+    for y, row in enumerate(rows):
+        colour = colours.get(row["kernel"], _BASELINE)
+        axes.barh(y, row["test_error_pct"], height=0.66, color=colour)
+        text = f" {row['test_error_pct']:.2f} %"
+        if row["agree"] != row["images"]:
+            text += f"  {int(row['images'] - row['agree'])} differ"
+        axes.text(row["test_error_pct"], y, text, va="center")
+    _bars(axes, rows)
+    axes.set_xlim(0, max(row["test_error_pct"] for row in rows) * 1.02 or 1)
+    axes.set_xlabel(
+        f"test error, %: {first['recipe']} / {first['mode']}, seed {int(first['seed'])}"
+    )
+
+
+def draw_sweep(frames: Frames) -> Figure | None:
+    """Return speed in TOP/s against the size of a square product; None under two sizes.
+
+    One line a kernel: 2·m·n·k operations over the median time, a band from p20 to p80.
+    """
+    done = select(frames.kernels, {"group": "square", "status": "ok"})
+    places = [
+        (place, rows)
+        for place, rows in done.groupby(["machine", "device"], sort=True)
+        if rows["m"].nunique() > 1
+    ]
+    if not places:
+        return None
+    figure = Figure(figsize=(FULL_WIDTH * 0.75, 0.4 + 3.1 * len(places)))
+    grid = figure.add_gridspec(
+        len(places), 1, hspace=0.5, left=0.09, right=0.8, top=0.9, bottom=0.13
+    )
+    colours = kernel_colours(frames.kernels)
+    for row, ((machine, device), rows) in enumerate(places):
+        axes = figure.add_subplot(grid[row, 0])
+        axes.set_title(f"{machine}, {device}", pad=17)
+        _draw_sweep(axes, rows, colours)
+    return figure
+
+
+def _draw_sweep(axes: "Axes", rows: "pd.DataFrame", colours: dict[str, str]) -> None:
+    labels = []
+    for kernel, line in rows.groupby("kernel"):
+        line = line.sort_values("m").drop_duplicates("m")
+        colour, speed = colours[str(kernel)], line["tops"]
+        axes.plot(line["m"], speed, color=colour, marker="o", markersize=3.5)
+        slow, fast = (speed * line["median_ms"] / line[p] for p in ("p80_ms", "p20_ms"))
+        axes.fill_between(line["m"], slow, fast, color=colour, alpha=0.18, linewidth=0)
+        labels.append((float(speed.iloc[-1]), f"{kernel}  {speed.iloc[-1]:.3g}", colour))
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    sizes = sorted(set(rows["m"]))
+    axes.set_xticks(sizes, [f"{int(size):,}³" for size in sizes])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("size of the product")
+    axes.text(
+        0, 1.04, "10¹² operations a second, log axis; a multiply and an add are two",
+        transform=axes.transAxes, color=MUTED, fontsize=7.5,
+    )  # fmt: skip
+    end_labels(axes, labels)
