@@ -229,11 +229,21 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise HarnessError(f"{where}: expected a list, found {value!r}")
         return tuple(_convert(get_args(kind)[0], item, where) for item in value)
     assert not isinstance(kind, types.UnionType), kind
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind is float:
+        value = _as_float(value)
     if type(value) is not kind:
         raise HarnessError(f"{where}: expected {kind.__name__}, found {value!r}")
     return value
+
+
+def _as_float(value: Any) -> Any:
+    # YAML 1.1 reads 1e-3 as a string and 1 as an integer; people mean the number.
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
