@@ -50,7 +50,7 @@ def draw_curves(frames: Frames, dataset: str) -> Figure | None:
     for row, ((recipe, source, network), panel) in enumerate(panels):
         left, right = figure.add_subplot(grid[row, 0]), figure.add_subplot(grid[row, 1])
         label = "  [stand-in data]" if source == "standin" else ""
-        left.set_title(f"{recipe} recipe, {network}{label}", pad=10)
+        left.set_title(f"{recipe} recipe, {network}{label}", pad=19)
         _draw_panel(left, right, panel)
         lost = _without_curve(runs, str(recipe), str(source), panel)
         if lost:
@@ -115,7 +115,7 @@ def _mark_failures(axes: "Axes", curve: "pd.DataFrame", colour: str) -> None:
 
 def _finish(axes: "Axes", label: str, values: "pd.Series[float]") -> None:
     axes.set_xlabel("epoch")
-    axes.text(0, 1.02, label, transform=axes.transAxes, color=MUTED, fontsize=7.5)
+    axes.text(0, 1.035, label, transform=axes.transAxes, color=MUTED, fontsize=7.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.margins(x=0.01)
     known = values.dropna()

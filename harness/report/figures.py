@@ -61,6 +61,10 @@ _CURVES = (
 )
 _BARS = (
     "Median of the raw samples; in brackets, how many times faster than the baseline kernel. "
-    "A kernel that cannot run, or whose result was wrong, has a word in place of a bar."
+    "“+ pack” includes packing the activations. A kernel that cannot run, or whose result was "
+    "wrong, has a word in place of a bar."
 )
-_SWEEP = "Square ±1 products: 2·m·n·k operations over the median time; the band is p20 to p80."
+_SWEEP = (
+    "Square ±1 products: 2·m·n·k operations over the median time; the band is p20 to p80. "
+    "Operands packed beforehand."
+)

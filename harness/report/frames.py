@@ -35,8 +35,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # One row a machine, case and kernel; times in ms over the raw samples.
     "kernels": (
         "machine", "case", "group", "kernel", "device", "m", "n", "k", "threads", "includes",
-        "status", "reason", "baseline", "samples", "median_ms", "p20_ms", "p80_ms", "tops",
-        "bytes", "commit",
+        "caches", "status", "reason", "baseline", "samples", "median_ms", "p20_ms", "p80_ms",
+        "tops", "bytes", "commit",
     ),
     # One row a machine, commit and stage: where the numbers come from.
     "provenance": (
@@ -48,7 +48,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 _TEXT = {
     "preset", "dataset", "source", "data_variant", "recipe", "variant", "mode", "status",
     "failure", "device", "machine", "commit", "network", "changes", "export", "export_reason",
-    "started", "finished", "kernel", "first_layer", "reason", "case", "group", "includes", "stage",
+    "started", "finished", "kernel", "first_layer", "reason", "case", "group", "includes", "caches",
+    "stage",
     "cpu", "gpu", "os", "python", "torch", "numpy", "numba", "first", "last",
 }  # fmt: skip
 _FLAG = {"dirty", "best", "baseline"}

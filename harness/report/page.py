@@ -54,8 +54,13 @@ def page_html(
 
 
 def mark_labels(text: str) -> Markup:
-    """Return a cell with its bracketed labels, as in ``1.62 [stand-in]``, set as small tags."""
-    return Markup(_LABEL.sub(r'<span class="tag">\1</span>', str(escape(text))))
+    """Return a cell with its bracketed labels, as in ``1.62 [stand-in, reduced]``, as tags."""
+    return Markup(_LABEL.sub(_tags, str(escape(text))))
+
+
+def _tags(found: re.Match[str]) -> str:
+    labels = found.group(1).split(", ")
+    return " ".join(f'<span class="tag {label.split(" ")[-1]}">{label}</span>' for label in labels)
 
 
 def _standins(frames: Frames, paper: Paper) -> list[str]:

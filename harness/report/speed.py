@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from harness.report.evidence import select
+from harness.report.evidence import PACKED_TOO, select
 from harness.report.frames import Frames
 from harness.report.paper import Paper
 from harness.report.style import FULL_WIDTH, MUTED, empty_panel, end_labels
@@ -75,7 +75,8 @@ def _places(frames: Frames) -> list[tuple[str, str]]:
 
 def _tallest(frames: Frames, place: tuple[str, str], errors: "pd.DataFrame") -> int:
     here = select(frames.kernels, {"machine": place[0], "device": place[1]})
-    return max(3, len(set(here["kernel"])), 0 if place[0] else len(errors))
+    bars = here.groupby("case").size()
+    return max(3, 0 if bars.empty else int(bars.max()), 0 if place[0] else len(errors))
 
 
 def _draw_row(
@@ -121,7 +122,11 @@ def _times(
         if row["status"] != "ok":
             axes.text(low * 1.1, y, row["status"], va="center", color=MUTED, style="italic")
             continue
-        axes.barh(y, row["median_ms"] - low, left=low, height=0.66, color=colours[row["kernel"]])
+        faded = 0.55 if row["includes"] == PACKED_TOO else 1.0
+        axes.barh(
+            y, row["median_ms"] - low, left=low, height=0.66, color=colours[row["kernel"]],
+            alpha=faded,
+        )  # fmt: skip
         ratio = base / row["median_ms"]
         times = f"  ({_ratio(ratio)}×)" if base and row["baseline"] is not True else ""
         axes.text(row["median_ms"] * 1.12, y, f"{duration(row['median_ms'])}{times}", va="center")
@@ -143,7 +148,10 @@ def _head(axes: "Axes", title: str, quoted: str) -> None:
 
 
 def _bars(axes: "Axes", rows: list[dict[str, Any]]) -> None:
-    axes.set_yticks(range(len(rows)), [row["kernel"] for row in rows], color="black")
+    names = [
+        row["kernel"] + (" + pack" if row.get("includes") == PACKED_TOO else "") for row in rows
+    ]
+    axes.set_yticks(range(len(rows)), names, color="black")
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
 
@@ -197,7 +205,7 @@ def draw_sweep(frames: Frames) -> Figure | None:
 
     One line a kernel: 2·m·n·k operations over the median time, a band from p20 to p80.
     """
-    done = select(frames.kernels, {"group": "square", "status": "ok"})
+    done = select(frames.kernels, {"group": "square", "status": "ok", "includes": "gemm"})
     places = [
         (place, rows)
         for place, rows in done.groupby(["machine", "device"], sort=True)

@@ -81,7 +81,10 @@ class Table:
         write_text(paths[0], self.markdown())
         write_text(paths[1], self.latex())
         with atomic_path(paths[2]) as temporary:
-            pd.DataFrame(self.data).to_csv(temporary, index=False, lineterminator="\n")
+            columns = None if self.data else list(self.header)
+            pd.DataFrame(self.data, columns=columns).to_csv(
+                temporary, index=False, lineterminator="\n"
+            )
         return paths
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from harness.report.evidence import Evidence, error_evidence, failures
+from harness.report.evidence import Evidence, error_evidence, failures, lost_runs
 from harness.report.frames import Frames
 from harness.report.paper import Paper, System
 from harness.report.table import Table
@@ -80,7 +80,8 @@ def _cell(system: System, dataset: str, frames: Frames) -> tuple[str, str, dict[
     lost = failures(measure, frames)
     facts |= {"note": "; ".join(lost)}
     if not found:
-        return paper, lost[0].split(" ", 3)[-1] if lost else "–", facts
+        states = set(lost_runs(measure, frames)["status"])
+        return paper, f"[{', '.join(sorted(states))}]" if states else "–", facts
     best = found[0]
     facts |= {"ours_pct": round(best.value, 4), "n": best.n, "source": best.source}
     facts |= {"ours_sd": None if math.isnan(best.sd) else round(best.sd, 4)}

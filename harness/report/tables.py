@@ -35,7 +35,7 @@ def claims_table(judged: list[Judged]) -> Table:
             claim.verdict,
             claim.statement,
             claim.where,
-            "–" if claim.paper is None else f"{claim.paper:g} {claim.unit}",
+            _paper_text(claim),
             ours_text(claim),
             claim.rule,
             claim.note,
@@ -47,6 +47,13 @@ def claims_table(judged: list[Judged]) -> Table:
     return Table(
         "claims", "Verdicts on the paper's claims", header, rows, data, numeric=frozenset({3, 4})
     )
+
+
+def _paper_text(claim: Judged) -> str:
+    if claim.paper is None:
+        return "–"
+    decimals = claim.unit == "%" and claim.paper != int(claim.paper)
+    return f"{claim.paper:.2f} %" if decimals else f"{claim.paper:g} {claim.unit}"
 
 
 def ours_text(claim: Judged) -> str:
@@ -106,7 +113,7 @@ def _kernel_cells(row: dict[str, Any]) -> tuple[str, ...]:
         number(row["over_baseline"]),
         number(row["over_vendor_fp32"]),
         number(row["tops"]),
-        row["includes"],
+        row["includes"] + (f", {row['caches']} caches" if row["caches"] else ""),
         "" if row["status"] == "ok" else f"{row['status']}: {row['reason']}",
     )
 
