@@ -62,9 +62,8 @@ def evaluate(
 
     if threads:
         _set_threads(threads)
-    records = evaluate_run(run, data, kernel, model, allow_running)
-    differing = [_show(record) for record in records]
-    if strict and any(differing):
+    records = evaluate_run(run, data, kernel, model, allow_running, _show)
+    if strict and any(_differing(record) for record in records):
         raise typer.Exit(1)
 
 
@@ -77,23 +76,26 @@ def _set_threads(threads: int) -> None:
     numba.set_num_threads(min(threads, most))
 
 
-def _show(record: dict[str, Any]) -> bool:
-    """Print one record; return True where a prediction differs."""
+def _differing(record: dict[str, Any]) -> int:
+    """Return how many predictions differ, with the first layer where most do."""
+    ways = record.get("first_layers", {}).values()
+    return max((int(record["images"] - found["agree"]) for found in ways), default=0)
+
+
+def _show(record: dict[str, Any]) -> None:
     if record["status"] != "done":
         typer.echo(f"{record['kernel']}: {record['status']}, {record['reason']}")
-        return False
+        return
     for way, found in record["first_layers"].items():
         typer.echo(
             f"{record['kernel']} ({way}): {found['agree']} of {record['images']} predictions equal "
             f"the training network's, test error {found['test_error_pct']:.2f} %, "
             f"{found['seconds']:.2f} s"
         )
-    most = max(record["images"] - found["agree"] for found in record["first_layers"].values())
-    if most:
+    if _differing(record):
         typer.secho(
-            f"warning: {most} predictions differ with {record['kernel']}; "
+            f"warning: {_differing(record)} predictions differ with {record['kernel']}; "
             "see 'disagreeing' in its record",
             fg="yellow",
             err=True,
         )
-    return bool(most)

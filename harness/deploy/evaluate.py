@@ -1,7 +1,7 @@
 """The packed network against the training network, image by image: ``evaluate-<kernel>.json``."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,11 @@ def evaluate_run(
     kernels: Sequence[str],
     model: Path | None = None,
     allow_running: bool = False,
+    on_record: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> list[dict[str, Any]]:
     """Write ``evaluate-<kernel>.json`` beside the model for each kernel, and return the records.
+
+    ``on_record`` gets each as soon as it is written: the slowest kernel may take minutes.
 
     A run without a packed form gives records of status ``skipped``, a kernel that cannot run here
     ``unavailable``, each with its reason. Otherwise every test image goes through the training
@@ -67,6 +70,7 @@ def evaluate_run(
         record = {"schema": EVALUATION_SCHEMA, **_record(name, reason, check), **identity(run)}
         record["provenance"] = provenance()
         write_json(path.with_name(f"evaluate-{name}.json"), record)
+        on_record(record)
         records.append(record)
     return records
 
