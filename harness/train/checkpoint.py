@@ -1,11 +1,13 @@
 """Checkpoints that are whole or absent, and weights as plain data."""
 
 import logging
-import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,10 +19,36 @@ BEST = "best.safetensors"
 _log = logging.getLogger("harness.train")
 
 
+def _write(path: Path, write: Callable[[Path], None]) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            write(temporary)
+    except (RuntimeError, SafetensorError) as error:  # how the two libraries report a full disk
+        raise HarnessError(f"cannot write {path}: {error}") from error
+
+
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write the resumable state, atomically. It holds tensors, numbers, strings and lists only."""
-    with atomic_path(folder / CHECKPOINT) as temporary:
-        torch.save(state, temporary)
+    """Write the resumable state, atomically. It holds tensors, numbers, strings and lists only.
+
+    Raises:
+        HarnessError: the file cannot be written; the last whole one stays.
+    """
+    _write(folder / CHECKPOINT, lambda temporary: torch.save(state, temporary))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove half-written checkpoints and weights that a killed process left in ``folder``."""
+    for name in (CHECKPOINT, BEST):
+        for leftover in folder.glob(f".{name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+        damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"{damaged} has a wrong checksum")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -33,8 +61,8 @@ def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        state = _read(path)
+    except Exception as error:  # damage shows as any of a dozen exceptions
         _log.warning("%s cannot be read (%s); starting anew", path, error)
         return None
     if state.get("fingerprint") != fingerprint:
@@ -44,9 +72,13 @@ def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically."""
-    with atomic_path(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary)
+    """Write tensors as safetensors, atomically.
+
+    Raises:
+        HarnessError: the file cannot be written; the last whole one stays.
+    """
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    _write(path, lambda temporary: save_file(plain, temporary))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -61,9 +93,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         )
     try:
         return dict(load_file(path))
-    except (
-        Exception
-    ) as error:  # the library raises its own exception, a subclass of Exception alone
+    except SafetensorError as error:
         raise HarnessError(
             f"{path} is damaged ({error}); delete its folder and train again"
         ) from error

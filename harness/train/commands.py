@@ -1,5 +1,6 @@
 """``bnn train``."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import yaml
 
 from harness.errors import HarnessError
 
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 FAILED_RUN = 3  # the run ended as failed and run.json says why; the workflow goes on
 
 
@@ -15,14 +17,22 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
     """Parse ``key=value`` settings; values are YAML.
 
     Raises:
-        HarnessError: a setting without ``=``.
+        HarnessError: a setting without ``=``, or a value that is no YAML.
     """
     values = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise HarnessError(f"--set takes key=value such as epochs=5, found {setting!r}")
-        values[key.strip()] = yaml.safe_load(text)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise HarnessError(
+                f"--set {setting}: {text!r} is no value; write a number, a word or [1, 2]"
+            ) from error
+        # YAML 1.1 reads 1e-3 as text: it asks for 1.0e-3.
+        exponent = isinstance(value, str) and EXPONENT.fullmatch(value)
+        values[key.strip()] = float(value) if exponent else value
     return values
 
 

@@ -26,10 +26,10 @@ DIVERGED_LOSS = 1000.0
 
 
 class Diverged(Exception):
-    """The loss is NaN, infinite or past :data:`DIVERGED_LOSS` in an epoch."""
+    """The loss or a weight is NaN or infinite, or the loss past :data:`DIVERGED_LOSS`."""
 
-    def __init__(self, epoch: int, loss: float) -> None:
-        super().__init__(f"training loss {loss:g} in epoch {epoch}")
+    def __init__(self, epoch: int, what: str) -> None:
+        super().__init__(f"{what} in epoch {epoch}")
         self.epoch = epoch
 
 
@@ -53,6 +53,7 @@ class Progress:
     seconds: float = 0.0
     best_valid_error_pct: float = math.inf
     best_epoch: int | None = None
+    started: str = ""
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -131,10 +132,10 @@ class Trainer:
         on_epoch: Callable[[dict[str, Any], bool], None],
         on_step: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
-        """Train to the last epoch; ``on_epoch(metrics, is_best)`` after each, ``on_step`` after a step.
+        """Train to the last epoch: ``on_epoch(metrics, is_best)`` and ``on_step`` after each.
 
         Raises:
-            Diverged: the loss left the finite range.
+            Diverged: the loss or a weight left the finite range.
             Interrupted: a signal came; the checkpoint is written.
         """
         handlers = {
@@ -199,13 +200,22 @@ class Trainer:
         self.network.clip_latent()
         return loss.detach(), (scores.detach().argmax(1) != labels).sum()
 
+    def _check_finite(self, what: str, loss: float) -> None:
+        epoch = self.progress.epoch + 1
+        if not math.isfinite(loss) or (what == "training loss" and loss > DIVERGED_LOSS):
+            raise Diverged(epoch, f"{what} {loss:g}")
+        # The sign of a NaN is -1: a network of NaN weights would go on with a finite loss.
+        for name, tensor in self.network.state_dict().items():
+            if not tensor.isfinite().all():
+                raise Diverged(epoch, f"a value of {name} is not finite")
+
     def _close_epoch(self) -> tuple[dict[str, Any], bool]:
         progress = self.progress
         train_loss = progress.loss_sum / self.steps_per_epoch
-        if not math.isfinite(train_loss) or train_loss > DIVERGED_LOSS:
-            raise Diverged(progress.epoch + 1, train_loss)
+        self._check_finite("training loss", train_loss)
         seen = min(self.steps_per_epoch * self.recipe.batch, len(self.splits["train"]))
         valid_loss, valid_error = evaluate(self.network, self.splits["valid"])
+        self._check_finite("validation loss", valid_loss)
         best = valid_error < progress.best_valid_error_pct
         metrics = {
             "epoch": progress.epoch + 1,

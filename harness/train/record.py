@@ -3,7 +3,6 @@
 import datetime
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from harness.files import read_json, write_json, write_text
 from harness.nn.networks import BinaryNetwork
 from harness.provenance import provenance
 from harness.spec import Mode, Recipe, as_mapping
+from harness.train.checkpoint import BEST
 
 RUN_SCHEMA = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
@@ -78,19 +78,17 @@ def new_run(
     }
 
 
-def finite(value: float) -> float | None:
-    """Return ``value``, or None where it is NaN or infinite, which JSON cannot hold."""
-    return value if math.isfinite(value) else None
-
-
 def write_run(folder: Path, run: dict[str, Any]) -> None:
     """Write run.json, atomically."""
     write_json(folder / RUN, run)
 
 
 def finished_run(folder: Path, wanted: str) -> dict[str, Any] | None:
-    """Return the run.json of a run that already ended with these very settings, else None."""
-    if not (folder / RUN).exists():
+    """Return the run.json of a run that already ended with these very settings, else None.
+
+    A run that lacks one of its files has not ended: training again makes them all.
+    """
+    if not all((folder / name).exists() for name in (RUN, METRICS, BEST)):
         return None
     try:
         run = read_json(folder / RUN)

@@ -13,7 +13,13 @@ from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
 from harness.track import Mirror
 from harness.train import record
-from harness.train.checkpoint import BEST, CHECKPOINT, load_checkpoint, save_weights
+from harness.train.checkpoint import (
+    BEST,
+    CHECKPOINT,
+    load_checkpoint,
+    remove_leftovers,
+    save_weights,
+)
 from harness.train.inputs import image_shape, resident
 from harness.train.loop import Diverged, Trainer
 from harness.train.progress import ProgressBar
@@ -65,6 +71,7 @@ def run_training(
     spec.folder.mkdir(parents=True, exist_ok=True)
     lock = _wait_for_lock(spec.folder)
     try:
+        remove_leftovers(spec.folder)
         return _run_locked(spec, data, device, checkpoint_seconds, track)
     finally:
         lock.release()
@@ -98,8 +105,9 @@ def _run_locked(
     state = load_checkpoint(spec.folder, wanted)
     if state is not None:
         trainer.resume(state)
-        run["started"] = state.get("started", run["started"])
+        run["started"] = trainer.progress.started or run["started"]
         _log.info("resuming at epoch %d", trainer.progress.epoch + 1)
+    trainer.progress.started = run["started"]
     return _Session(spec, trainer, run, preprocessor, track).run()
 
 
