@@ -41,7 +41,7 @@ def draw_curves(frames: Frames, dataset: str) -> Figure | None:
     if merged.empty:
         return None
     panels = list(merged.groupby(_PANEL, sort=True))
-    figure = Figure(figsize=(FULL_WIDTH, 0.5 + 2.75 * len(panels)))
+    figure = Figure(figsize=(FULL_WIDTH, 0.55 + 2.75 * len(panels)))
     grid = figure.add_gridspec(
         len(panels), 2, width_ratios=(1.25, 1), wspace=0.62, hspace=0.52,
         left=0.06, right=0.985, top=1 - 0.42 / figure.get_figheight(),
@@ -116,8 +116,9 @@ def _mark_failures(axes: "Axes", curve: "pd.DataFrame", colour: str) -> None:
 def _finish(axes: "Axes", label: str, values: "pd.Series[float]") -> None:
     axes.set_xlabel("epoch")
     axes.text(0, 1.035, label, transform=axes.transAxes, color=MUTED, fontsize=7.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.margins(x=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    first, last = axes.dataLim.intervalx
+    axes.set_xlim(first - 0.5, last + 0.5) if first == last else axes.margins(x=0.01)
     known = values.dropna()
     if known.empty or known.min() <= 0 or known.max() < _LOG_SPAN * known.min():
         axes.set_ylim(bottom=0)

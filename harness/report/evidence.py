@@ -74,7 +74,8 @@ def error_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]
 
 def scale_text(run: Any) -> str:
     """Return a reduced run's scale for a reader: ``MLP 3 × 1024, 50 epochs``."""
-    return f"{run['network']}, {int(run['epochs'])} epochs"
+    epochs = int(run["epochs"])
+    return f"{run['network']}, {epochs} epoch{'s' if epochs != 1 else ''}"
 
 
 def lost_runs(measure: Mapping[str, Any], frames: Frames) -> "pd.DataFrame":
@@ -102,7 +103,9 @@ def _gap_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
     if measure["kind"] == "error-gap":
         values = runs.set_index([*key, "mode"])["test_error_pct"]
     else:
-        epochs = select(frames.epochs, wanted)
+        # Of runs that ended only: over fewer epochs a mean says something else.
+        ended = runs[[*key, "mode"]].drop_duplicates()
+        epochs = select(frames.epochs, wanted).merge(ended, on=[*key, "mode"])
         values = epochs.groupby([*key, "mode"])["valid_error_pct"].mean()
     wide = values[~values.index.duplicated()].unstack("mode")
     if measure["mode"] not in wide or measure["against"] not in wide:
@@ -143,11 +146,12 @@ def _ratio_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence
         best, value = ratio
         size = int(best["m"])
         same = device == measure["device"] and size >= measure["size"]
-        shape = f"{size:,}³" if measure["group"] == "square" else f"{size:,} images"
-        reduced = "" if same else f"{shape} on {device}"
+        unit = "³" if measure["group"] == "square" else " images"
+        where = "a GPU" if measure["device"] == "cuda" else measure["device"]
+        reduced = "" if same else f"the paper's: {measure['size']:,}{unit} on {where}"
         samples = int(best["samples"])
         packing = ", packing included" if best["includes"] == PACKED_TOO else ""
-        note = f"{best['kernel']} on {machine}, {shape}{packing}, median of {samples}"
+        note = f"{best['kernel']} on {machine}, {size:,}{unit}{packing}, median of {samples}"
         found.append((size, Evidence(value, 1, reduced=reduced, note=note)))
     found.sort(key=lambda pair: -pair[0])  # of the reduced ones, the largest stands nearest
     return [evidence for _, evidence in found]
@@ -173,5 +177,7 @@ def _memory_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidenc
     one = done.drop_duplicates(["dataset", "network", "binary_weights"])
     ratios = one["bytes_float32"] / one["bytes_packed"]
     worst = one.loc[ratios.idxmin()]
-    note = f"the least of {len(one)} networks: {worst['network']} on {worst['dataset']}"
+    note = f"{worst['network']} on {worst['dataset']}"
+    if len(one) > 1:
+        note = f"the least of {len(one)} networks: {note}"
     return [Evidence(float(ratios.min()), len(one), note=note)]

@@ -57,9 +57,7 @@ class Claim:
     @property
     def rule(self) -> str:
         """The rule in words: ``at most 1.11 %``."""
-        unit = self.unit if self.unit.startswith("%") else f" {self.unit}"
-        number = f"{self.verdict['bound']:g}"
-        return f"{self.verdict['rule'].replace('-', ' ')} {number}{unit if unit != ' ×' else '×'}"
+        return f"{self.verdict['rule'].replace('-', ' ')} {self.verdict['bound']:g} {self.unit}"
 
     def holds(self, value: float) -> bool:
         """Tell whether our value satisfies the rule."""

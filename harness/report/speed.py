@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from harness.report.evidence import PACKED_TOO, select
 from harness.report.frames import Frames
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BASELINE = "#8a929c"
-_VENDOR = ("#0072B2", "#56B4E9", "#6c8ebf", "#004a75")
+_VENDOR = ("#0072B2", "#3D9BD1", "#6c8ebf", "#004a75")
 _XNOR = ("#D55E00", "#E69F00", "#a63f00", "#f0b27a")
 
 
@@ -54,16 +54,26 @@ def draw_figure3(frames: Frames, paper: Paper) -> Figure | None:
         return None
     rows = places or [("", "")]
     sizes = [_tallest(frames, place, errors) for place in rows]
-    figure = Figure(figsize=(FULL_WIDTH, sum(0.95 + 0.3 * size for size in sizes)))
-    grid = figure.add_gridspec(len(rows), 3, wspace=0.62, hspace=0.75, height_ratios=sizes)
+    height = sum(1.35 + 0.27 * size for size in sizes)
+    figure = Figure(figsize=(FULL_WIDTH, height))
+    names = 0.4 + 0.073 * max((len(k) for k in frames.kernels["kernel"]), default=11)
+    margin = names + 0.45  # inches, for the kernels' names before each group
+    width = (FULL_WIDTH - 0.1) / 3 - margin
+    grid = figure.add_gridspec(
+        len(rows), 3, wspace=margin / width, hspace=1.35 / (height / len(rows) - 1.35),
+        height_ratios=sizes, left=margin / FULL_WIDTH, right=1 - 0.1 / FULL_WIDTH,
+        top=1 - 0.8 / height, bottom=0.55 / height,
+    )  # fmt: skip
     for row, (machine, device) in enumerate(rows):
         here = select(frames.kernels, {"machine": machine, "device": device})
         axes = [figure.add_subplot(grid[row, column]) for column in range(3)]
         _draw_row(axes, here, errors, frames, paper)
+        for one in axes:
+            one.set_ylim(sizes[row] - 0.4, -0.6)  # bars of one height in the three groups
         if machine:
-            axes[0].text(
-                0, 1.3, f"{machine}, {device}", transform=axes[0].transAxes, weight="bold",
-                fontsize=9.5,
+            axes[0].annotate(
+                f"{machine}, {device}", (0, 1), (0, 38), xycoords="axes fraction",
+                textcoords="offset points", fontsize=10, weight="bold", color=MUTED,
             )  # fmt: skip
     return figure
 
@@ -132,10 +142,16 @@ def _times(
         axes.text(row["median_ms"] * 1.12, y, f"{duration(row['median_ms'])}{times}", va="center")
     _bars(axes, rows)
     axes.set_xscale("log")
-    axes.set_xlim(low, max(timed, default=10.0) * 1.15)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(value)))
+    high = max(timed, default=10.0)
+    axes.set_xlim(low, high * (high / low) ** 0.62)  # room for the labels
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("median time (× baseline's speed), log axis")
+    axes.set_xlabel("median time, log axis")
+
+
+def _tick(milliseconds: float) -> str:
+    return duration(milliseconds).replace(".00", "").replace(".0", "")
 
 
 def _ratio(value: float) -> str:
@@ -152,7 +168,6 @@ def _bars(axes: "Axes", rows: list[dict[str, Any]]) -> None:
         row["kernel"] + (" + pack" if row.get("includes") == PACKED_TOO else "") for row in rows
     ]
     axes.set_yticks(range(len(rows)), names, color="black")
-    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
 
 
@@ -194,10 +209,8 @@ def _errors(axes: "Axes", errors: "pd.DataFrame", colours: dict[str, str], quote
             text += f"  {int(row['images'] - row['agree'])} differ"
         axes.text(row["test_error_pct"], y, text, va="center")
     _bars(axes, rows)
-    axes.set_xlim(0, max(row["test_error_pct"] for row in rows) * 1.02 or 1)
-    axes.set_xlabel(
-        f"test error, %: {first['recipe']} / {first['mode']}, seed {int(first['seed'])}"
-    )
+    axes.set_xlim(0, max(row["test_error_pct"] for row in rows) * 1.5 or 1)
+    axes.set_xlabel(f"%, {first['recipe']} / {first['mode']}, seed {int(first['seed'])}")
 
 
 def draw_sweep(frames: Frames) -> Figure | None:
@@ -213,9 +226,15 @@ def draw_sweep(frames: Frames) -> Figure | None:
     ]
     if not places:
         return None
-    figure = Figure(figsize=(FULL_WIDTH * 0.75, 0.4 + 3.1 * len(places)))
+    figure = Figure(figsize=(FULL_WIDTH, 0.5 + 2.75 * len(places)))
     grid = figure.add_gridspec(
-        len(places), 1, hspace=0.5, left=0.09, right=0.8, top=0.9, bottom=0.13
+        len(places),
+        1,
+        hspace=0.52,
+        left=0.06,
+        right=0.83,
+        top=1 - 0.45 / figure.get_figheight(),
+        bottom=0.5 / figure.get_figheight(),
     )
     colours = kernel_colours(frames.kernels)
     for row, ((machine, device), rows) in enumerate(places):
@@ -239,6 +258,8 @@ def _draw_sweep(axes: "Axes", rows: "pd.DataFrame", colours: dict[str, str]) -> 
     sizes = sorted(set(rows["m"]))
     axes.set_xticks(sizes, [f"{int(size):,}³" for size in sizes])
     axes.xaxis.set_minor_formatter(NullFormatter())
+    wide = rows["tops"].max() > 30 * rows["tops"].min()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("size of the product")

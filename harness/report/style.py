@@ -13,11 +13,12 @@ from harness.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, which colour-blind readers tell apart; one colour a mode.
+# After Okabe and Ito, whose colours colour-blind readers tell apart; one a mode, each dark enough
+# for its label to be read on white.
 MODE_COLOURS = {
     "float": "#000000",
     "bc-det": "#0072B2",
-    "bc-stoch": "#56B4E9",
+    "bc-stoch": "#3D9BD1",
     "bnn-det": "#D55E00",
     "bnn-stoch": "#009E73",
     "bnn-stoch-w": "#CC79A7",
@@ -68,7 +69,7 @@ def save(figure: Figure, path: Path) -> Path:
     form = path.suffix.removeprefix(".")
     nothing = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=form, dpi=160, metadata=nothing, bbox_inches="tight")
+        figure.savefig(temporary, format=form, dpi=160, metadata=nothing)
     return path
 
 

@@ -9,7 +9,7 @@ from harness.report.frames import Frames
 from harness.report.table import Table
 from harness.spec import MODES
 
-_GROUPS = {"square": "square product", "mlp": "MLP over the test set", "layer": "one layer"}
+_GROUPS = {"square": "square product", "mlp": "MLP, test set", "layer": "layer"}
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -60,8 +60,11 @@ def ours_text(claim: Judged) -> str:
     """Return our value for a claim: ``1.62 ± 0.05 % (n = 3)``; "–" where there is none."""
     if claim.ours is None:
         return "–"
-    spread = "" if claim.sd is None else f" ± {number(claim.sd, 2)}"
-    text = f"{claim.ours:.2f}" if claim.unit in ("%", "points") else number(claim.ours)
+    points = claim.unit in ("%", "points")
+    text = f"{claim.ours:.2f}" if points else number(claim.ours)
+    spread = ""
+    if claim.sd is not None:
+        spread = f" ± {claim.sd:.2f}" if points else f" ± {number(claim.sd, 2)}"
     exact = claim.ours == 100 and claim.unit.startswith("%")
     count = f" (n = {claim.n})" if claim.source else ""
     label = " [stand-in]" if claim.source == "standin" else ""
@@ -75,7 +78,7 @@ def kernels_table(frames: Frames) -> Table:
         done = case[case["status"] == "ok"]
         base = done[done["baseline"] == True]["median_ms"].min()  # noqa: E712
         vendor = select(done, {"kernel": "vendor-fp32"})["median_ms"].min()
-        for _, row in case.iterrows():
+        for _, row in case.sort_values("median_ms", ascending=False).iterrows():
             ratios = {"over_baseline": base, "over_vendor_fp32": vendor}
             facts = {k: v / row["median_ms"] for k, v in ratios.items()}
             data.append({**row.to_dict(), **facts})
@@ -101,7 +104,8 @@ def kernels_table(frames: Frames) -> Table:
 
 
 def _kernel_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    shape = " × ".join("–" if math.isnan(row[d]) else f"{int(row[d]):,}" for d in "mnk")
+    sizes = ["–" if math.isnan(row[d]) else f"{int(row[d]):,}" for d in "mnk"]
+    shape = f"{sizes[0]}³" if len(set(sizes)) == 1 and sizes[0] != "–" else " × ".join(sizes)
     spread = f"{number(row['p20_ms'])}–{number(row['p80_ms'])}"
     return (
         _GROUPS.get(row["group"], row["group"]),
@@ -113,7 +117,7 @@ def _kernel_cells(row: dict[str, Any]) -> tuple[str, ...]:
         number(row["over_baseline"]),
         number(row["over_vendor_fp32"]),
         number(row["tops"]),
-        row["includes"] + (f", {row['caches']} caches" if row["caches"] else ""),
+        row["includes"] + (f", {row['caches']}" if row["caches"] else ""),
         "" if row["status"] == "ok" else f"{row['status']}: {row['reason']}",
     )
 
