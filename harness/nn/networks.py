@@ -91,7 +91,7 @@ class Block(nn.Module):
 
 
 class BinaryNetwork(nn.Module):
-    """Blocks in order; input odd integers (``integer_input``) or preprocessed reals, output [B, 10].
+    """Blocks in order, from odd integers (``integer_input``) or preprocessed reals to [B, 10].
 
     The first layer takes 8-bit pixels as odd integers ``2u - 255`` where preprocessing is affine
     in the pixel and zero padding stays exact; otherwise the preprocessed real values.

@@ -18,7 +18,7 @@ def network_input(pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Resident:
-    """One split on the device: ``pixels`` [n, c, h, w] uint8 or preprocessed float32, ``labels``."""
+    """One split on the device: ``pixels`` [n, c, h, w], uint8 or preprocessed float32; labels."""
 
     pixels: Tensor
     labels: Tensor

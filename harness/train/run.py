@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.preprocess import Preprocessor, fit
+from harness.errors import HarnessError
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
 from harness.track import Mirror
@@ -68,8 +69,13 @@ def run_training(
         HarnessError: bad data, or a folder that cannot be written.
         Interrupted: a signal stopped the run after a checkpoint.
     """
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    lock = _wait_for_lock(spec.folder)
+    try:
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        lock = _wait_for_lock(spec.folder)
+    except OSError as error:
+        raise HarnessError(
+            f"cannot write in the run folder {spec.folder}: {error.strerror or error}"
+        ) from error
     try:
         remove_leftovers(spec.folder)
         return _run_locked(spec, data, device, checkpoint_seconds, track)
