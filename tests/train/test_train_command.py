@@ -1,0 +1,256 @@
+"""``bnn train``: its record, failures, messages and exit codes."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from train_helpers import command, read_metrics, read_run, train_here
+
+from harness import cli
+from harness.errors import HarnessError
+from harness.nn.networks import BinaryNetwork
+from harness.train import loop
+from harness.train.checkpoint import load_weights
+from harness.train.commands import parse_overrides
+from harness.train.loop import Trainer
+
+Bnn = Callable[..., tuple[int, str]]
+TINY = {"network.hidden": [4], "epochs": 2}
+BLOCKED = ("mlflow", "snakemake", "pooch", "triton", "pandas")
+
+
+@pytest.fixture
+def bnn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bnn:
+    """Return a function that runs the command line here and gives exit code and error output."""
+
+    def run(arguments: list[str]) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["bnn", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        code = ended.value.code
+        return int(code or 0), capsys.readouterr().err
+
+    return run
+
+
+def test_record_of_a_run(uninterrupted: Path) -> None:
+    run, metrics = read_run(uninterrupted), read_metrics(uninterrupted)
+    assert {p.name for p in uninterrupted.iterdir()} == {
+        "run.json",
+        "metrics.jsonl",
+        "best.safetensors",
+        "lock",
+    }
+    assert (run["status"], run["failure"], run["epochs_done"]) == ("done", None, 3)
+    assert (run["dataset"], run["recipe"], run["mode"]) == ("mnist", "theano", "bnn-det")
+    assert (run["source"], run["device"], run["seed"]) == ("standin", "cpu", 0)
+    assert run["resolved"]["network"]["hidden"] == [32]
+    binary = 784 * 32 + 32 * 10
+    assert run["parameters"] == {"binary_weights": binary, "total": binary + 3 * (32 + 10)}
+    assert set(run["provenance"]) == {"commit", "dirty", "versions", "machine"}
+    assert run["started"] <= run["finished"]
+    assert [line["epoch"] for line in metrics] == [1, 2, 3]
+    assert metrics[0]["lr"] == 3e-3
+
+
+def test_model_is_selected_on_validation_and_tested_for_new_bests_alone(
+    uninterrupted: Path,
+) -> None:
+    run, metrics = read_run(uninterrupted), read_metrics(uninterrupted)
+    best = float("inf")
+    for line in metrics:
+        assert line["best"] == (line["valid_error_pct"] < best)
+        assert (line["test_error_pct"] is not None) == line["best"]
+        best = min(best, line["valid_error_pct"])
+    chosen = metrics[run["best_epoch"] - 1]
+    assert run["valid_error_pct"] == chosen["valid_error_pct"] == best
+    assert run["test_error_pct"] == chosen["test_error_pct"]
+    assert 5 < run["test_error_pct"] < 60, "32 binary units learn something, not everything"
+
+
+def test_weights_are_stored_with_the_preprocessing(uninterrupted: Path) -> None:
+    tensors = load_weights(uninterrupted / "best.safetensors")
+    assert tensors["preprocess.scale"].item() == 1 / 255
+    latent = tensors["blocks.0.layer.weight"]
+    assert latent.shape == (32, 784)
+    assert latent.abs().max() <= 1
+
+
+def test_an_epoch_drops_the_remainder_and_never_repeats_an_image(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, chosen = loop.Resident.batch, []
+
+    def watched(self: loop.Resident, indices: Any) -> Any:
+        if isinstance(indices, torch.Tensor):
+            chosen.append(indices)
+        return batch(self, indices)
+
+    monkeypatch.setattr(loop.Resident, "batch", watched)
+    run = train_here(tmp_path, data_root, **{**TINY, "batch": 1000})
+    count = run["data"]["counts"]["train"]
+    assert count % 1000, "there is a remainder to drop"
+    assert [len(indices) for indices in chosen] == [1000] * (count // 1000) * 2
+    first, second = (torch.cat(chosen[i : i + count // 1000]) for i in (0, count // 1000))
+    for epoch in (first, second):
+        assert len(epoch.unique()) == len(epoch)
+    assert not torch.equal(first, second), "each epoch has its own order"
+
+
+def nan_loss_from(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer._step
+
+    def broken(self: Trainer, x: torch.Tensor, labels: torch.Tensor) -> Any:
+        loss, wrong = step(self, x, labels)
+        return (loss * float("nan") if self.progress.epoch + 1 >= epoch else loss), wrong
+
+    monkeypatch.setattr(Trainer, "_step", broken)
+
+
+def test_nan_loss_ends_the_run_as_failed_with_exit_code_3(
+    bnn: Bnn, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nan_loss_from(2, monkeypatch)
+    arguments = command(tmp_path, data_root, **{**TINY, "epochs": 3})
+    code, errors = bnn(arguments)
+    assert code == 3
+    assert "the run failed: training loss nan in epoch 2" in errors
+    run = read_run(tmp_path)
+    assert run["status"] == "failed"
+    assert run["failure"] == {"epoch": 2, "reason": "training loss nan in epoch 2"}
+    assert (run["epochs_done"], run["best_epoch"], run["test_error_pct"]) == (1, 1, None)
+    assert [line["epoch"] for line in read_metrics(tmp_path)] == [1]
+    assert load_weights(tmp_path / "best.safetensors")
+    assert not (tmp_path / "checkpoint.pt").exists()
+    monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("it trains again"))
+    code, errors = bnn(arguments)
+    assert code == 3
+    assert "training loss nan in epoch 2" in errors
+
+
+def test_failure_in_the_first_epoch_leaves_every_file(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nan_loss_from(1, monkeypatch)
+    run = train_here(tmp_path, data_root, **TINY)
+    assert run["failure"]["epoch"] == 1
+    assert (run["best_epoch"], run["valid_error_pct"], run["images_per_s"]) == (None, None, None)
+    assert read_metrics(tmp_path) == []
+    assert load_weights(tmp_path / "best.safetensors")
+
+
+def test_a_rate_that_blows_up_a_float_network_fails_the_run(
+    data_root: Path, tmp_path: Path
+) -> None:
+    rates = {"schedule.start": 1e30, "schedule.end": 1e29}
+    run = train_here(tmp_path, data_root, mode="float", **TINY, **rates)
+    assert run["status"] == "failed"
+    assert run["failure"]["epoch"] == 1
+
+
+@pytest.mark.parametrize("name", ["blocks.0.layer.weight", "blocks.0.norm.running_mean"])
+def test_nan_behind_a_sign_fails_the_run_though_the_loss_is_finite(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    clip = BinaryNetwork.clip_latent
+
+    def poison(self: BinaryNetwork) -> None:
+        clip(self)
+        self.state_dict()[name].view(-1)[0] = float("nan")
+
+    monkeypatch.setattr(BinaryNetwork, "clip_latent", poison)
+    run = train_here(tmp_path, data_root, **TINY)
+    assert run["status"] == "failed"
+    assert run["failure"]["epoch"] == 1
+
+
+def test_validation_loss_that_is_not_finite_fails_the_run(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "evaluate", lambda network, images: (float("inf"), 90.0))
+    run = train_here(tmp_path, data_root, **TINY)
+    assert run["failure"] == {"epoch": 1, "reason": "validation loss inf in epoch 1"}
+
+
+def test_training_needs_no_tracker_no_workflow_and_no_log_file(
+    data_root: Path, tmp_path: Path
+) -> None:
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r}))\n"
+        "from harness.cli import main; main()"
+    )
+    arguments = command(tmp_path / "run", data_root, **{**TINY, "epochs": 1})
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("best epoch 1: validation error ")
+    assert "epoch 1/1" in done.stderr
+    assert read_run(tmp_path / "run")["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--set", "epochs"], ["--set takes key=value", "'epochs'"]),
+        (["--set", "network.hidden=[32"], ["--set network.hidden=[32", "'[32'"]),
+        (["--set", "epoch=3"], ["unknown key 'epoch'", "allowed:", "epochs"]),
+        (["--set", "epochs=many"], ["epochs", "expected int", "'many'"]),
+        (["--mode", "ternary"], ["'ternary'", "bnn-det", "float"]),
+        (["--recipe", "keras"], ["'keras'", "theano, torch7, torch7-released"]),
+        (["--dataset", "imagenet"], ["'imagenet'", "mnist, cifar10, svhn"]),
+        (["--device", "tpu"], ["--device", "auto, cpu or cuda", "'tpu'"]),
+    ],
+    ids=lambda value: "=".join(value) if isinstance(value, list) else None,
+)
+def test_bad_options_name_the_value_and_the_allowed_ones(
+    bnn: Bnn, data_root: Path, tmp_path: Path, change: list[str], words: list[str]
+) -> None:
+    code, errors = bnn([*command(tmp_path / "run", data_root), *change])
+    assert code == 1
+    assert errors.startswith("error: ")
+    for word in words:
+        assert word in errors
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_cuda_without_a_cuda_device_says_what_to_use(
+    bnn: Bnn, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, errors = bnn([*command(tmp_path, data_root), "--device", "cuda"])
+    assert code == 1
+    assert "no CUDA device; use --device cpu or auto" in errors
+
+
+def test_missing_data_names_the_folder(bnn: Bnn, tmp_path: Path) -> None:
+    code, errors = bnn(command(tmp_path / "run", tmp_path / "nowhere"))
+    assert code == 1
+    assert str(tmp_path / "nowhere") in errors
+
+
+def test_folder_that_cannot_be_made_is_an_error(data_root: Path, tmp_path: Path, bnn: Bnn) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, errors = bnn(command(tmp_path / "file" / "run", data_root))
+    assert code == 1
+    assert errors.startswith("error: ")
+    assert str(tmp_path / "file") in errors
+
+
+def test_settings_are_yaml_and_plain_exponents() -> None:
+    parsed = parse_overrides(["a=[1, 2]", "b=1e-3", "c=2.5E+4", "d=word", "e=true", "f.g=1=2"])
+    assert parsed == {"a": [1, 2], "b": 1e-3, "c": 25000.0, "d": "word", "e": True, "f.g": "1=2"}
+
+
+def test_damaged_weights_are_an_error_with_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    with pytest.raises(HarnessError, match=r"does not exist; train the run first: bnn train"):
+        load_weights(path)
+    for content in (b"", b"no tensors", b"\xff" * 100):
+        path.write_bytes(content)
+        with pytest.raises(HarnessError, match="is damaged.*train again"):
+            load_weights(path)
