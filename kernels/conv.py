@@ -1,0 +1,130 @@
+"""3x3 convolutions of ±1 maps, stride 1, zero padding 1, by any kernel of the registry.
+
+A packed map is int64 words [B, H, W, ceil(C/64)], channels fastest. Its 3x3 patches are rows of
+nine taps, each in whole words, and meet the weights in one matrix product. Outside the map a patch
+holds bit 0, which is -1 where the convolution has 0: each tap outside adds back the sum of its
+weights (the border correction), so that the result is the zero-padded convolution, exactly.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+
+from kernels.base import Kernel
+from kernels.packing import Packed, pack_rows, unpack_rows, words_for
+
+TAPS = 9
+
+
+def pack_map(x: torch.Tensor) -> torch.Tensor:
+    """Return the packed map, int64 [B, H, W, ceil(C/64)], of real x [B, C, H, W].
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape or device.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"a map must have shape [B, C, H, W], got {list(x.shape)}")
+    b, c, h, w = x.shape
+    return pack_rows(x.permute(0, 2, 3, 1).reshape(-1, c)).words.view(b, h, w, words_for(c))
+
+
+def pack_filters(weight: torch.Tensor) -> Packed:
+    """Return real filters [N, C, 3, 3] as N packed rows of nine segments, tap by tap.
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape or device.
+    """
+    if weight.ndim != 4 or tuple(weight.shape[2:]) != (3, 3):
+        raise ValueError(f"filters must have shape [N, C, 3, 3], got {list(weight.shape)}")
+    n, c = int(weight.shape[0]), int(weight.shape[1])
+    runs = pack_rows(weight.permute(0, 2, 3, 1).reshape(n * TAPS, c)).words
+    return Packed(runs.view(n, TAPS * words_for(c)), TAPS * c, TAPS)
+
+
+def patches(words: torch.Tensor, channels: int) -> Packed:
+    """Return the 3x3 patches of a packed map [B, H, W, ceil(C/64)]: B*H*W packed rows, k = 9*C.
+
+    Raises:
+        TypeError: ``words`` is no int64 tensor.
+        ValueError: its shape does not fit ``channels``.
+    """
+    if not isinstance(words, torch.Tensor) or words.dtype != torch.int64:
+        found = getattr(words, "dtype", type(words).__name__)
+        raise TypeError(f"a packed map must be a torch.int64 tensor, got {found}")
+    width = words_for(channels)
+    if words.ndim != 4 or words.shape[3] != width:
+        raise ValueError(
+            f"a packed map of {channels} channels must have shape [B, H, W, {width}], "
+            f"got {list(words.shape)}"
+        )
+    b, h, w = words.shape[:3]
+    padded = functional.pad(words, (0, 0, 1, 1, 1, 1))
+    taps = [padded[:, y : y + h, x : x + w] for y in range(3) for x in range(3)]
+    return Packed(torch.stack(taps, 3).reshape(b * h * w, TAPS * width), TAPS * channels, TAPS)
+
+
+def tap_sums(filters: Packed) -> torch.Tensor:
+    """Return the sum of each filter's weights tap by tap, int32 [N, 9]."""
+    signs = unpack_rows(filters, torch.int8).view(filters.rows, TAPS, filters.k // TAPS)
+    return signs.sum(2, dtype=torch.int32)
+
+
+def border_correction(sums: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return what to add to the dots of the patches, int32 [H*W, N]: zero away from the border.
+
+    ``sums`` are the tap sums int32 [N, 9]; element (p, n) is the sum of those whose tap lies
+    outside the map at position p.
+    """
+    inside = functional.pad(torch.ones(1, height, width, dtype=torch.int32), (1, 1, 1, 1))
+    outside = 1 - inside.unfold(1, 3, 1).unfold(2, 3, 1).reshape(height * width, TAPS)
+    return outside @ sums.T
+
+
+class Conv3x3:
+    """Filters made ready for one kernel and one size of map."""
+
+    def __init__(self, kernel: Kernel, filters: Packed, height: int, width: int) -> None:
+        """Prepare packed ``filters`` (``pack_filters``) for maps of ``height`` x ``width``."""
+        if filters.segments != TAPS:
+            raise ValueError(f"filters must have {TAPS} segments, got {filters.segments}")
+        self.kernel, self.size, self.channels = kernel, (height, width), filters.k // TAPS
+        self._weights: Any = kernel.weights(filters)
+        correction = border_correction(tap_sums(filters), height, width)
+        self._border = torch.nonzero(correction.any(1)).flatten()
+        self._correction = correction[self._border]
+
+    def __call__(self, words: torch.Tensor) -> torch.Tensor:
+        """Return the int32 dots [B*H*W, N] of a packed map [B, H, W, ceil(C/64)].
+
+        Raises:
+            TypeError, ValueError: a map of another dtype or size.
+        """
+        if tuple(words.shape[1:3]) != self.size:
+            raise ValueError(
+                f"the map must be {self.size} high and wide, got {tuple(words.shape[1:3])}"
+            )
+        rows = self.kernel.activations(patches(words, self.channels))
+        dots = self.kernel.product(rows, self._weights).to(torch.int32)
+        height, width = self.size
+        dots.view(len(words), height * width, -1)[:, self._border] += self._correction
+        return dots
+
+
+def pool_bits(words: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
+    """Return the 2x2 max-pool of a packed map whose bits are ``(dot >= threshold) ^ flip``.
+
+    Pooling the dots first would give OR of the four bits where flip is 0 and AND where it is 1.
+
+    Args:
+        words: int64 [B, H, W, W'], H and W of any size; a last odd row or column is left out.
+        flips: the channels' flips as packed words, int64 [W'].
+    """
+    b, h, w, width = words.shape
+    four = words[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, width)
+    upper, lower = four[:, :, 0], four[:, :, 1]
+    left, right = upper[:, :, :, 0], upper[:, :, :, 1]
+    left_below, right_below = lower[:, :, :, 0], lower[:, :, :, 1]
+    rising = left | right | left_below | right_below
+    falling = left & right & left_below & right_below
+    return (rising & ~flips) | (falling & flips)
