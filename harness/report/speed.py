@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from harness.report.evidence import PACKED_TOO, select
 from harness.report.frames import Frames
@@ -56,17 +56,14 @@ def draw_figure3(frames: Frames, paper: Paper) -> Figure | None:
     sizes = [_tallest(frames, place, errors) for place in rows]
     height = sum(1.35 + 0.27 * size for size in sizes)
     figure = Figure(figsize=(FULL_WIDTH, height))
-    names = 0.4 + 0.073 * max((len(k) for k in frames.kernels["kernel"]), default=11)
-    margin = names + 0.45  # inches, for the kernels' names before each group
-    width = (FULL_WIDTH - 0.1) / 3 - margin
     grid = figure.add_gridspec(
-        len(rows), 3, wspace=margin / width, hspace=1.35 / (height / len(rows) - 1.35),
-        height_ratios=sizes, left=margin / FULL_WIDTH, right=1 - 0.1 / FULL_WIDTH,
+        len(rows), 6, wspace=0, hspace=1.35 / (height / len(rows) - 1.35), height_ratios=sizes,
+        width_ratios=_columns(frames), left=0, right=1 - 0.1 / FULL_WIDTH,
         top=1 - 0.8 / height, bottom=0.55 / height,
     )  # fmt: skip
     for row, (machine, device) in enumerate(rows):
         here = select(frames.kernels, {"machine": machine, "device": device})
-        axes = [figure.add_subplot(grid[row, column]) for column in range(3)]
+        axes = [figure.add_subplot(grid[row, column]) for column in (1, 3, 5)]
         _draw_row(axes, here, errors, frames, paper)
         for one in axes:
             one.set_ylim(sizes[row] - 0.4, -0.6)  # bars of one height in the three groups
@@ -76,6 +73,15 @@ def draw_figure3(frames: Frames, paper: Paper) -> Figure | None:
                 textcoords="offset points", fontsize=10, weight="bold", color=MUTED,
             )  # fmt: skip
     return figure
+
+
+def _columns(frames: Frames) -> list[float]:
+    """Return widths in inches: before each of three groups, room for its kernels' names."""
+    longest = max((len(name) for name in frames.kernels["kernel"]), default=len("vendor-bf16"))
+    packed = " + pack" if (frames.kernels["includes"] == PACKED_TOO).any() else ""
+    first, others = (0.068 * (longest + len(packed)) + 0.2, 0.068 * longest + 0.35)
+    width = (FULL_WIDTH - 0.1 - first - 2 * others) / 3
+    return [first, width, others, width, others, width]
 
 
 def _places(frames: Frames) -> list[tuple[str, str]]:
@@ -143,11 +149,17 @@ def _times(
     _bars(axes, rows)
     axes.set_xscale("log")
     high = max(timed, default=10.0)
-    axes.set_xlim(low, high * (high / low) ** 0.62)  # room for the labels
-    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.set_xlim(low, high * (high / low) ** 0.55)  # room for the labels
+    axes.xaxis.set_major_locator(FixedLocator(_decades(low, high)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("median time, log axis")
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Return the least and the greatest power of ten from ``low`` to ``high``."""
+    first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
+    return [10.0**power for power in sorted({first, last}) if first <= last]
 
 
 def _tick(milliseconds: float) -> str:

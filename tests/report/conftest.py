@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,9 @@ def write_benches(results: Path) -> None:
     rows += [benchmark("vendor-fp32", 700, "network", **mlp)]
     rows += [without_time("vendor-bf16", "wrong", "3 of 100,000 outputs differ", **mlp)]
     write_bench(results, "mnist-mlp-1024", rows)
+    gpu: dict[str, Any] = {"m": 8192, "device": "cuda"}
+    rows = [benchmark("naive-cuda", 1700, **gpu), benchmark("xnor-cuda", 3.1, **gpu)]
+    write_bench(results, "square-8192", rows, machine="gpu-box")
 
 
 @pytest.fixture(scope="session")
@@ -246,3 +249,24 @@ def full_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def frames(full_results: Path) -> Frames:
     collect(full_results)
     return read_frames(full_results)
+
+
+# The makers, for tests that build a folder of their own.
+@pytest.fixture(name="write_run")
+def _write_run() -> Callable[..., Path]:
+    return write_run
+
+
+@pytest.fixture(name="write_packed")
+def _write_packed() -> Callable[..., None]:
+    return write_packed
+
+
+@pytest.fixture(name="write_bench")
+def _write_bench() -> Callable[..., Path]:
+    return write_bench
+
+
+@pytest.fixture(name="benchmark_entry")
+def _benchmark_entry() -> Callable[..., Any]:
+    return benchmark
