@@ -1,11 +1,12 @@
 """What a kernel is: a name, a device, what it needs, and a product of prepared operands."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 
-from kernels.packing import Packed, pack_rows
+from kernels.packing import Packed, pack_rows, pack_threshold
 
 
 class Kernel(ABC):
@@ -18,6 +19,7 @@ class Kernel(ABC):
         device: "cpu" or "cuda".
         baseline: the one kernel that the others are compared with.
         packed: its activations are packed words (so that layers can hand bits to each other).
+        first_layer: how ``on_pixels`` multiplies: "int8", "bitplanes" or "float32".
         summary: one line for people.
     """
 
@@ -25,6 +27,7 @@ class Kernel(ABC):
     device: ClassVar[str] = "cpu"
     baseline: ClassVar[bool] = False
     packed: ClassVar[bool] = False
+    first_layer: ClassVar[str] = "int8"
     summary: ClassVar[str]
 
     def why_not(
@@ -45,6 +48,21 @@ class Kernel(ABC):
         """Return float32 ±1 activations [M, K] in the form that ``product`` takes."""
         return self.activations(pack_rows(x))
 
+    def activations_from_dots(
+        self, dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor
+    ) -> Any:
+        """Return ``(dots >= threshold) ^ flip``, a hidden layer's bits, as ``product`` takes them.
+
+        ``dots`` [M, N] are a product's, ``threshold`` is int32 [N], ``flip`` bool [N].
+        """
+        return self.activations(pack_threshold(dots, threshold, flip))
+
+    def on_pixels(self, w: Packed) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the first layer with weights ``w`` ready: uint8 u [M, K] to dots (2u - 255)·w."""
+        from kernels.firstlayer import PixelsInt8
+
+        return PixelsInt8(w).product
+
     @abstractmethod
     def product(self, a: Any, w: Any) -> torch.Tensor:
         """Return the dots [M, N]: int32, or float32 whose ``.to(torch.int32)`` is exact.
@@ -52,6 +70,14 @@ class Kernel(ABC):
         Raises:
             TypeError, ValueError: an operand of another kind, or two that do not fit.
         """
+
+
+def signs_from_dots(
+    dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return the ±1 values of ``(dots >= threshold) ^ flip`` in ``dtype``, in two passes."""
+    reached = torch.where(flip, -1, 1).to(dtype)
+    return torch.where(dots >= threshold.to(dots.dtype), reached, -reached)
 
 
 def check_packed(name: str, p: object, device: str) -> Packed:

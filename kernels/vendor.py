@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from kernels.base import Kernel, check_packed, check_real_pair
+from kernels.base import Kernel, check_packed, check_real_pair, signs_from_dots
 from kernels.packing import Packed, unpack_rows
 
 _BF16_RUN = 512  # a dot of an even number of ±1 is even: bfloat16's 8 bits hold it up to 512
@@ -25,6 +25,12 @@ class _Vendor(Kernel):
     def activations_from_real(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` in the kernel's dtype."""
         return x.to(self.dtype)
+
+    def activations_from_dots(
+        self, dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor
+    ) -> torch.Tensor:
+        """Return ±1 [M, N] in the kernel's dtype: nothing is packed."""
+        return signs_from_dots(dots, threshold, flip, self.dtype)
 
 
 class VendorFp32(_Vendor):

@@ -1,0 +1,91 @@
+"""The cases of a bench: what is multiplied, and how often. Data, made from their names."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.errors import HarnessError
+
+LARGEST = 16384
+PIXELS, CLASSES, TEST_IMAGES = 28 * 28, 10, 10_000  # MNIST's test set in one batch, as the paper's
+
+
+@dataclass(frozen=True)
+class Case:
+    """Products of one batch of ``m`` rows.
+
+    Attributes:
+        name: as in commands and file names.
+        group: "square" or "layer" (one product), "mlp" (a whole network).
+        m: rows of the activations.
+        shapes: (N, K) of each product in turn.
+    """
+
+    name: str
+    group: str
+    m: int
+    shapes: tuple[tuple[int, int], ...]
+
+    @property
+    def n(self) -> int:
+        """N of the product, or of a hidden layer of the network."""
+        return self._typical[0]
+
+    @property
+    def k(self) -> int:
+        """K of the product, or of a hidden layer of the network."""
+        return self._typical[1]
+
+    @property
+    def _typical(self) -> tuple[int, int]:
+        return self.shapes[len(self.shapes) // 2]
+
+    @property
+    def ops(self) -> int:
+        """Multiplications and additions, 2·M·N·K a product."""
+        return 2 * self.m * sum(n * k for n, k in self.shapes)
+
+    @property
+    def includes(self) -> tuple[str, ...]:
+        """What is clocked, one benchmark each."""
+        return ("network",) if self.group == "mlp" else ("gemm", "pack+gemm")
+
+
+def _square(name: str, size: int) -> Case:
+    return Case(name, "square", size, ((size, size),))
+
+
+def _layer(name: str, m: int, n: int, k: int) -> Case:
+    return Case(name, "layer", m, ((n, k),))
+
+
+def _mnist_mlp(name: str, width: int) -> Case:
+    shapes = ((width, PIXELS), (width, width), (width, width), (CLASSES, width))
+    return Case(name, "mlp", TEST_IMAGES, shapes)
+
+
+_PATTERNS: dict[str, tuple[str, Callable[..., Case]]] = {
+    "square-<size>": (r"square-(\d+)", _square),
+    "layer-<m>x<n>x<k>": (r"layer-(\d+)x(\d+)x(\d+)", _layer),
+    "mnist-mlp-<hidden units>": (r"mnist-mlp-(\d+)", _mnist_mlp),
+}
+
+
+def get_case(name: str) -> Case:
+    """Return the case called ``name``, such as ``square-2048`` or ``mnist-mlp-4096``.
+
+    Raises:
+        HarnessError: no such pattern, or a size that is not within 1..16384.
+    """
+    for pattern, make in _PATTERNS.values():
+        found = re.fullmatch(pattern, name)
+        if found is None:
+            continue
+        sizes = [int(size) for size in found.groups()]
+        if not all(1 <= size <= LARGEST for size in sizes):
+            raise HarnessError(f"case {name!r}: a size must be within 1..{LARGEST}")
+        return make(name, *sizes)
+    raise HarnessError(
+        f"unknown case {name!r}; allowed: {', '.join(_PATTERNS)}, "
+        "for example square-2048, layer-100x1024x784, mnist-mlp-1024"
+    )

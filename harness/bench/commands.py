@@ -1,0 +1,104 @@
+"""``bnn bench`` and ``bnn doctor``."""
+
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.errors import HarnessError
+
+
+def bench(
+    case: Annotated[
+        list[str], typer.Option(help="square-2048, layer-100x1024x784, mnist-mlp-1024; repeatable")
+    ],
+    out: Annotated[Path, typer.Option(help="folder; writes <machine>/<case>.json below it")],
+    kernel: Annotated[
+        list[str], typer.Option(help="kernel of the registry, repeatable; all: every one")
+    ] = ["all"],  # noqa: B006  typer copies it
+    seconds: Annotated[
+        float, typer.Option(help="time a kernel has; at least 3 rounds, or 1 that is longer")
+    ] = 5.0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="exit with 1 if a kernel is wrong or fails")
+    ] = False,
+) -> None:
+    """Clock kernels against each other, each only after its results equal the reference's.
+
+    A kernel that cannot run here, is wrong or fails becomes a row that says so, without a time.
+
+    Example: bnn bench --case square-1024 --kernel naive --kernel xnor --out results/mine/bench
+    """
+    from harness.bench.cases import get_case
+    from harness.bench.runner import available_threads, run_case
+    from kernels import registry
+
+    if seconds <= 0:
+        raise HarnessError(f"--seconds must be above 0, found {seconds}")
+    try:
+        names = registry.resolve(kernel)
+    except ValueError as error:
+        raise HarnessError(f"--kernel: {error}") from error
+    cases = [get_case(name) for name in case]
+    used = min(threads, available_threads()) or available_threads()
+    red = False
+    for found in cases:
+        path, document = run_case(found, names, seconds, used, out)
+        rows = [row["extra_info"]["status"] for row in document["benchmarks"]]
+        red = red or not {"wrong", "failed"}.isdisjoint(rows)
+        _show(document)
+        typer.echo(str(path))
+    if strict and red:
+        raise typer.Exit(1)
+
+
+def _show(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = document["benchmarks"][0]["extra_info"]
+    table = Table(title=f"{first['case']}, {first['threads']} threads")
+    table.add_column("kernel", no_wrap=True)
+    table.add_column("clocked", no_wrap=True)
+    for heading in ("median ms", "rounds", "TOP/s", "vs baseline"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    medians = {
+        (row["extra_info"]["kernel"], row["extra_info"]["includes"]): 1000
+        * statistics.median(row["stats"]["data"])
+        for row in document["benchmarks"]
+        if row["stats"]
+    }
+    base = next(
+        (
+            medians.get((row["extra_info"]["kernel"], row["extra_info"]["includes"]))
+            for row in document["benchmarks"]
+            if row["extra_info"]["baseline"]
+        ),
+        None,
+    )
+    for row in document["benchmarks"]:
+        table.add_row(*_cells(row, base))
+    Console().print(table)
+
+
+def _cells(row: dict[str, Any], base_ms: float | None) -> list[str]:
+    info = row["extra_info"]
+    if not row["stats"]:
+        return [info["kernel"], info["includes"], info["status"], "", "", info["reason"]]
+    median_ms = 1000 * statistics.median(row["stats"]["data"])
+    ratio = f"{base_ms / median_ms:.1f}x" if base_ms else ""
+    rounds = str(len(row["stats"]["data"]))
+    tops = f"{info['ops'] / median_ms / 1e9:.3f}"
+    return [info["kernel"], info["includes"], f"{median_ms:.3f}", rounds, tops, ratio]
+
+
+def doctor() -> None:
+    """Say what this machine is, which kernels run on it, and why not the others.
+
+    Example: bnn doctor
+    """
+    from harness.bench.doctor import show
+
+    show()

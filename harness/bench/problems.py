@@ -1,0 +1,161 @@
+"""A case as operands, with exact results on sampled rows to hold every kernel against."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from harness.bench.cases import Case
+from kernels import reference
+from kernels.base import Kernel
+from kernels.packing import Packed, pack_rows, unpack_rows
+
+SAMPLED_ROWS = 64  # rows of the activations that the reference multiplies, all below that
+_REFERENCE_BLOCK = 1024  # weights unpacked to float64 at once
+_PIXEL_SPREAD = 147.8  # standard deviation of 2u - 255 for even u
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A case made ready for one kernel.
+
+    Attributes:
+        prepare: rows (None: all) to the operand, outside the clock.
+        run: operand to dots [M, N], inside it.
+        weights: what ``run`` holds, for counting bytes.
+    """
+
+    prepare: Callable[[Tensor | None], Any]
+    run: Callable[[Any], Tensor]
+    weights: Any
+
+
+class Problem(Protocol):
+    """What the clock needs to know of a case."""
+
+    case: Case
+    rows: Tensor
+    expected: Tensor
+
+    def subject(self, kernel: Kernel, includes: str) -> Subject | None:
+        """Return the case for one kernel; None where ``includes`` adds nothing to clock."""
+
+
+def build(case: Case) -> Problem:
+    """Draw a case's operands, the same ones every time and on every machine."""
+    return Network(case) if case.group == "mlp" else Product(case)
+
+
+def nbytes(value: Any) -> int:
+    """Return the bytes of all tensors in ``value``: a tensor, a dataclass or a sequence of them."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, (list, tuple)):
+        return sum(nbytes(part) for part in value)
+    if is_dataclass(value):
+        return sum(nbytes(getattr(value, field.name)) for field in fields(value))
+    return 0
+
+
+def _generator(case: Case) -> torch.Generator:
+    return torch.Generator().manual_seed(zlib.crc32(case.name.encode()))
+
+
+def _signs(rows: int, k: int, generator: torch.Generator) -> Packed:
+    return pack_rows(torch.randint(0, 2, (rows, k), dtype=torch.bool, generator=generator))
+
+
+def _sample(m: int) -> Tensor:
+    """Return the sampled rows: spread evenly, the first and the last among them."""
+    return torch.linspace(0, m - 1, min(m, SAMPLED_ROWS)).round().to(torch.int64)
+
+
+def _taken(p: Packed, rows: Tensor | None) -> Packed:
+    return p if rows is None else Packed(p.words[rows], p.k, p.segments)
+
+
+def _exact(x: Tensor, w: Packed) -> Tensor:
+    """Return the reference's int32 product of integers [M, K] and packed weights [N, K]."""
+    blocks = torch.split(w.words, _REFERENCE_BLOCK)
+    return torch.cat([reference.gemm(x, unpack_rows(Packed(b, w.k))) for b in blocks], dim=1)
+
+
+class Product:
+    """One product of random ±1 matrices."""
+
+    def __init__(self, case: Case) -> None:
+        generator = _generator(case)
+        self.case, self.rows = case, _sample(case.m)
+        self.activations = _signs(case.m, case.k, generator)
+        self.weights = _signs(case.n, case.k, generator)
+        self.expected = _exact(unpack_rows(_taken(self.activations, self.rows)), self.weights)
+
+    def subject(self, kernel: Kernel, includes: str) -> Subject | None:
+        """Return the product for one kernel.
+
+        ``gemm`` starts from operands as the kernel takes them, ``pack+gemm`` from float32 ±1
+        activations; it is None for a kernel that takes these as they are.
+        """
+        if includes == "gemm":
+            weights = kernel.weights(self.weights)
+            return Subject(
+                lambda rows: kernel.activations(_taken(self.activations, rows)),
+                lambda a: kernel.product(a, weights),
+                weights,
+            )
+        ones = torch.ones(1, self.case.k)
+        if kernel.activations_from_real(ones) is ones:
+            return None
+        weights = kernel.weights(self.weights)
+        return Subject(
+            lambda rows: unpack_rows(_taken(self.activations, rows)),
+            lambda x: kernel.product(kernel.activations_from_real(x), weights),
+            weights,
+        )
+
+
+class Network:
+    """A binary network on 8-bit pixels up to the integer scores of its last layer (Algorithm 5).
+
+    Weights, thresholds and flips are random. The thresholds lie within the spread of the dots, so
+    that about half of the hidden bits are set and an error in one layer shows in the scores.
+    """
+
+    def __init__(self, case: Case) -> None:
+        generator = _generator(case)
+        self.case, self.rows = case, _sample(case.m)
+        shape = (case.m, case.shapes[0][1])
+        self.pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        self.weights = [_signs(n, k, generator) for n, k in case.shapes]
+        self.thresholds, self.flips = [], []
+        for layer, (n, k) in enumerate(case.shapes[:-1]):
+            spread = k**0.5 * (_PIXEL_SPREAD if layer == 0 else 1)
+            drawn = spread * torch.randn(n, generator=generator)
+            self.thresholds.append(drawn.round().to(torch.int32))
+            self.flips.append(torch.randint(0, 2, (n,), generator=generator).bool())
+        self.expected = self._reference(self.pixels[self.rows])
+
+    def _reference(self, pixels: Tensor) -> Tensor:
+        x = 2 * pixels.to(torch.int32) - 255
+        for w, threshold, flip in zip(self.weights, self.thresholds, self.flips, strict=False):
+            x = reference.threshold(_exact(x, w), threshold, flip)
+        return _exact(x, self.weights[-1])
+
+    def subject(self, kernel: Kernel, includes: str) -> Subject | None:
+        """Return the network with every layer on ``kernel``, activations bound inside the clock."""
+        first = kernel.on_pixels(self.weights[0])
+        weights = [kernel.weights(w) for w in self.weights[1:]]
+
+        def run(pixels: Tensor) -> Tensor:
+            dots = first(pixels)
+            for w, threshold, flip in zip(weights, self.thresholds, self.flips, strict=True):
+                dots = kernel.product(kernel.activations_from_dots(dots, threshold, flip), w)
+            return dots
+
+        def prepare(rows: Tensor | None) -> Tensor:
+            return self.pixels if rows is None else self.pixels[rows]
+
+        return Subject(prepare, run, [self.weights[0], weights])

@@ -1,0 +1,90 @@
+"""A bench in a process of its own, with exactly the threads asked for."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.bench.cases import Case
+from harness.errors import HarnessError
+from harness.files import read_json, write_json
+
+PYTEST_RAN = (0, 1)  # all passed, some failed: either way there are rows
+LAST_LINES = 30
+
+
+def available_threads() -> int:
+    """Return the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_case(
+    case: Case, kernels: Sequence[str], seconds: float, threads: int, out: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Bench ``kernels`` on ``case`` and write ``out/<machine>/<case>.json``.
+
+    The file is pytest-benchmark's, with a benchmark for each kernel: those that could not run, were
+    wrong or failed have no ``stats``, and ``extra_info`` says why.
+
+    Raises:
+        HarnessError: the process that benches failed as a whole; the message ends with its output.
+    """
+    with tempfile.TemporaryDirectory(prefix="bnn-bench-") as folder:
+        raw, rows, empty = (Path(folder) / name for name in ("raw.json", "rows.json", "pytest.ini"))
+        empty.write_text("[pytest]\n")  # the settings of no folder that happens to be near
+        command = [sys.executable, "-m", "pytest", "--pyargs", "harness.bench.suite"]
+        command += ["-c", str(empty), "-p", "pytest_benchmark.plugin", "-p", "harness.bench.plugin"]
+        command += ["-p", "no:cacheprovider", "-q", "-s", "--tb=short", "--benchmark-quiet"]
+        command += ["--benchmark-enable", "--benchmark-disable-gc", f"--benchmark-json={raw}"]
+        command += [f"--bnn-case={case.name}", f"--bnn-kernels={','.join(kernels)}"]
+        command += [f"--bnn-seconds={seconds}", f"--bnn-threads={threads}", f"--bnn-rows={rows}"]
+        done = subprocess.run(
+            command, cwd=folder, env=_environment(threads), stdout=subprocess.PIPE, text=True
+        )
+        if done.returncode not in PYTEST_RAN or not rows.exists():
+            last = "\n".join(done.stdout.splitlines()[-LAST_LINES:])
+            raise HarnessError(
+                f"the bench of {case.name} ended with status {done.returncode}:\n{last}"
+            )
+        document = _document(read_json(rows), read_json(raw) if raw.exists() else {})
+    path = out / document["machine_info"]["name"] / f"{case.name}.json"
+    write_json(path, document)
+    return path, document
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return this process's environment with the thread pools sized and no stranger's plugins."""
+    root = str(Path(harness.__file__).resolve().parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
+    kept = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}
+    return (
+        kept | pools | {"PYTHONPATH": os.pathsep.join(paths), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    )
+
+
+def _document(record: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    benchmarks = [_named(found) for found in raw.get("benchmarks", [])]
+    benchmarks += [_named({"extra_info": row, "stats": None}) for row in record["rows"]]
+    return {
+        "machine_info": record["machine_info"],
+        "commit_info": record["commit_info"],
+        "benchmarks": benchmarks,
+        "datetime": raw.get("datetime") or datetime.now(UTC).isoformat(),
+        "version": raw.get("version") or version("pytest-benchmark"),
+    }
+
+
+def _named(benchmark: Mapping[str, Any]) -> dict[str, Any]:
+    info = benchmark["extra_info"]
+    name = f"{info['case']}/{info['kernel']}/{info['includes']}"
+    kept = {key: benchmark[key] for key in ("extra_info", "options", "stats") if key in benchmark}
+    return {"group": info["group"], "name": name, "fullname": name, **kept}
