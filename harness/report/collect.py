@@ -113,7 +113,7 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> Row:
 def failure_text(run: Mapping[str, Any]) -> str:
     """Return why a run has no result: ``epoch 3: loss is NaN``; "" where it has one."""
     if run["status"] == "running":
-        return f"still running or killed after epoch {run.get('epochs_done') or 0}"
+        return f"reached epoch {run.get('epochs_done') or 0}; still training, or killed"
     failure = run.get("failure")
     return f"epoch {failure['epoch']}: {failure['reason']}" if failure else ""
 

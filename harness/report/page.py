@@ -48,6 +48,7 @@ def page_html(
         curves=[_shown(d) for d in drawings if d.name.startswith("figure1")],
         speed=[_shown(d) for d in drawings if not d.name.startswith("figure1")],
         agreement=_agreement(frames),
+        agreement_standin=bool((frames.evaluations["source"] == "standin").any()),
         machines=sorted(set(frames.provenance["machine"]) - {""}),
         commits=sorted(commit[:10] for commit in set(frames.provenance["commit"]) - {""}),
     )
@@ -91,12 +92,12 @@ def inline_svg(svg: str, prefix: str) -> str:
 
 
 def _agreement(frames: Frames) -> list[tuple[str, str, bool]]:
-    """Return, for each kernel, (name, ``30,000 / 30,000``, whether all agree)."""
+    """Return, for each kernel, (name, ``30,000/30,000``, whether all agree)."""
     done = frames.evaluations[frames.evaluations["status"] == "done"]
     return [
         (
             str(kernel),
-            f"{int(group['agree'].sum()):,} / {int(group['images'].sum()):,}",
+            f"{int(group['agree'].sum()):,}/{int(group['images'].sum()):,}",
             bool(group["agree"].sum() == group["images"].sum()),
         )
         for kernel, group in done.groupby("kernel", sort=True)

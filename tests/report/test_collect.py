@@ -30,7 +30,7 @@ def test_every_run_has_a_row_and_holes_say_why(frames: Frames) -> None:
     failed = runs[runs["status"] == "failed"].iloc[0]
     assert failed["failure"] == "epoch 6: the training loss is nan"
     running = runs[runs["status"] == "running"].iloc[0]
-    assert running["failure"] == "still running or killed after epoch 12"
+    assert running["failure"] == "reached epoch 12; still training, or killed"
     assert running[["valid_error_pct", "test_error_pct"]].isna().all()
     missing = runs[runs["status"] == "missing"].iloc[0]
     assert list(missing[["recipe", "mode", "seed"]]) == ["torch7-released", "bnn-stoch", 4]

@@ -75,7 +75,7 @@ def test_the_page_shows_labels_holes_agreement_and_provenance(page: str) -> None
     assert "<b>Stand-in data.</b> SVHN:" in page
     assert '<span class="tag stand-in">stand-in</span>' in page
     assert "epoch 6: the training loss is nan" in page
-    assert "xnor 200,000 / 200,000" in page
+    assert "xnor 200,000/200,000" in page
     assert "c0ffeec0ff" in page
     assert "Python 3.11.7" in page or "python 3.11.7" in page
     assert page.count("<svg") == 5

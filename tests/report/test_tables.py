@@ -42,7 +42,7 @@ def test_agreement_is_n_of_n_a_kernel(frames: Frames) -> None:
     table = agreement_table(frames)
     assert table.header[5:] == ("naive", "vendor-bf16", "vendor-fp32", "vendor-int8", "xnor")
     assert len(table.rows) == 10
-    assert {cell for row in table.rows for cell in row[5:]} == {"10,000 / 10,000"}
+    assert {cell for row in table.rows for cell in row[5:]} == {"10,000/10,000"}
 
 
 def test_a_network_of_several_seeds_has_one_size(frames: Frames) -> None:
