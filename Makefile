@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  || { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version); try make PYTHON=python3.12"; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check uv
-	$(VENV)/bin/uv pip install -q -c constraints.txt $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) \
+	$(VENV)/bin/uv pip install -q --compile-bytecode -c constraints.txt $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) \
 	  --python $(VENV)/bin/python -e . --group dev
 	touch $@
 
