@@ -1,0 +1,49 @@
+"""Every kernel in turn, poisoned allocations, and thread counts."""
+
+from collections.abc import Callable, Iterator
+
+import numba
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import registry
+from kernels.base import Kernel
+
+POISON = -77_777
+
+
+@pytest.fixture(params=list(registry.KERNELS))
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    found = registry.get(request.param)
+    reason = found.why_not()
+    if reason is not None:
+        pytest.skip(f"{found.name}: {reason}")
+    return found
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every empty tensor hold sentinels, so that an element left unwritten shows."""
+    empty = torch.empty
+
+    def allocate(*size: int, **options: object) -> Tensor:
+        return empty(*size, **options).fill_(POISON)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(torch, "empty", allocate)
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """Return a function that sizes both thread pools; they are as before at the end."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+
+    def set_both(count: int) -> None:
+        if count > numba.config.NUMBA_NUM_THREADS:
+            pytest.skip(f"this machine has fewer than {count} cores")
+        torch.set_num_threads(count)
+        numba.set_num_threads(count)
+
+    yield set_both
+    torch.set_num_threads(before[0])
+    numba.set_num_threads(before[1])
