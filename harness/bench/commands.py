@@ -58,36 +58,29 @@ def _show(document: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    first = document["benchmarks"][0]["extra_info"]
-    table = Table(title=f"{first['case']}, {first['threads']} threads")
-    table.add_column("kernel", no_wrap=True)
-    table.add_column("clocked", no_wrap=True)
+    rows = document["benchmarks"]
+    first = rows[0]["extra_info"]
+    table = Table(title=f"{first['case']}, threads: {first['threads']}")
+    for heading in ("kernel", "clocked"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("median ms", "rounds", "TOP/s", "vs baseline"):
         table.add_column(heading, justify="right", no_wrap=True)
-    medians = {
-        (row["extra_info"]["kernel"], row["extra_info"]["includes"]): 1000
-        * statistics.median(row["stats"]["data"])
-        for row in document["benchmarks"]
-        if row["stats"]
-    }
-    base = next(
-        (
-            medians.get((row["extra_info"]["kernel"], row["extra_info"]["includes"]))
-            for row in document["benchmarks"]
-            if row["extra_info"]["baseline"]
-        ),
-        None,
-    )
-    for row in document["benchmarks"]:
-        table.add_row(*_cells(row, base))
+    base_ms = next((_median_ms(row) for row in rows if row["extra_info"]["baseline"]), None)
+    for row in rows:
+        table.add_row(*_cells(row, base_ms))
     Console().print(table)
+    for info in (row["extra_info"] for row in rows if not row["stats"]):
+        typer.echo(f"{info['kernel']}, {info['includes']}: {info['status']}, {info['reason']}")
+
+
+def _median_ms(row: dict[str, Any]) -> float | None:
+    return 1000 * statistics.median(row["stats"]["data"]) if row["stats"] else None
 
 
 def _cells(row: dict[str, Any], base_ms: float | None) -> list[str]:
-    info = row["extra_info"]
-    if not row["stats"]:
-        return [info["kernel"], info["includes"], info["status"], "", "", info["reason"]]
-    median_ms = 1000 * statistics.median(row["stats"]["data"])
+    info, median_ms = row["extra_info"], _median_ms(row)
+    if median_ms is None:
+        return [info["kernel"], info["includes"], info["status"]]
     ratio = f"{base_ms / median_ms:.1f}x" if base_ms else ""
     rounds = str(len(row["stats"]["data"]))
     tops = f"{info['ops'] / median_ms / 1e9:.3f}"
