@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from harness.errors import HarnessError
 from harness.files import read_json, sha256_file
+from harness.report.folders import read_epochs
 from harness.track import record
 from harness.track.store import LOCK_SECONDS, Store
 
@@ -37,7 +38,9 @@ def sync_runs(uri: str, results: Path) -> dict[str, int]:
     Raises:
         HarnessError: ``results`` holds no run folder, or a run's file is corrupt.
     """
-    folders = sorted(path.parent for path in Path(results).glob("**/run.json"))
+    # Only where runs are trained: MLflow keeps copies of run.json among its artifacts.
+    found = Path(results).glob("**/runs/*/*/seed*/run.json")
+    folders = sorted(path.parent for path in found)
     if not folders:
         raise HarnessError(f"no run.json below {results}; train first, or give results/<preset>")
     stores: dict[str, Store] = {}
@@ -101,29 +104,6 @@ def _digest(run: Mapping[str, Any], folder: Path) -> str:
         path = folder / name
         parts.append([name, sha256_file(path) if path.exists() else None])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's ``metrics.jsonl``; none where the file is missing.
-
-    Raises:
-        HarnessError: a line is not JSON; the message names file and line. A last line without
-            its newline is what a killed process leaves, and is dropped.
-    """
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    rows = []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise HarnessError(
-                f"{path}, line {number} is not JSON ({error.msg}): delete the run folder and "
-                "train it again"
-            ) from error
-    return rows
 
 
 def _points(run: Mapping[str, Any], folder: Path) -> Points:
