@@ -57,9 +57,19 @@ def modules_of(*entries: str) -> dict[str, Path]:
 
 
 @cache
-def code_digest(*entries: str) -> str:
-    """Return 16 hexadecimal digits over the sources that ``entries`` depend on."""
+def code_digest(*entries: str, data: tuple[str, ...] = ()) -> str:
+    """Return 16 hexadecimal digits over the sources that ``entries`` depend on.
+
+    ``data`` are files beside them that the code reads, as patterns from the project's root.
+    """
     digest = hashlib.sha256()
-    for name, path in sorted(modules_of(*entries).items()):
-        digest.update(name.encode() + b"\0" + path.read_bytes())
+    files = {
+        p.relative_to(ROOT).as_posix(): p
+        for pattern in data
+        for p in ROOT.glob(pattern)
+        if p.is_file()
+    }
+    for _, path in sorted({**modules_of(*entries), **files}.items()):
+        relative = path.relative_to(ROOT).as_posix()
+        digest.update(relative.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -55,7 +55,7 @@ def evaluate_run(
 
     A run without a packed form gives records of status ``skipped``, a kernel that cannot run here
     ``unavailable``, each with its reason. Otherwise every test image goes through the training
-    network once, and through the packed network with each kernel and first layer.
+    network once, and through the packed network with each kernel.
 
     Raises:
         HarnessError: no model, a damaged one, other data than the run's, an unknown kernel.
@@ -109,15 +109,20 @@ class _Check:
         return next((reason for reason in reasons if reason is not None), None)
 
     def compare(self, kernel: str) -> dict[str, Any]:
-        """Run every first layer with ``kernel``; the figures on top are the first one's."""
-        ways = {way: self._compare(kernel, way) for way in self.network.first_layers}
-        first = self.network.first_layers[0]
+        """Run ``kernel`` on every test image; the figures on top are the first first layer's.
+
+        Bit planes are packed words: kernels on packed words run them beside the integer product,
+        the others, which would only repeat the same first layer, the integer product alone.
+        """
+        first, *others = self.network.first_layers
+        ways = [first, *others] if registry.get(kernel).packed else [first]
+        figures = {way: self._compare(kernel, way) for way in ways}
         return {
             "first_layer": first,
             "images": len(self.labels),
             "training_network_error_pct": self._error_pct(self.expected),
-            **ways[first],
-            "first_layers": ways,
+            **figures[first],
+            "first_layers": figures,
         }
 
     def _compare(self, kernel: str, first_layer: str) -> dict[str, Any]:

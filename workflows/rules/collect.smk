@@ -1,5 +1,7 @@
 # Run folders and bench files as tidy frames.
-FRAMES = expand(f"{OUT}/{{frame}}.csv", frame=["runs", "epochs", "evaluations", "kernels"])
+FRAMES = [
+    f"{OUT}/{frame}.csv" for frame in ("runs", "epochs", "evaluations", "kernels", "provenance")
+]
 
 
 rule collect:

@@ -25,7 +25,10 @@ rule render:
     resources:
         mem_mb=2000,
     params:
-        code=code_digest("harness.report.commands"),
+        code=code_digest(
+            "harness.report.commands",
+            data=("harness/paper.yaml", "harness/report/templates/*"),
+        ),
         folder=subpath(output.page, parent=True),
     shell:
         "bnn report --frames {params.folder} --out {params.folder} > {log} 2>&1"
