@@ -43,9 +43,9 @@ STANDIN: dict[str, dict[str, str]] = {
         "test": "c782888b10a7ada4521863d3d84066b8720e58f73d4716de8b367e9ce2ef8220",
     },
     "svhn": {
-        "train_32x32.mat": "a50d3197b72f9f352d98cf7c32c5f297314c27d65ad7d3d667807be9e09f271c",
-        "test_32x32.mat": "41decd028488632e6a9acccf81662eb06e87df44fe1ee67936251bd5ed466e73",
-        "extra_32x32.mat": "c30fd3d970c83553591440f4d489cdbb8c58d2afbc706013a9ca360dd84045df",
+        "train_32x32.mat": "7470f92768ce97a96b98592f3c180c1bdf6e7a1e8b584736ce9394696bd64108",
+        "test_32x32.mat": "7fb878efea8ae5b3f4e1301cce4a2d34b4c315cb90d30a61ca33dbf420d87376",
+        "extra_32x32.mat": "edf3aabc339d89adc5116e4fb63c93913a00677e304683c1b33b63423487a91c",
     },
 }
 
