@@ -24,7 +24,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # One row a run and epoch.
     "epochs": (
         *_RUN, "changes", "epoch", "lr", "train_loss", "train_error_pct", "valid_loss",
-        "valid_error_pct", "test_error_pct", "best", "seconds", "images_per_s",
+        "valid_error_pct", "test_error_pct", "flip_pct", "best", "seconds", "images_per_s",
     ),
     # One row a run, kernel and way to do the first layer.
     "evaluations": (

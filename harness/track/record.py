@@ -18,6 +18,7 @@ EPOCH_METRICS = {
     "valid_loss": "valid/loss",
     "valid_error_pct": "valid/error_pct",
     "test_error_pct": "test/error_pct",
+    "flip_pct": "train/flip_pct",
     "seconds": "speed/epoch_seconds",
     "images_per_s": "speed/images_per_s",
 }

@@ -73,6 +73,12 @@ def evaluate(network: BinaryNetwork, images: Resident) -> tuple[float, float]:
     return squared_hinge(scores, images.labels).item(), 100 * wrong
 
 
+def latent_signs(network: BinaryNetwork) -> Tensor:
+    """Return whether each latent weight of the binary layers is at least 0, as one flat tensor."""
+    found = [layer.weight.detach().flatten() >= 0 for layer in network.binary_layers()]
+    return torch.cat(found) if found else torch.empty(0, dtype=torch.bool)
+
+
 class Trainer:
     """Trains one network; the same calls resume it bit for bit on the CPU."""
 
@@ -93,6 +99,7 @@ class Trainer:
         self.progress = Progress()
         self.best_state: dict[str, Tensor] = {}
         self.order = torch.empty(0, dtype=torch.long)
+        self.signs: Tensor | None = latent_signs(network)
         self._stop: int | None = None
         self._saved_at = time.monotonic()
 
@@ -109,6 +116,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "streams": self.streams.state_dict(),
             "order": self.order,
+            "signs": self.signs,
             "progress": dict(vars(self.progress)),
             "best_state": self.best_state,
         }
@@ -119,6 +127,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.streams.load_state_dict(state["streams"])
         self.order = state["order"]
+        self.signs = state.get("signs")  # a checkpoint of an earlier version has none
         self.progress = Progress(**state["progress"])
         self.best_state = state["best_state"]
 
@@ -209,6 +218,14 @@ class Trainer:
             if not tensor.isfinite().all():
                 raise Diverged(epoch, f"a value of {name} is not finite")
 
+    def _flip_pct(self) -> float | None:
+        """Return in % how many binary weights changed their sign since the last epoch ended."""
+        before, self.signs = self.signs, latent_signs(self.network)
+        if before is None or not len(before):
+            return None
+        flipped = (self.signs != before.to(self.signs.device)).sum().item()
+        return 100 * flipped / len(self.signs)
+
     def _close_epoch(self) -> tuple[dict[str, Any], bool]:
         progress = self.progress
         train_loss = progress.loss_sum / self.steps_per_epoch
@@ -225,6 +242,7 @@ class Trainer:
             "valid_loss": valid_loss,
             "valid_error_pct": valid_error,
             "test_error_pct": None,
+            "flip_pct": self._flip_pct(),
             "best": best,
             "seconds": round(progress.epoch_seconds, 3),
             "images_per_s": round(seen / progress.epoch_seconds, 1),

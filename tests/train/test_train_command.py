@@ -11,12 +11,16 @@ import torch
 from train_helpers import command, read_metrics, read_run, train_here
 
 from harness import cli
+from harness.data.dataset import load_dataset
 from harness.errors import HarnessError
 from harness.nn.networks import BinaryNetwork
+from harness.spec import get_mode, load_recipe
 from harness.train import loop
 from harness.train.checkpoint import load_weights
 from harness.train.commands import parse_overrides
 from harness.train.loop import Trainer
+from harness.train.record import RunSpec
+from harness.train.run import prepare_network
 
 Bnn = Callable[..., tuple[int, str]]
 TINY = {"network.hidden": [4], "epochs": 2}
@@ -78,6 +82,30 @@ def test_weights_are_stored_with_the_preprocessing(uninterrupted: Path) -> None:
     latent = tensors["blocks.0.layer.weight"]
     assert latent.shape == (32, 784)
     assert latent.abs().max() <= 1
+
+
+def test_the_flip_rate_counts_the_signs_that_an_epoch_changed(
+    data_root: Path, tmp_path: Path
+) -> None:
+    settings = {**TINY, "epochs": 1}
+    train_here(tmp_path, data_root, **settings)
+    recipe = load_recipe("theano", "mnist", settings)
+    spec = RunSpec(recipe, get_mode("bnn-det"), 0, "test", tmp_path)
+    dataset = load_dataset("mnist", data_root)
+    fresh, _, _ = prepare_network(spec, dataset, torch.device("cpu"))
+    after = load_weights(tmp_path / "best.safetensors")
+    changed = sum(
+        int(((layer.weight >= 0) != (after[f"blocks.{i}.layer.weight"] >= 0)).sum())
+        for i, layer in enumerate(fresh.binary_layers())
+    )
+    (line,) = read_metrics(tmp_path)
+    assert 0 < changed
+    assert line["flip_pct"] == pytest.approx(100 * changed / (784 * 4 + 4 * 10))
+
+
+def test_a_float_network_has_no_flip_rate(data_root: Path, tmp_path: Path) -> None:
+    train_here(tmp_path, data_root, mode="float", **{**TINY, "epochs": 1})
+    assert read_metrics(tmp_path)[0]["flip_pct"] is None
 
 
 def test_an_epoch_drops_the_remainder_and_never_repeats_an_image(
