@@ -185,7 +185,7 @@ def build_model(run: Mapping[str, Any], recipe: Recipe, tensors: Mapping[str, Te
 def identity(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return what names a run in every record that derives from it."""
     keys = ("preset", "dataset", "source", "recipe", "variant", "mode", "seed")
-    return {key: run[key] for key in keys}
+    return {**{key: run[key] for key in keys}, "label": run.get("label", "")}
 
 
 def _sizes(path: Path, spec: ModelSpec) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class ModelSpec:
     image_shape: tuple[int, ...]
     preprocess: str
     layers: tuple[LayerSpec, ...]
+    label: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.preset import split_run_name
 from harness.report.folders import read_epochs, read_record
 from harness.report.frames import COLUMNS, write_frame
 from harness.report.origin import Origins
@@ -62,7 +63,8 @@ def _collect_run(
         return
     run = read_record(folder / "run.json", "status", *_IDENTITY)
     epochs = read_epochs(folder)
-    who: Row = {key: run[key] for key in _IDENTITY} | {"changes": changes(run)}
+    who: Row = {key: run[key] for key in _IDENTITY}
+    who |= {"label": run.get("label", ""), "changes": changes(run)}
     run["epochs_done"] = run.get("epochs_done") or len(epochs)  # written when the run ends
     frames["runs"].append(_run_row(run, folder) | who)
     frames["epochs"] += [{**row, **who} for row in epochs]
@@ -75,14 +77,12 @@ def _collect_run(
 
 
 def _missing_run(folder: Path, results: Path) -> Row:
-    recipe, _, mode = folder.parent.name.partition("-")
-    for name in ("torch7-released",):  # the one recipe whose name holds a hyphen
-        if folder.parent.name.startswith(f"{name}-"):
-            recipe, mode = name, folder.parent.name.removeprefix(f"{name}-")
+    recipe, label, mode = split_run_name(folder.parent.name)
     return {
         "preset": results.name,
         "dataset": folder.parent.parent.name,
         "recipe": recipe,
+        "label": label,
         "mode": mode,
         "seed": _by_seed(folder)[1],
         "status": "missing",

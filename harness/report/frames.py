@@ -1,6 +1,6 @@
 """The tidy frames between collect and report: their columns, and how they are read and written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,13 @@ from harness.files import atomic_path
 if TYPE_CHECKING:
     import pandas as pd
 
-_RUN = ("preset", "dataset", "source", "recipe", "mode", "seed")
+_RUN = ("preset", "dataset", "source", "recipe", "label", "mode", "seed")
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    # One row a run. `changes`: what differs from the recipe as published ("" = nothing).
+    # One row a run. `label`: sets a variation of the recipe apart ("" = none). `changes`: what
+    # differs from the recipe as published ("" = nothing).
     "runs": (
-        "preset", "dataset", "source", "data_variant", "recipe", "variant", "mode", "seed",
+        "preset", "dataset", "source", "data_variant", "recipe", "variant", "label", "mode", "seed",
         "status", "failure", "epochs", "best_epoch", "valid_error_pct", "test_error_pct",
         "train_seconds", "images_per_s", "device", "threads", "machine", "commit", "dirty",
         "network", "parameters", "binary_weights", "changes", "export", "export_reason",
@@ -46,7 +47,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 _TEXT = {
-    "preset", "dataset", "source", "data_variant", "recipe", "variant", "mode", "status",
+    "preset", "dataset", "source", "data_variant", "recipe", "variant", "label", "mode", "status",
     "failure", "device", "machine", "commit", "network", "changes", "export", "export_reason",
     "started", "finished", "kernel", "first_layer", "reason", "case", "group", "includes", "caches",
     "stage",
@@ -64,6 +65,15 @@ class Frames:
     evaluations: "pd.DataFrame"
     kernels: "pd.DataFrame"
     provenance: "pd.DataFrame"
+
+    def unlabelled(self) -> "Frames":
+        """Return the frames without the runs that have a label: variations of a recipe."""
+        plain = {
+            name: frame[frame["label"] == ""]
+            for name, frame in vars(self).items()
+            if "label" in frame
+        }
+        return replace(self, **plain)
 
 
 def write_frame(path: Path, name: str, rows: list[dict[str, object]]) -> None:

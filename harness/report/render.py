@@ -30,12 +30,13 @@ def render(frames: Frames, out: Path, paper: Paper | None = None) -> Path:
         HarnessError: ``out`` cannot be written, or ``harness/paper.yaml`` is not valid.
     """
     paper = paper or load_paper()
-    judged = judge_all(paper, frames)
+    plain = frames.unlabelled()  # a variation of a recipe says nothing about the paper's number
+    judged = judge_all(paper, plain)
     _write_claims(judged, out / "claims.csv")
     tables = _tables(judged, paper, frames)
     for table in tables.values():
         table.write(out / "tables")
-    drawings = draw_all(frames, paper, out / "figures")
+    drawings = draw_all(plain, paper, out / "figures")
     page = out / "report.html"
     write_text(page, page_html(frames, paper, judged, tables, drawings))
     return page
@@ -44,7 +45,7 @@ def render(frames: Frames, out: Path, paper: Paper | None = None) -> Path:
 def _tables(judged: list[Judged], paper: Paper, frames: Frames) -> dict[str, Table]:
     made = [
         claims_table(judged),
-        table1(paper, frames),
+        table1(paper, frames.unlabelled()),
         kernels_table(frames),
         agreement_table(frames),
         memory_table(frames),

@@ -129,17 +129,18 @@ def agreement_table(frames: Frames) -> Table:
     """
     found = frames.evaluations
     kernels = sorted(set(found["kernel"]) - {""})
-    key = ["dataset", "source", "recipe", "mode", "seed"]
+    key = ["dataset", "source", "recipe", "label", "mode", "seed"]
     rows = []
     for run, group in found.groupby(key, sort=True):
         cells = [_agreement(select(group, {"kernel": kernel})) for kernel in kernels]
         error = group["training_network_error_pct"].min()
         ways = ", ".join(sorted(set(group["first_layer"]) - {""}))
-        dataset, source, recipe, mode, seed = run
-        label = f"{dataset} [stand-in]" if source == "standin" else str(dataset)
+        dataset, source, recipe, label, mode, seed = run
+        shown = f"{dataset} [stand-in]" if source == "standin" else str(dataset)
+        recipe = f"{recipe}+{label}" if label else recipe
         if all(cell.startswith("skipped") for cell in cells):
             continue  # a float network has no packed form, which is no hole
-        rows.append((label, f"{recipe} / {mode}", f"{int(seed)}", share(error), ways, *cells))
+        rows.append((shown, f"{recipe} / {mode}", f"{int(seed)}", share(error), ways, *cells))
     return Table(
         name="agreement",
         title="Packed network against training network",
@@ -199,13 +200,13 @@ def runs_table(frames: Frames) -> Table:
     """Return every run, those without a result included."""
     order = {mode: i for i, mode in enumerate(MODES)}
     runs = frames.runs.sort_values(
-        ["dataset", "recipe", "mode", "seed"],
+        ["dataset", "recipe", "label", "mode", "seed"],
         key=lambda column: column.map(order) if column.name == "mode" else column,
     )
     rows = [
         (
             f"{row['dataset']} [stand-in]" if row["source"] == "standin" else row["dataset"],
-            row["recipe"],
+            f"{row['recipe']}+{row['label']}" if row["label"] else row["recipe"],
             row["mode"],
             f"{int(row['seed'])}",
             row["network"],

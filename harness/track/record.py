@@ -36,13 +36,15 @@ def experiment_name(preset: str) -> str:
 
 
 def run_name(run: Mapping[str, Any]) -> str:
-    """Return ``dataset/recipe/mode/seed``."""
-    return "/".join(str(run[key]) for key in IDENTITY)
+    """Return ``dataset/recipe/mode/seed``; a label follows the recipe, ``theano+no-clip``."""
+    label = {"recipe": f"{run['recipe']}+{run['label']}"} if run.get("label") else {}
+    return "/".join(str({**run, **label}[key]) for key in IDENTITY)
 
 
 def fingerprint(run: Mapping[str, Any]) -> str:
     """Return the digest by which a run is found again: identity, resolved recipe and start time."""
-    parts = [run.get(key) for key in ("preset", *IDENTITY, "resolved", "started")]
+    keys = ("preset", *IDENTITY, "resolved", "started")
+    parts = [run.get(key) for key in (*keys, "label")[: None if run.get("label") else len(keys)]]
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -52,6 +54,7 @@ def tags(run: Mapping[str, Any]) -> dict[str, str]:
     provenance = run.get("provenance") or {}
     failure = run.get("failure") or {}
     found = {key: run.get(key) for key in (*IDENTITY, "source", "variant", "preset")}
+    found["label"] = run.get("label") or None
     found |= {
         "machine": (provenance.get("machine") or {}).get("name"),
         "commit": provenance.get("commit"),

@@ -60,6 +60,9 @@ def train(
         list[str] | None, typer.Option("--set", help="change the recipe: key=value, repeatable")
     ] = None,
     preset: Annotated[str, typer.Option(help="preset the run belongs to")] = "adhoc",
+    label: Annotated[
+        str, typer.Option(help="name of a variation of the recipe, such as no-clip")
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
     checkpoint_seconds: Annotated[float, typer.Option(help="time between checkpoints")] = 60.0,
@@ -76,6 +79,7 @@ def train(
 
     import torch
 
+    from harness.preset import check_label
     from harness.spec import get_mode, load_recipe
     from harness.train.loop import Interrupted
     from harness.train.record import RunSpec
@@ -88,6 +92,7 @@ def train(
         seed,
         preset,
         out,
+        check_label(label),
     )
     if threads:
         torch.set_num_threads(threads)

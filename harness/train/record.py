@@ -28,6 +28,7 @@ class RunSpec:
     seed: int
     preset: str
     folder: Path
+    label: str = ""  # sets a variation of the recipe apart; decides no number
 
 
 def utc_now() -> str:
@@ -55,6 +56,7 @@ def new_run(
         "source": dataset.source,
         "recipe": recipe.name,
         "variant": recipe.variant,
+        "label": spec.label,
         "mode": spec.mode.name,
         "seed": spec.seed,
         "fingerprint": fingerprint(spec, dataset.manifest["digest"], device),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.preset import run_name
 from harness.report.collect import collect
 from harness.report.frames import Frames, read_frames
 from harness.spec import MODES, as_mapping, load_recipe
@@ -75,9 +76,10 @@ def write_run(
     epochs: int = 20,
     scale: float = 1.0,
     reduce: bool = True,
+    label: str = "",
 ) -> Path:
     """Write run.json and metrics.jsonl of one run."""
-    folder = results / "runs" / dataset / f"{recipe}-{mode}" / f"seed{seed}"
+    folder = results / "runs" / dataset / run_name(recipe, label, mode) / f"seed{seed}"
     folder.mkdir(parents=True)
     full = load_recipe(recipe, dataset)
     settings: dict[str, Any] = {"epochs": epochs}
@@ -97,6 +99,7 @@ def write_run(
         "source": source,
         "recipe": recipe,
         "variant": "paper",
+        "label": label,
         "mode": mode,
         "seed": seed,
         "resolved": as_mapping(used),

@@ -154,3 +154,23 @@ def test_failure_text() -> None:
     assert failure_text({"status": "done", "failure": None}) == ""
     failure = json.loads('{"epoch": 3, "reason": "loss is NaN"}')
     assert failure_text({"status": "failed", "failure": failure}) == "epoch 3: loss is NaN"
+
+
+def test_a_label_is_a_column_and_no_evidence_for_the_paper(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    results = tmp_path / "demo"
+    write_run(results)
+    write_run(results, label="no-clip", scale=3)
+    (results / "runs" / "mnist" / "torch7-released+zca-off-bnn-stoch" / "seed2").mkdir(parents=True)
+    collect(results)
+    frames = read_frames(results)
+    rows = {(r["recipe"], r["label"], r["mode"], int(r["seed"])) for _, r in frames.runs.iterrows()}
+    assert rows == {
+        ("theano", "", "bnn-det", 0),
+        ("theano", "no-clip", "bnn-det", 0),
+        ("torch7-released", "zca-off", "bnn-stoch", 2),
+    }
+    assert set(frames.epochs["label"]) == {"", "no-clip"}
+    plain = frames.unlabelled()
+    assert len(plain.runs) == 1 and set(plain.epochs["label"]) == {""}

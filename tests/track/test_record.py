@@ -5,6 +5,15 @@ def test_a_run_is_named_by_what_tells_it_apart(make):
     assert record.run_name(make.run_json(seed=3)) == "mnist/theano/bnn-det/3"
 
 
+def test_a_label_follows_the_recipe_and_tells_runs_apart(make):
+    plain, labelled = make.run_json(), make.run_json(label="no-clip")
+    assert record.run_name(labelled) == "mnist/theano+no-clip/bnn-det/0"
+    assert record.tags(labelled)["label"] == "no-clip"
+    assert "label" not in record.tags(make.run_json(label=""))
+    assert record.fingerprint(labelled) != record.fingerprint(plain)
+    assert record.fingerprint(make.run_json(label="")) == record.fingerprint(plain)
+
+
 def test_fingerprint_changes_with_recipe_start_and_seed_only(make):
     run = make.run_json()
     same = make.ended(run)

@@ -7,9 +7,10 @@ from snakemake.utils import validate
 sys.path.insert(0, workflow.basedir)
 
 from harness.errors import HarnessError
+from harness.preset import check_settings, jobs_of, load_preset
 from harness.provenance import commit, machine_name
 from workflows.digest import code_digest
-from workflows.plan import check_settings, jobs_of, load_preset, safe_name
+from workflows.plan import safe_name
 
 validate(config, "../schemas/config.schema.yaml")
 
@@ -53,6 +54,6 @@ BENCH_FILES = expand(f"{OUT}/bench/{MACHINE}/{{case}}.json", case=CASES)
 
 wildcard_constraints:
     dataset="mnist|cifar10|svhn",
-    run=r"[a-z0-9-]+",
+    run=r"[a-z0-9+-]+",
     seed=r"\d+",
     case=r"[A-Za-z0-9_-]+",

@@ -1,0 +1,147 @@
+"""A preset as jobs: which runs there are, their folders and their arguments."""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import HarnessError
+from harness.spec import MODES, Recipe, as_mapping, load_recipe
+
+PRESETS = Path(__file__).resolve().parent.parent / "workflows" / "presets"
+
+
+def preset_file(name: str) -> Path:
+    """Return the file of a preset given by name or by path.
+
+    Raises:
+        ValueError: no such preset; the message lists the names.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        raise ValueError(f"unknown preset {name!r}; presets: {known}, or the path of a YAML file")
+    return path
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Return a preset's mapping; the schema is checked where Snakemake is at hand."""
+    values = yaml.safe_load(preset_file(name).read_text(encoding="utf-8"))
+    return dict(values)
+
+
+def check_label(label: str) -> str:
+    """Return ``label``; refuse one that does not fit a folder's name.
+
+    Raises:
+        HarnessError: it holds anything but lower-case letters, digits and single hyphens.
+    """
+    if label and not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", label):
+        raise HarnessError(
+            f"label {label!r}: use lower-case letters, digits and single hyphens, as in no-clip"
+        )
+    return label
+
+
+def run_name(recipe: str, label: str, mode: str) -> str:
+    """Return a run's folder name: ``theano-bnn-det``, with a label ``theano+no-clip-bnn-det``."""
+    return f"{recipe}+{label}-{mode}" if label else f"{recipe}-{mode}"
+
+
+def split_run_name(name: str) -> tuple[str, str, str]:
+    """Return (recipe, label, mode) of a folder named by :func:`run_name`.
+
+    The longest name of a mode at the end counts: recipes and labels hold hyphens too.
+    """
+    ends = [mode for mode in MODES if name.endswith(f"-{mode}")]
+    mode = max(ends, key=len, default="")
+    variation = name.removesuffix(f"-{mode}")
+    recipe, _, label = variation.partition("+")
+    return recipe, label, mode
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of a preset."""
+
+    dataset: str
+    recipe: str
+    mode: str
+    seed: int
+    threads: int
+    settings: tuple[tuple[str, Any], ...]
+    label: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Its folder below ``results/<preset>/runs``: ``mnist/theano-bnn-det/seed0``.
+
+        A label, which sets a variation of a recipe apart, follows the recipe's name:
+        ``mnist/theano+no-clip-bnn-det/seed0``.
+        """
+        return f"{self.dataset}/{run_name(self.recipe, self.label, self.mode)}/seed{self.seed}"
+
+    @property
+    def is_bnn(self) -> bool:
+        """True where there is a packed network to export."""
+        return self.mode.startswith("bnn-")
+
+    @property
+    def arguments(self) -> str:
+        """Return what ``bnn train`` needs to know of the run, quoted for a shell."""
+        run = (
+            f"--dataset {self.dataset} --recipe {self.recipe} --mode {self.mode} --seed {self.seed}"
+        )
+        run += f" --label {self.label}" if self.label else ""
+        pairs = (f"{key}={json.dumps(value)}" for key, value in self.settings)
+        return " ".join([run, *(f"--set {shlex.quote(pair)}" for pair in pairs)])
+
+    def resolved_recipe(self) -> Recipe:
+        """Return the recipe with the preset's settings laid over it.
+
+        Raises:
+            HarnessError: a setting that the recipe does not know.
+        """
+        return load_recipe(self.recipe, self.dataset, dict(self.settings))
+
+    @property
+    def recipe_digest(self) -> str:
+        """Return a digest of the resolved recipe: a changed YAML trains its runs again."""
+        text = json.dumps(as_mapping(self.resolved_recipe()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def jobs_of(preset: dict[str, Any]) -> dict[str, Job]:
+    """Return the preset's runs by folder.
+
+    Raises:
+        ValueError: two entries name the same run.
+    """
+    jobs: dict[str, Job] = {}
+    for entry in preset["runs"]:
+        settings = tuple(sorted(entry.get("set", {}).items()))
+        label = check_label(entry.get("label", ""))
+        recipe, threads = entry["recipe"], entry["threads"]
+        for mode in entry["modes"]:
+            for seed in entry["seeds"]:
+                job = Job(entry["dataset"], recipe, mode, seed, threads, settings, label)
+                if job.folder in jobs:
+                    raise ValueError(f"preset {preset['name']!r} names the run {job.folder} twice")
+                jobs[job.folder] = job
+    return jobs
+
+
+def check_settings(jobs: Iterable[Job]) -> None:
+    """Resolve every run's recipe, so that a bad setting is refused before any job starts.
+
+    Raises:
+        HarnessError: a setting that the recipe does not know, or a value that it refuses.
+    """
+    for job in jobs:
+        job.resolved_recipe()

@@ -1,0 +1,48 @@
+from typing import Any
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.preset import PRESETS, check_settings, jobs_of, load_preset, run_name, split_run_name
+from harness.spec import MODES, RECIPES
+
+
+def preset(**changes: Any) -> dict[str, Any]:
+    entry = {"dataset": "mnist", "recipe": "theano", "modes": ["bnn-det"], "seeds": [0]}
+    return {"name": "mine", "runs": [{**entry, "threads": 1, **changes}]}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_every_preset_resolves(name: str) -> None:
+    jobs = jobs_of(load_preset(name))
+    check_settings(jobs.values())
+    assert jobs
+
+
+def test_a_label_reaches_folder_and_command() -> None:
+    (job,) = jobs_of(preset(label="no-clip")).values()
+    assert job.folder == "mnist/theano+no-clip-bnn-det/seed0"
+    assert "--label no-clip" in job.arguments
+    (plain,) = jobs_of(preset()).values()
+    assert plain.folder == "mnist/theano-bnn-det/seed0"
+    assert "--label" not in plain.arguments
+
+
+@pytest.mark.parametrize("label", ["No-Clip", "a b", "-x", "x-", "a--b", "../up", "a+b"])
+def test_a_label_that_fits_no_folder_is_refused(label: str) -> None:
+    with pytest.raises(HarnessError, match="label"):
+        jobs_of(preset(label=label))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("label", ["", "no-clip", "lr-2-6"])
+@pytest.mark.parametrize("mode", MODES)
+def test_folder_names_are_read_back(recipe: str, label: str, mode: str) -> None:
+    assert split_run_name(run_name(recipe, label, mode)) == (recipe, label, mode)
+
+
+def test_two_entries_of_one_run_are_refused() -> None:
+    twice = preset()
+    twice["runs"] *= 2
+    with pytest.raises(ValueError, match="mnist/theano-bnn-det/seed0 twice"):
+        jobs_of(twice)
