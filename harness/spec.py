@@ -1,23 +1,22 @@
 """What to run, as frozen data: binarization modes and training recipes, loaded strictly."""
 
-import dataclasses
 import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args
 
 import yaml
 
 from harness.errors import HarnessError
+from harness.strict import as_mapping, from_mapping, merge, nest
+
+__all__ = ["as_mapping", "from_mapping", "merge", "nest"]  # named here for those that load a spec
 
 Binarization = Literal["real", "det", "stoch"]
 DatasetName = Literal["mnist", "cifar10", "svhn"]
 DATASETS: tuple[str, ...] = get_args(DatasetName)
 RECIPES = ("theano", "torch7", "torch7-released")
-T = typing.TypeVar("T")
 RECIPE_FOLDER = Path(__file__).resolve().parent / "recipes"
 
 
@@ -55,6 +54,7 @@ MODES: dict[str, Mode] = {
         Mode("bnn-det", "det", "det"),
         Mode("bnn-stoch", "det", "stoch"),
         Mode("bnn-stoch-w", "stoch", "stoch"),
+        Mode("bnn-w-stoch", "stoch", "det"),
     )
 }
 
@@ -69,14 +69,21 @@ class NormSpec:
     """Batch normalisation. ``momentum`` is the weight of the newest batch in the running averages.
 
     ``lasagne``: running inverse deviation, biased; ``torch``: running variance, unbiased;
-    ``shift``: shift-based, paper's Algorithm 3.
+    ``shift``: shift-based, paper's Algorithm 3. ``running`` says what its running average is of:
+    the inverse deviation by its own formula (the released code), its variance, or the inverse
+    deviation by the vanilla formula; the first two kinds have theirs by name.
     """
 
     kind: Literal["lasagne", "torch", "shift"]
     eps: float
     momentum: float
+    running: Literal["inverse-std", "variance", "vanilla"] = "inverse-std"
 
     def __post_init__(self) -> None:
+        if self.kind != "shift" and self.running != "inverse-std":
+            raise HarnessError(
+                f"norm.running {self.running!r} is for norm.kind 'shift', found {self.kind!r}"
+            )
         _require(self.eps > 0, "norm.eps", "above 0", self.eps)
         _require(0 < self.momentum <= 1, "norm.momentum", "in (0, 1]", self.momentum)
 
@@ -87,7 +94,10 @@ class NetworkSpec:
 
     ``hidden`` are the MLP's widths; ``width`` is w of ConvNet(w) and ``fc`` its two fully
     connected widths. ``first_layer`` and ``last_layer`` say whether that layer's weights follow
-    the mode (``mode``, the paper's choice) or stay real (``real``).
+    the mode (``mode``, the paper's choice) or stay real (``real``). ``ste`` is the backward of a
+    binary activation: ``gated`` cancels the gradient beyond [-1, 1] (the paper), ``identity``
+    passes all of it. ``pool`` places the ConvNet's max-pooling before batch norm and sign (the
+    paper) or after the sign.
     """
 
     kind: Literal["mlp", "convnet"]
@@ -100,6 +110,8 @@ class NetworkSpec:
     hidden_dropout: float = 0.0
     first_layer: Literal["mode", "real"] = "mode"
     last_layer: Literal["mode", "real"] = "mode"
+    ste: Literal["gated", "identity"] = "gated"
+    pool: Literal["before-norm", "after-sign"] = "before-norm"
 
     def __post_init__(self) -> None:
         needed = {"mlp": ("hidden",), "convnet": ("width", "fc")}[self.kind]
@@ -116,6 +128,8 @@ class NetworkSpec:
             _require(0 <= rate < 1, f"network.{key}", "in [0, 1)", rate)
         if self.kind == "convnet" and (self.input_dropout or self.hidden_dropout):
             raise HarnessError("the ConvNet takes no dropout (paper, section 2)")
+        if self.kind == "mlp" and self.pool != "before-norm":
+            raise HarnessError(f"network.pool {self.pool!r}: the MLP has no pooling")
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,7 @@ class OptimizerSpec:
 
     ``glorot`` is 1/sqrt(1.5/(fan_in+fan_out)), ``glorot-ap2`` the same rounded to a power of two.
     ``stored_ap2`` keeps the second moment of shift-AdaMax rounded, as the released code does.
+    ``clip`` keeps latent weights in [-1, 1] after each step (paper, Algorithm 1).
     """
 
     kind: Literal["adam-lasagne", "adam-torch", "shift-adamax"]
@@ -132,6 +147,7 @@ class OptimizerSpec:
     eps: float
     lr_scale: Literal["glorot", "glorot-ap2", "none"]
     stored_ap2: bool = False
+    clip: bool = True
 
     def __post_init__(self) -> None:
         for key in ("beta1", "beta2"):
@@ -185,85 +201,6 @@ class Recipe:
         for key in ("batch", "epochs"):
             count = getattr(self, key)
             _require(count >= 1, f"recipe.{key}", "at least 1", count)
-
-
-def as_mapping(value: Any) -> Any:
-    """Return a spec as plain lists and dicts, ready for JSON."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_mapping(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, tuple):
-        return [as_mapping(item) for item in value]
-    return value
-
-
-def from_mapping(cls: type[T], values: Any, where: str) -> T:
-    """Build the frozen dataclass ``cls`` from a mapping; every key known, every type checked.
-
-    Raises:
-        HarnessError: an unknown or missing key or a value of the wrong type; the message gives
-            the place, the value found and what is allowed.
-    """
-    if not isinstance(values, Mapping):
-        raise HarnessError(f"{where}: expected a mapping, found {values!r}")
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise HarnessError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(fields)}")
-    required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
-    missing = sorted(required - set(values))
-    if missing:
-        raise HarnessError(f"{where}: key {missing[0]!r} is missing")
-    return cls(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in values.items()})
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return from_mapping(typing.cast(type, kind), value, where)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise HarnessError(f"{where}: {value!r} is not one of {', '.join(get_args(kind))}")
-        return value
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            raise HarnessError(f"{where}: expected a list, found {value!r}")
-        return tuple(_convert(get_args(kind)[0], item, where) for item in value)
-    assert not isinstance(kind, types.UnionType), kind
-    if kind is float:
-        value = _as_float(value)
-    if type(value) is not kind:
-        raise HarnessError(f"{where}: expected {kind.__name__}, found {value!r}")
-    return value
-
-
-def _as_float(value: Any) -> Any:
-    # YAML 1.1 reads 1e-3 as a string and 1 as an integer; people mean the number.
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes`` laid over it, mappings merged key by key."""
-    merged = dict(base)
-    for key, value in changes.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(typing.cast(Mapping[str, Any], below), value) if both else value
-    return merged
-
-
-def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ``{"network.hidden": v}`` into ``{"network": {"hidden": v}}``."""
-    nested: dict[str, Any] = {}
-    for path, value in dotted.items():
-        for key in reversed(path.split(".")):
-            value = {key: value}
-        nested = merge(nested, value)
-    return nested
 
 
 def _read_recipe(name: str, dataset: str) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def test_constants_of_the_two_code_bases() -> None:
         ("bnn-det", "det", "det", True, "det"),
         ("bnn-stoch", "det", "stoch", True, "det"),
         ("bnn-stoch-w", "stoch", "stoch", True, "det"),
+        ("bnn-w-stoch", "stoch", "det", True, "det"),
     ],
 )
 def test_modes(mode: str, weights: str, activations: str, is_bnn: bool, test_weights: str) -> None:
@@ -199,3 +200,30 @@ def test_dotted_settings_nest_and_merge() -> None:
     base = {"a": {"b": {"c": 0, "x": 9}}, "y": [1]}
     assert merge(base, nested) == {"a": {"b": {"c": 1, "d": 2, "x": 9}}, "y": [1], "e": 3}
     assert base == {"a": {"b": {"c": 0, "x": 9}}, "y": [1]}, "the arguments stay as they are"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dataset", "settings", "message"),
+    [
+        ("theano", "mnist", {"network.norm.running": "variance"}, "norm.kind 'shift', found"),
+        ("torch7", "mnist", {"network.norm.running": "median"}, "inverse-std, variance, vanilla"),
+        ("theano", "mnist", {"network.pool": "after-sign"}, "the MLP has no pooling"),
+        ("theano", "cifar10", {"network.pool": "never"}, "before-norm, after-sign"),
+        ("theano", "mnist", {"network.ste": "none"}, "gated, identity"),
+        ("theano", "mnist", {"optimizer.clip": 1}, "expected bool"),
+    ],
+)
+def test_switches_refuse_what_they_do_not_know(
+    recipe: str, dataset: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(HarnessError, match=message):
+        load_recipe(recipe, dataset, settings)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPE_FOLDER.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_has_the_papers_side_of_each_switch(path: Path) -> None:
+    recipe = load_recipe(*path.stem.rsplit("-", 1))
+    network = recipe.network
+    assert (network.ste, network.pool, recipe.optimizer.clip) == ("gated", "before-norm", True)
+    assert (network.first_layer, network.last_layer) == ("mode", "mode")
+    assert network.norm.running == "inverse-std"

@@ -125,6 +125,7 @@ def _describe(
         norm=norm,
         scale=block.scale,
         offset=block.offset,
+        pool_last=block.pool_last,
     )
 
 

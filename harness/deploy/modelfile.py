@@ -21,7 +21,6 @@ MODEL = "model.bnn"
 MODEL_SCHEMA = 1
 _KEY = "bnn"  # "<SHA-256> <JSON>": one entry, for safetensors writes several in no fixed order
 _FLOATS = ("bias", "norm.weight", "norm.bias", "norm.running_mean")
-_SPREADS = {"torch": "norm.running_var"}
 TAPS = 9  # of a 3x3 filter
 Input = Literal["bits", "odd-integers", "real"]
 
@@ -36,6 +35,7 @@ class LayerSpec:
     first fully connected layer, else one. ``output`` is ``bits``, or ``scores`` at the last layer.
     ``norm`` names the batch norm: folded into thresholds, or kept where input or output is real.
     ``scale`` and ``offset`` are those of the affine preprocessing behind odd integers.
+    ``pool_last`` pools the bits instead of what is below the threshold.
     """
 
     kind: Literal["linear", "conv"]
@@ -48,6 +48,7 @@ class LayerSpec:
     norm: NormSpec
     scale: float = 1.0
     offset: float = 0.0
+    pool_last: bool = False
 
     @property
     def k(self) -> int:
@@ -70,7 +71,8 @@ class LayerSpec:
         shapes = {"words": (torch.int64, (self.outputs, self.words))}
         if self.folded:
             return {**shapes, "threshold": (torch.int32, n), "flip": (torch.bool, n)}
-        floats = (*_FLOATS, _SPREADS.get(self.norm.kind, "norm.running_inv_std"))
+        variance = self.norm.kind == "torch" or self.norm.running == "variance"
+        floats = (*_FLOATS, "norm.running_var" if variance else "norm.running_inv_std")
         return {**shapes, **{name: (torch.float32, n) for name in floats}}
 
 

@@ -39,6 +39,8 @@ class PackedLayer:
         self.weights = Packed(tensors["words"], spec.k, spec.groups)
         self.block = None if spec.folded else _float_block(spec, tensors, seed)
         self.flips = pack_rows(tensors["flip"][None]).words[0] if spec.folded else None
+        if self.flips is not None and spec.pool_last:  # the maximum of bits is their OR
+            self.flips = torch.zeros_like(self.flips)
 
     def working_bytes(self, positions: int) -> int:
         """Return the bytes that one image with ``positions`` outputs a channel may need."""
@@ -101,7 +103,7 @@ def _float_block(spec: LayerSpec, tensors: dict[str, Tensor], seed: int) -> Bloc
         layer.weight.copy_(unpack_weight(tensors["words"], spec).reshape(shape))
         layer.bias.copy_(tensors["bias"])
     activation = "sign" if spec.output == "bits" else "none"
-    return Block(layer, norm, activation, streams, spec.pool).eval()
+    return Block(layer, norm, activation, streams, spec.pool, pool_last=spec.pool_last).eval()
 
 
 @dataclass(frozen=True)

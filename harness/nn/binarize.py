@@ -51,22 +51,26 @@ class _ActivationSign(Function):
         return ste_gate(gradients[0], x), None
 
 
-class _WeightSign(Function):
+class _UngatedSign(Function):
     @staticmethod
-    def forward(ctx: Any, latent: Tensor, generator: torch.Generator | None) -> Tensor:
-        return binary_sign(latent) if generator is None else stochastic_sign(latent, generator)
+    def forward(ctx: Any, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return binary_sign(x) if generator is None else stochastic_sign(x, generator)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
 
 
-def binarize_activation(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def binarize_activation(
+    x: Tensor, generator: torch.Generator | None = None, gated: bool = True
+) -> Tensor:
     """Binarize activations; the gradient passes where ``|x| <= 1`` and is cancelled elsewhere.
 
-    Deterministic without ``generator``, stochastic with it.
+    Deterministic without ``generator``, stochastic with it. Without the gate all of the gradient
+    passes, which is no estimator of the paper's: an ablation.
     """
-    result: Tensor = _ActivationSign.apply(x, generator)  # type: ignore[no-untyped-call]
+    rule = _ActivationSign if gated else _UngatedSign
+    result: Tensor = rule.apply(x, generator)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -75,5 +79,5 @@ def binarize_weight(latent: Tensor, generator: torch.Generator | None = None) ->
 
     Deterministic without ``generator``, stochastic with it (paper, Algorithm 1).
     """
-    result: Tensor = _WeightSign.apply(latent, generator)  # type: ignore[no-untyped-call]
+    result: Tensor = _UngatedSign.apply(latent, generator)  # type: ignore[no-untyped-call]
     return result

@@ -19,7 +19,9 @@ class Block(nn.Module):
 
     ``activation``: ``sign`` (deterministic), ``stoch`` (stochastic at train time), ``relu`` or
     ``none`` (the output layer). ``scale`` and ``offset`` turn a product with odd integers
-    ``o = 2u - 255`` into the product with ``x = scale * o + offset``.
+    ``o = 2u - 255`` into the product with ``x = scale * o + offset``. ``pool_last`` puts the
+    pooling after the activation; among tied maxima the first takes the gradient. ``gated`` is
+    the straight-through estimator's gate.
     """
 
     def __init__(
@@ -30,9 +32,12 @@ class Block(nn.Module):
         streams: Streams,
         pool: bool = False,
         dropout: float = 0.0,
+        pool_last: bool = False,
+        gated: bool = True,
     ) -> None:
         super().__init__()
         self.layer, self.norm = layer, norm
+        self.pool_last, self.gated = pool and pool_last, gated
         self.activation, self.pool, self.dropout = activation, pool, dropout
         self.scale, self.offset = 1.0, 0.0
         self._streams = streams
@@ -44,10 +49,11 @@ class Block(nn.Module):
             x = x.flatten(1)
         weight = self.layer.used_weight()
         dots = self.layer.product(x, weight)
-        if self.pool:
+        if self.pool and not self.pool_last:
             dots = F.max_pool2d(dots, 2)
         row_sums = weight.flatten(1).sum(1) if self.offset else None
-        return self._activate(self.norm(self.pre_norm(dots, 1, row_sums)))
+        y = self._activate(self.norm(self.pre_norm(dots, 1, row_sums)))
+        return F.max_pool2d(y, 2) if self.pool_last else y
 
     def pre_norm(self, dots: Tensor, channel_dim: int, row_sums: Tensor | None) -> Tensor:
         """Return ``scale * dots + offset * row_sums + bias``, channels along ``channel_dim``.
@@ -87,7 +93,8 @@ class Block(nn.Module):
         if self.activation == "relu":
             return F.relu(y)
         stochastic = self.activation == "stoch" and self.training
-        return binarize_activation(y, self._streams["activations"] if stochastic else None)
+        draws = self._streams["activations"] if stochastic else None
+        return binarize_activation(y, draws, self.gated)
 
 
 class BinaryNetwork(nn.Module):
@@ -136,7 +143,10 @@ class _Builder:
         layer = kind(shape, train, test, self.streams["init"], self.streams["weights"])
         norm = build_norm(self.spec.output_norm if last else self.spec.norm, shape[0])
         activation = "none" if last else self.activation
-        self.blocks.append(Block(layer, norm, activation, self.streams, pool, dropout))
+        pool_last, gated = self.spec.pool == "after-sign", self.spec.ste == "gated"
+        self.blocks.append(
+            Block(layer, norm, activation, self.streams, pool, dropout, pool_last, gated)
+        )
 
     classes = 10
 

@@ -61,5 +61,5 @@ class VanillaBatchNorm(nn.Module):
 def build_norm(spec: NormSpec, features: int) -> VanillaBatchNorm | ShiftBatchNorm:
     """Return the batch norm that ``spec`` names, over ``features`` channels."""
     if spec.kind == "shift":
-        return ShiftBatchNorm(features, spec.eps, spec.momentum)
+        return ShiftBatchNorm(features, spec.eps, spec.momentum, spec.running)
     return VanillaBatchNorm(features, spec.kind, spec.eps, spec.momentum)

@@ -67,19 +67,33 @@ class ShiftBatchNorm(nn.Module):
     are of the mean and of the inverse deviation by the same formula; the latter passes through
     AP2 at test time. The gradient takes AP2 factors as constants and AP2 of the centred input:
     ``dx = AP2(gamma) s (g - mean(g) - AP2(C) s^2 mean(g C))`` with ``s = AP2(1/sqrt(var + eps))``.
+
+    ``running="variance"`` averages ``var`` instead of the inverse deviation, ``"vanilla"`` the
+    inverse deviation by the vanilla formula, ``1/sqrt(mean(C^2) + eps)``: two readings of the text,
+    which names no running statistics.
     """
 
     running_mean: Tensor
-    running_inv_std: Tensor
 
-    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.125) -> None:
+    def __init__(
+        self,
+        features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.125,
+        running: str = "inverse-std",
+    ) -> None:
         super().__init__()
-        self.eps = eps
+        if running not in ("inverse-std", "variance", "vanilla"):
+            raise ValueError(
+                f"running must be 'inverse-std', 'variance' or 'vanilla', found {running!r}"
+            )
+        self.eps, self.running = eps, running
         self.momentum = momentum
         self.weight = nn.Parameter(torch.ones(features))
         self.bias = nn.Parameter(torch.zeros(features))
         self.register_buffer("running_mean", torch.zeros(features))
-        self.register_buffer("running_inv_std", torch.ones(features))
+        self._spread = "running_var" if running == "variance" else "running_inv_std"
+        self.register_buffer(self._spread, torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -90,7 +104,12 @@ class ShiftBatchNorm(nn.Module):
             rows, self.weight, self.bias, self.eps
         )
         self.running_mean.lerp_(mean, self.momentum)
-        self.running_inv_std.lerp_(inv_std, self.momentum)
+        with torch.no_grad():
+            if self.running == "variance":
+                inv_std = inv_std.pow(-2) - self.eps
+            elif self.running == "vanilla":
+                inv_std = torch.rsqrt(rows.var(0, correction=0) + self.eps)
+            self.get_buffer(self._spread).lerp_(inv_std, self.momentum)
         if x.dim() == 2:
             return y
         b, c, h, w = x.shape
@@ -99,7 +118,10 @@ class ShiftBatchNorm(nn.Module):
     def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
         """Return the test-time output; channels lie along ``channel_dim`` of ``x``."""
         shape = [-1 if i == channel_dim % x.dim() else 1 for i in range(x.dim())]
-        scale = ap2(self.running_inv_std) * ap2(self.weight)
+        spread = self.get_buffer(self._spread)
+        if self.running == "variance":
+            spread = torch.rsqrt(spread + self.eps)
+        scale = ap2(spread) * ap2(self.weight)
         centred = x - self.running_mean.view(shape)
         return centred * scale.view(shape) + self.bias.view(shape)
 

@@ -22,6 +22,7 @@ MODE_COLOURS = {
     "bnn-det": "#D55E00",
     "bnn-stoch": "#009E73",
     "bnn-stoch-w": "#CC79A7",
+    "bnn-w-stoch": "#8A6D00",
 }
 MUTED = "#5c6470"
 RULE = "#d7dbe0"

@@ -53,7 +53,10 @@ def train(
     out: Annotated[Path, typer.Option(help="run folder; the same one resumes the run")],
     recipe: Annotated[str, typer.Option(help="theano, torch7 or torch7-released")] = "theano",
     mode: Annotated[
-        str, typer.Option(help="float, bc-det, bc-stoch, bnn-det, bnn-stoch or bnn-stoch-w")
+        str,
+        typer.Option(
+            help="float, bc-det, bc-stoch, bnn-det, bnn-stoch, bnn-stoch-w or bnn-w-stoch"
+        ),
     ] = "bnn-det",
     seed: Annotated[int, typer.Option(help="seed of weights, shuffling and draws", min=0)] = 0,
     settings: Annotated[

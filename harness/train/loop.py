@@ -206,7 +206,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.network.clip_latent()
+        if self.recipe.optimizer.clip:
+            self.network.clip_latent()
         return loss.detach(), (scores.detach().argmax(1) != labels).sum()
 
     def _check_finite(self, what: str, loss: float) -> None:

@@ -1,6 +1,8 @@
 """Packed scores equal the training network's bit for bit: kernels, norms, modes, first layers."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from harness.data.preprocess import from_state
 from harness.deploy import packed
-from harness.deploy.modelfile import Model
+from harness.deploy.modelfile import Model, save_model
 from harness.deploy.packed import PackedNetwork
 from harness.errors import HarnessError
 from harness.nn.networks import BinaryNetwork
@@ -56,7 +58,7 @@ def test_every_kernel_norm_and_first_layer(
     assert torch.equal(found, training_scores(network, pixels))
 
 
-@pytest.mark.parametrize("mode", ["bnn-det", "bnn-stoch", "bnn-stoch-w"])
+@pytest.mark.parametrize("mode", ["bnn-det", "bnn-stoch", "bnn-stoch-w", "bnn-w-stoch"])
 def test_every_mode_is_deterministic_at_test_time(
     network_spec: NetworkSpec,
     make_network: Callable[..., BinaryNetwork],
@@ -100,6 +102,39 @@ def test_convnet_widths_and_sides(
     pixels = pixels_of((3, side, side))
     found = PackedNetwork(make_model(network, spec, (3, side, side)))
     assert torch.equal(found.predict(pixels, "xnor"), training_scores(network, pixels))
+
+
+VARIANCE = NormSpec("shift", 1e-5, 0.125, "variance")
+VANILLA = NormSpec("shift", 1e-5, 0.125, "vanilla")
+
+
+@pytest.mark.parametrize(
+    "norm", [LASAGNE, VARIANCE, VANILLA], ids=lambda n: f"{n.kind}-{n.running}"
+)
+@pytest.mark.parametrize("pool", ["before-norm", "after-sign"])
+@pytest.mark.parametrize("affine", [(1 / 255, 0.0), None], ids=["pixels", "real"])
+def test_ablations_pack_exactly(
+    make_network: Callable[..., BinaryNetwork],
+    make_model: Callable[..., Model],
+    tmp_path: Path,
+    norm: NormSpec,
+    pool: Literal["before-norm", "after-sign"],
+    affine: tuple[float, float] | None,
+) -> None:
+    spec = NetworkSpec("convnet", norm, LASAGNE, width=5, fc=33, pool=pool)
+    network = make_network(spec, (3, 8, 8), affine=affine)
+    state = None if affine else zca_state(3 * 8 * 8)
+    model = make_model(network, spec, (3, 8, 8), "scale" if affine else "zca", state)
+    save_model(tmp_path / "model.bnn", model)
+    pixels = pixels_of((3, 8, 8))
+    if state is None:
+        expected = training_scores(network, pixels)
+    else:
+        real = torch.from_numpy(from_state("zca", state).apply(pixels))
+        with torch.no_grad():
+            expected = network(real)
+    found = PackedNetwork.load(tmp_path / "model.bnn").predict(pixels, "xnor")
+    assert torch.equal(found, expected)
 
 
 def zca_state(features: int) -> dict[str, np.ndarray]:

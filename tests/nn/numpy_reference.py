@@ -48,6 +48,7 @@ class Norm:
     beta: Array
     running_mean: Array
     running_spread: Array  # 1/std for lasagne and shift, the unbiased variance for torch
+    running: str = "inverse-std"  # of shift: or its variance, or 1/std by the vanilla formula
     cache: dict[str, Array] = field(default_factory=dict)
 
     def forward(self, x: Array) -> Array:
@@ -61,6 +62,10 @@ class Norm:
         newest = inverse_std
         if self.kind == "torch":
             newest = variance * len(x) / (len(x) - 1)
+        if self.running == "variance":
+            newest = variance
+        elif self.running == "vanilla":
+            newest = 1 / np.sqrt((centred**2).mean(0) + self.eps)
         self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * mean
         self.running_spread = (1 - self.momentum) * self.running_spread + self.momentum * newest
         self.cache = {"centred": centred, "inverse_std": inverse_std}
@@ -83,7 +88,9 @@ class Norm:
         return by_x, (g * centred * s).sum(0), g.sum(0)
 
     def at_test_time(self, x: Array) -> Array:
-        if self.kind == "shift":
+        if self.running == "variance":
+            scale = ap2(1 / np.sqrt(self.running_spread + self.eps)) * ap2(self.gamma)
+        elif self.kind == "shift":
             scale = ap2(self.running_spread) * ap2(self.gamma)
         elif self.kind == "lasagne":
             scale = self.running_spread * self.gamma
@@ -134,6 +141,8 @@ class Layer:
     activation: str  # sign, relu, none
     binary: bool
     pooled: bool = False
+    pool_last: bool = False
+    gated: bool = True
     used: Array = field(default_factory=lambda: np.empty(0))
     keep: Array | None = None  # dropout factors
     uniform: Array | None = None  # of the stochastic activation
@@ -150,25 +159,34 @@ class Layer:
             x = x * self.keep
         self.cache = {"x": x}
         z = self.product(x)
-        if self.pooled:
+        if self.pooled and not self.pool_last:
             z, self.cache["mask"] = pool(z)
         y = unrows(self.norm.forward(rows(z) + self.bias), z.shape)
         self.cache["y"] = y
         if self.activation == "sign":
-            return sign(y) if self.uniform is None else stochastic_sign(y, self.uniform)
-        return np.maximum(y, 0) if self.activation == "relu" else y
+            y = sign(y) if self.uniform is None else stochastic_sign(y, self.uniform)
+        elif self.activation == "relu":
+            y = np.maximum(y, 0)
+        if self.pooled and self.pool_last:
+            y, self.cache["mask"] = pool(y)
+        return y
+
+    def unpool(self, g: Array) -> Array:
+        return g.repeat(2, 2).repeat(2, 3) * self.cache["mask"]
 
     def backward(self, g: Array) -> Array:
         y, x = self.cache["y"], self.cache["x"]
+        if self.pooled and self.pool_last:
+            g = self.unpool(g.reshape(len(g), -1, y.shape[2] // 2, y.shape[3] // 2))
         if self.activation == "sign":
-            g = g.reshape(y.shape) * (np.abs(y) <= 1)
+            g = g.reshape(y.shape) * (np.abs(y) <= 1 if self.gated else 1)
         elif self.activation == "relu":
             g = g.reshape(y.shape) * (y > 0)
         by_z, by_gamma, by_beta = self.norm.backward(rows(g))
         by_bias = by_z.sum(0)
         by_z = unrows(by_z, y.shape)
-        if self.pooled:
-            by_z = by_z.repeat(2, 2).repeat(2, 3) * self.cache["mask"]
+        if self.pooled and not self.pool_last:
+            by_z = self.unpool(by_z)
         if self.used.ndim == 4:
             by_x, by_w = convolve_backward(x, self.used, by_z)
         else:
@@ -179,12 +197,12 @@ class Layer:
     def at_test_time(self, x: Array, used: Array) -> Array:
         self.used = used
         z = self.product(x.reshape(len(x), -1) if used.ndim == 2 else x)
-        if self.pooled:
+        if self.pooled and not self.pool_last:
             z = pool(z)[0]
         y = unrows(self.norm.at_test_time(rows(z) + self.bias), z.shape)
-        return {"sign": sign, "relu": lambda y: np.maximum(y, 0), "none": lambda y: y}[
-            self.activation
-        ](y)
+        rule = {"sign": sign, "relu": lambda y: np.maximum(y, 0), "none": lambda y: y}
+        y = rule[self.activation](y)
+        return pool(y)[0] if self.pooled and self.pool_last else y
 
 
 def squared_hinge(scores: Array, labels: Array) -> tuple[float, Array]:
@@ -222,6 +240,18 @@ class Adam:
         self.v = self.beta2 * self.v + (1 - self.beta2) * g**2
         corrected = lr * np.sqrt(1 - self.beta2**self.t) / (1 - self.beta1**self.t)
         return scale * corrected * self.m / (np.sqrt(self.v) + self.eps)
+
+
+@dataclass
+class TorchAdam(Adam):
+    """Kingma and Ba's own form: epsilon inside, beside the corrected moment."""
+
+    def step(self, g: Array, lr: float, scale: float) -> Array:
+        self.t += 1
+        self.m = self.beta1 * self.m + (1 - self.beta1) * g
+        self.v = self.beta2 * self.v + (1 - self.beta2) * g**2
+        mean, square = self.m / (1 - self.beta1**self.t), self.v / (1 - self.beta2**self.t)
+        return scale * lr * mean / (np.sqrt(square) + self.eps)
 
 
 @dataclass

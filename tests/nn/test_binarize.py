@@ -112,3 +112,14 @@ def test_binarization_without_a_generator_is_the_sign() -> None:
     x = torch.randn(50, generator=torch.Generator().manual_seed(0))
     assert torch.equal(binarize_activation(x), binary_sign(x))
     assert torch.equal(binarize_weight(x), binary_sign(x))
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_without_its_gate_the_estimator_passes_all_of_the_gradient(seed: int | None) -> None:
+    x = torch.tensor([-3.0, -1.0, 0.0, 0.5, 1.5], requires_grad=True)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    y = binarize_activation(x, generator, gated=False)
+    y.backward(torch.arange(1.0, 6.0))
+    assert set(y.tolist()) <= {-1.0, 1.0}
+    assert x.grad is not None
+    assert x.grad.tolist() == [1, 2, 3, 4, 5]

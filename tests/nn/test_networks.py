@@ -99,6 +99,7 @@ def test_every_recipe_and_mode_builds_and_learns_a_step(name: str, dataset: str,
         ("bnn-det", "binary", "binary"),
         ("bnn-stoch", "binary", "binary"),
         ("bnn-stoch-w", "binary", "binary"),
+        ("bnn-w-stoch", "binary", "binary"),
     ],
 )
 def test_weights_used_in_training_and_at_test_time(mode: str, train: str, test: str) -> None:
@@ -200,7 +201,7 @@ def products(network: BinaryNetwork, dataset: str) -> list[tuple[int, Tensor, Te
     return found
 
 
-@pytest.mark.parametrize("mode", ["bnn-det", "bnn-stoch", "bnn-stoch-w"])
+@pytest.mark.parametrize("mode", ["bnn-det", "bnn-stoch", "bnn-stoch-w", "bnn-w-stoch"])
 @pytest.mark.parametrize(
     ("recipe", "dataset"),
     [("theano", "mnist"), ("torch7", "mnist"), ("theano", "cifar10"), ("torch7", "svhn")],

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy_reference import Adam, Array, Layer, Norm, ShiftAdaMax, ap2, sign, train_step
+from numpy_reference import Adam, Array, Layer, Norm, ShiftAdaMax, TorchAdam, ap2, sign, train_step
 
 from harness.nn.loss import squared_hinge
 from harness.nn.networks import BinaryNetwork, build_network
@@ -54,7 +54,9 @@ def _perturb(network: BinaryNetwork) -> None:
 
 def _layer(block: Any) -> Layer:
     norm, kind = block.norm, getattr(block.norm, "form", "shift")
-    spread = norm.running_var if kind == "torch" else norm.running_inv_std
+    running = getattr(norm, "running", "inverse-std")
+    variance = kind == "torch" or running == "variance"
+    spread = norm.running_var if variance else norm.running_inv_std
     return Layer(
         _numpy(block.layer.weight),
         _numpy(block.layer.bias),
@@ -66,16 +68,22 @@ def _layer(block: Any) -> Layer:
             _numpy(norm.bias),
             _numpy(norm.running_mean),
             _numpy(spread),
+            running,
         ),
         {"stoch": "sign"}.get(block.activation, block.activation),
         block.layer.is_binary,
         block.pool,
+        block.pool_last,
+        block.gated,
     )
 
 
-def make_case(recipe_name: str, dataset: str, mode_name: str) -> Case:
+def make_case(
+    recipe_name: str, dataset: str, mode_name: str, settings: dict[str, Any] | None = None
+) -> Case:
     small, shape = (MLP, (1, 4, 4)) if dataset == "mnist" else (CONVNET, (3, 8, 8))
-    recipe, mode = load_recipe(recipe_name, dataset, small), MODES[mode_name]
+    recipe = load_recipe(recipe_name, dataset, {**small, **(settings or {})})
+    mode = MODES[mode_name]
     affine = AFFINE[recipe.preprocess]
     network = build_network(recipe.network, mode, Streams(SEED), shape, affine)
     _perturb(network)
@@ -108,7 +116,7 @@ def replay_draws(case: Case) -> None:
             kept = torch.empty(shape, dtype=torch.float64)
             kept.bernoulli_(1 - rate, generator=case.replay["dropout"])
             layer.keep = _numpy(kept) / (1 - rate)
-        if case.mode.weights == "stoch":
+        if case.mode.weights == "stoch" and layer.binary:
             uniform = torch.empty(layer.weight.shape, dtype=torch.float64)
             uniform.uniform_(generator=case.replay["weights"])
             chance = np.clip((layer.weight + 1) / 2, 0, 1)
@@ -124,15 +132,15 @@ def glorot(case: Case, layer: Layer) -> float:
     area = layer.weight[0, 0].size
     fans = (layer.weight.shape[0] + layer.weight.shape[1]) * area
     scale = 1 / np.sqrt(1.5 / fans)
-    rounded = case.recipe.optimizer.lr_scale == "glorot-ap2"
-    return float(ap2(scale)) if rounded else float(scale)
+    kinds = {"glorot": scale, "glorot-ap2": ap2(scale), "none": 1.0}
+    return float(kinds[case.recipe.optimizer.lr_scale])
 
 
 def update(case: Case, rules: dict[Any, Adam], lr: float) -> None:
     spec = case.recipe.optimizer
+    new = {"adam-lasagne": Adam, "adam-torch": TorchAdam, "shift-adamax": ShiftAdaMax}[spec.kind]
     for i, layer in enumerate(case.layers):
         for name, g in layer.gradients.items():
-            new = Adam if spec.kind == "adam-lasagne" else ShiftAdaMax
             rule = rules.setdefault((i, name), new(spec.beta1, spec.beta2, spec.eps))
             if isinstance(rule, ShiftAdaMax):
                 rule.stored_ap2 = spec.stored_ap2
@@ -140,7 +148,7 @@ def update(case: Case, rules: dict[Any, Adam], lr: float) -> None:
             step = rule.step(g, lr, glorot(case, layer) if scaled else 1.0)
             owner = layer.norm if name in ("gamma", "beta") else layer
             value = getattr(owner, name) - step
-            setattr(owner, name, np.clip(value, -1, 1) if scaled else value)
+            setattr(owner, name, np.clip(value, -1, 1) if scaled and spec.clip else value)
 
 
 def compare(case: Case, gradients: bool) -> None:
@@ -155,7 +163,8 @@ def compare(case: Case, gradients: bool) -> None:
             np.testing.assert_allclose(
                 _numpy(ours), theirs, rtol=0, atol=FLOAT64_TOLERANCE, err_msg=f"layer {i} {name}"
             )
-        spread = "running_var" if norm.kind == "torch" else "running_inv_std"
+        variance = norm.kind == "torch" or norm.running == "variance"
+        spread = "running_var" if variance else "running_inv_std"
         for name, theirs in (("running_mean", norm.running_mean), (spread, norm.running_spread)):
             ours = block.norm.get_buffer(name)
             np.testing.assert_allclose(_numpy(ours), theirs, rtol=0, atol=FLOAT64_TOLERANCE)
@@ -178,7 +187,8 @@ def run_steps(case: Case) -> None:
         assert our_loss.item() == pytest.approx(loss, abs=FLOAT64_TOLERANCE)
         compare(case, gradients=True)
         optimizer.step()
-        case.network.clip_latent()
+        if case.recipe.optimizer.clip:
+            case.network.clip_latent()
         update(case, rules, RATES[step])
         compare(case, gradients=False)
 
@@ -188,7 +198,8 @@ def check_test_time(case: Case) -> None:
     stays_real = case.mode.weights == "real" or case.mode.name == "bc-stoch"
     expected = real
     for layer in case.layers:
-        expected = layer.at_test_time(expected, layer.weight if stays_real else sign(layer.weight))
+        latent = stays_real or not layer.binary
+        expected = layer.at_test_time(expected, layer.weight if latent else sign(layer.weight))
     case.network.eval()
     with torch.no_grad():
         ours = case.network(given)
@@ -217,3 +228,45 @@ def test_three_steps_of_the_convnet_equal_the_reference(
     case = make_case(recipe, dataset, mode)
     run_steps(case)
     check_test_time(case)
+
+
+SHIFT_NORM = {"network.norm.kind": "shift", "network.norm.eps": 1e-5, "network.norm.momentum": 0.1}
+TORCH_NORM = {"network.norm.kind": "torch", "network.output_norm.kind": "torch"}
+SHIFT_RULE = {"optimizer.kind": "shift-adamax", "optimizer.eps": 2**-27}
+# Pooled signs are nearly constant: variances and gradients that are 0 but for rounding, which the
+# recipes' epsilons would blow up.
+LARGE_EPS = {"optimizer.eps": 1e-4, "network.norm.eps": 1e-2}
+SWITCHES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "clip-off": ("theano", "mnist", {"optimizer.clip": False}),
+    "ste-identity": ("theano", "mnist", {"network.ste": "identity"}),
+    "scale-none": ("theano", "mnist", {"optimizer.lr_scale": "none"}),
+    "scale-ap2": ("theano", "mnist", {"optimizer.lr_scale": "glorot-ap2"}),
+    "norm-torch": ("theano", "mnist", TORCH_NORM),
+    "adam-torch": ("theano", "mnist", {"optimizer.kind": "adam-torch"}),
+    "norm-shift": ("theano", "mnist", SHIFT_NORM),
+    "rule-shift": ("theano", "mnist", SHIFT_RULE),
+    "first-real": ("theano", "mnist", {"network.first_layer": "real"}),
+    "last-real": ("theano", "mnist", {"network.last_layer": "real"}),
+    "running-variance": ("torch7", "mnist", {"network.norm.running": "variance"}),
+    "running-vanilla": ("torch7", "mnist", {"network.norm.running": "vanilla"}),
+    "v-stored": ("torch7", "mnist", {"optimizer.stored_ap2": True}),
+    "pool-after-sign": ("theano", "cifar10", {"network.pool": "after-sign", **LARGE_EPS}),
+    "pool-after-shift": ("torch7", "cifar10", {"network.pool": "after-sign", **LARGE_EPS}),
+}
+
+
+def _last_weights(case: Case) -> Array:
+    return np.concatenate([layer.weight.ravel() for layer in case.layers])
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_switch_equals_the_reference_and_changes_the_result(switch: str) -> None:
+    recipe, dataset, settings = SWITCHES[switch]
+    common = LARGE_EPS if dataset == "cifar10" else {}
+    case, plain = (make_case(recipe, dataset, "bnn-det", s) for s in (settings, common))
+    for one in (case, plain):
+        run_steps(one)
+        check_test_time(one)
+    after = [_last_weights(one) for one in (case, plain)]
+    spreads = [one.layers[0].norm.running_spread for one in (case, plain)]
+    assert not (np.array_equal(*after) and np.array_equal(*spreads))

@@ -12,7 +12,7 @@ import pytest
 from harness.preset import run_name
 from harness.report.collect import collect
 from harness.report.frames import Frames, read_frames
-from harness.spec import MODES, as_mapping, load_recipe
+from harness.spec import as_mapping, load_recipe
 
 BNN_MODES = ("bnn-det", "bnn-stoch", "bnn-stoch-w")
 KERNELS = ("naive", "vendor-bf16", "vendor-fp32", "vendor-int8", "xnor")
@@ -229,7 +229,7 @@ def full_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return results with every mode, three seeds of one, failures, stand-ins and a bench."""
     results = tmp_path_factory.mktemp("results") / "demo"
     for recipe in ("theano", "torch7"):
-        for mode in MODES:
+        for mode in SHAPES:
             if (recipe, mode) == ("torch7", "bc-stoch"):
                 failure = {"epoch": 6, "reason": "the training loss is nan"}
                 write_run(results, "mnist", recipe, mode, status="failed", failure=failure,
