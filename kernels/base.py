@@ -17,8 +17,9 @@ class Kernel(ABC):
     Attributes:
         name: as in the registry, tables and commands.
         device: "cpu" or "cuda".
-        baseline: the one kernel that the others are compared with.
+        baseline: the one kernel of its device that the others are compared with.
         packed: its activations are packed words (so that layers can hand bits to each other).
+        fused: ``product_bits`` makes bits in the product itself, with no dots in memory.
         first_layer: how ``on_pixels`` multiplies: "int8", "bitplanes" or "float32".
         summary: one line for people.
     """
@@ -27,6 +28,7 @@ class Kernel(ABC):
     device: ClassVar[str] = "cpu"
     baseline: ClassVar[bool] = False
     packed: ClassVar[bool] = False
+    fused: ClassVar[bool] = False
     first_layer: ClassVar[str] = "int8"
     summary: ClassVar[str]
 
@@ -56,6 +58,14 @@ class Kernel(ABC):
         ``dots`` [M, N] are a product's, ``threshold`` is int32 [N], ``flip`` bool [N].
         """
         return self.activations(pack_threshold(dots, threshold, flip))
+
+    def product_bits(self, a: Any, w: Any, threshold: torch.Tensor, flip: torch.Tensor) -> Any:
+        """Return ``(product(a, w) >= threshold) ^ flip`` as the next ``product`` takes it.
+
+        A hidden layer of a packed network in one call (paper, Algorithm 5). ``threshold`` is int32
+        [N], ``flip`` bool [N], both on the kernel's device.
+        """
+        return self.activations_from_dots(self.product(a, w), threshold, flip)
 
     def on_pixels(self, w: Packed) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the first layer with weights ``w`` ready: uint8 u [M, K] to dots (2u - 255)·w."""

@@ -60,6 +60,10 @@ class Packed:
         if not self.words.is_contiguous():
             raise ValueError("packed words must be contiguous; call .contiguous()")
 
+    def to(self, device: str | torch.device) -> "Packed":
+        """Return the same rows on ``device``."""
+        return Packed(self.words.to(device), self.k, self.segments)
+
     @property
     def rows(self) -> int:
         """The number of rows."""

@@ -17,6 +17,9 @@ def bench(
     kernel: Annotated[
         list[str], typer.Option(help="kernel of the registry, repeatable; all: every one")
     ] = ["all"],  # noqa: B006  typer copies it
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, or auto: the first that has all kernels, a GPU first")
+    ] = "auto",
     seconds: Annotated[
         float, typer.Option(help="time a kernel has; at least 3 rounds, or 1 that is longer")
     ] = 5.0,
@@ -29,7 +32,7 @@ def bench(
 
     A kernel that cannot run here, is wrong or fails becomes a row that says so, without a time.
 
-    Example: bnn bench --case square-1024 --kernel naive --kernel xnor --out results/mine/bench
+    Example: bnn bench --case square-1024 --kernel naive --kernel xnor-cpu --out results/mine/bench
     """
     from harness.bench.cases import get_case
     from harness.bench.runner import available_threads, run_case
@@ -38,14 +41,15 @@ def bench(
     if seconds <= 0:
         raise HarnessError(f"--seconds must be above 0, found {seconds}")
     try:
-        names = registry.resolve(kernel)
+        place = registry.device_for(kernel, device)
+        names = registry.resolve(kernel, place)
     except ValueError as error:
-        raise HarnessError(f"--kernel: {error}") from error
+        raise HarnessError(f"--kernel, --device: {error}") from error
     cases = [get_case(name) for name in case]
     used = min(threads, available_threads()) or available_threads()
     red = False
     for found in cases:
-        path, document = run_case(found, names, seconds, used, out)
+        path, document = run_case(found, names, place, seconds, used, out)
         rows = [row["extra_info"]["status"] for row in document["benchmarks"]]
         red = red or not {"wrong", "failed"}.isdisjoint(rows)
         _show(document)

@@ -25,7 +25,8 @@ def try_kernel(kernel: Kernel) -> str | None:
     generator = torch.Generator().manual_seed(0)
     p = pack_rows(torch.randn(32, 128, generator=generator))
     try:
-        dots = kernel.product(kernel.activations(p), kernel.weights(p))
+        here = p.to(kernel.device)
+        dots = kernel.product(kernel.activations(here), kernel.weights(here))
     except Exception as error:  # a diagnosis: every failure is an answer
         return f"{type(error).__name__}: {error}"
     signs = unpack_rows(p)
@@ -60,8 +61,8 @@ def _kernels() -> Table:
     table = Table(title="kernels")
     for heading in ("kernel", "device", "runs here", "what it is, or why not"):
         table.add_column(heading, no_wrap=heading != "what it is, or why not")
-    for name, kernel in registry.KERNELS.items():
+    for kernel in registry.KERNELS.values():
         reason = try_kernel(kernel)
-        label = f"{name} (baseline)" if kernel.baseline else name
+        label = f"{kernel.name} (baseline)" if kernel.baseline else kernel.name
         table.add_row(label, kernel.device, "no" if reason else "yes", reason or kernel.summary)
     return table

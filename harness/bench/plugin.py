@@ -15,6 +15,7 @@ from harness.bench.problems import Problem, build
 from harness.files import write_json
 from harness.provenance import provenance
 from kernels import registry
+from kernels.base import Kernel
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bnn")
     group.addoption("--bnn-case", required=True)
     group.addoption("--bnn-kernels", required=True, type=lambda names: names.split(","))
+    group.addoption("--bnn-device", required=True)
     group.addoption("--bnn-seconds", required=True, type=float)
     group.addoption("--bnn-threads", required=True, type=int)
     group.addoption("--bnn-rows", required=True, type=Path)
@@ -68,6 +70,12 @@ def seconds(pytestconfig: pytest.Config) -> float:
 
 
 @pytest.fixture
+def kernel(pytestconfig: pytest.Config, kernel_name: str) -> Kernel:
+    """Return the kernel of that name on the device asked for."""
+    return registry.get(kernel_name, pytestconfig.getoption("--bnn-device"))
+
+
+@pytest.fixture
 def record(pytestconfig: pytest.Config) -> "Record":
     """Return the record of this session."""
     found: Record = pytestconfig.pluginmanager.getplugin("bnn-record")
@@ -83,7 +91,7 @@ class Record:
         self.state = _machine_state()
 
     @contextmanager
-    def row(self, kernel_name: str, includes: str, benchmark: Any) -> Iterator[dict[str, Any]]:
+    def row(self, kernel: Kernel, includes: str, benchmark: Any) -> Iterator[dict[str, Any]]:
         """Fill ``benchmark.extra_info``; whatever goes wrong inside becomes a row without a time.
 
         A kernel that cannot run here is a skipped test, one that is wrong or raises a failed one.
@@ -91,7 +99,7 @@ class Record:
         case = get_case(self.config.getoption("--bnn-case"))
         info = benchmark.extra_info
         threads = self.config.getoption("--bnn-threads")
-        info.update(_columns(case, kernel_name), threads=threads, includes=includes)
+        info.update(_columns(case, kernel), threads=threads, includes=includes)
         try:
             yield info
         except NoTimeError as error:
@@ -115,8 +123,7 @@ class Record:
         write_json(self.config.getoption("--bnn-rows"), document)
 
 
-def _columns(case: Case, kernel_name: str) -> dict[str, Any]:
-    kernel = registry.get(kernel_name)
+def _columns(case: Case, kernel: Kernel) -> dict[str, Any]:
     return {
         "case": case.name,
         "group": case.group,

@@ -99,19 +99,19 @@ class Product:
         ``gemm`` starts from operands as the kernel takes them, ``pack+gemm`` from float32 ±1
         activations; it is None for a kernel that takes these as they are.
         """
+        device = kernel.device
+        weights = kernel.weights(self.weights.to(device))
         if includes == "gemm":
-            weights = kernel.weights(self.weights)
             return Subject(
-                lambda rows: kernel.activations(_taken(self.activations, rows)),
+                lambda rows: kernel.activations(_taken(self.activations, rows).to(device)),
                 lambda a: kernel.product(a, weights),
                 weights,
             )
-        ones = torch.ones(1, self.case.k)
+        ones = torch.ones(1, self.case.k, device=device)
         if kernel.activations_from_real(ones) is ones:
             return None
-        weights = kernel.weights(self.weights)
         return Subject(
-            lambda rows: unpack_rows(_taken(self.activations, rows)),
+            lambda rows: unpack_rows(_taken(self.activations, rows).to(device)),
             lambda x: kernel.product(kernel.activations_from_real(x), weights),
             weights,
         )
@@ -146,16 +146,19 @@ class Network:
 
     def subject(self, kernel: Kernel, includes: str) -> Subject | None:
         """Return the network with every layer on ``kernel``, activations bound inside the clock."""
-        first = kernel.on_pixels(self.weights[0])
-        weights = [kernel.weights(w) for w in self.weights[1:]]
+        device = kernel.device
+        first = kernel.on_pixels(self.weights[0].to(device))
+        *hidden, last = [kernel.weights(w.to(device)) for w in self.weights[1:]]
+        thresholds = [threshold.to(device) for threshold in self.thresholds]
+        flips = [flip.to(device) for flip in self.flips]
 
         def run(pixels: Tensor) -> Tensor:
-            dots = first(pixels)
-            for w, threshold, flip in zip(weights, self.thresholds, self.flips, strict=True):
-                dots = kernel.product(kernel.activations_from_dots(dots, threshold, flip), w)
-            return dots
+            x = kernel.activations_from_dots(first(pixels), thresholds[0], flips[0])
+            for w, threshold, flip in zip(hidden, thresholds[1:], flips[1:], strict=True):
+                x = kernel.product_bits(x, w, threshold, flip)
+            return kernel.product(x, last)
 
         def prepare(rows: Tensor | None) -> Tensor:
-            return self.pixels if rows is None else self.pixels[rows]
+            return (self.pixels if rows is None else self.pixels[rows]).to(device)
 
-        return Subject(prepare, run, [self.weights[0], weights])
+        return Subject(prepare, run, [self.weights[0], hidden, last])

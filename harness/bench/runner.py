@@ -27,9 +27,9 @@ def available_threads() -> int:
 
 
 def run_case(
-    case: Case, kernels: Sequence[str], seconds: float, threads: int, out: Path
+    case: Case, kernels: Sequence[str], device: str, seconds: float, threads: int, out: Path
 ) -> tuple[Path, dict[str, Any]]:
-    """Bench ``kernels`` on ``case`` and write ``out/<machine>/<case>.json``.
+    """Bench ``kernels`` of ``device`` on ``case`` and write ``out/<machine>/<case>.json``.
 
     The file is pytest-benchmark's, with a benchmark for each kernel: those that could not run, were
     wrong or failed have no ``stats``, and ``extra_info`` says why.
@@ -45,7 +45,8 @@ def run_case(
         command += ["-p", "no:cacheprovider", "-q", "-s", "--tb=short", "--benchmark-quiet"]
         command += ["--benchmark-enable", "--benchmark-disable-gc", f"--benchmark-json={raw}"]
         command += [f"--bnn-case={case.name}", f"--bnn-kernels={','.join(kernels)}"]
-        command += [f"--bnn-seconds={seconds}", f"--bnn-threads={threads}", f"--bnn-rows={rows}"]
+        command += [f"--bnn-device={device}", f"--bnn-seconds={seconds}"]
+        command += [f"--bnn-threads={threads}", f"--bnn-rows={rows}"]
         done = subprocess.run(
             command, cwd=folder, env=_environment(threads), stdout=subprocess.PIPE, text=True
         )

@@ -42,7 +42,10 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
     kernel: Annotated[
         list[str], typer.Option(help="kernel of the registry, repeatable; all: every one")
-    ] = ["xnor"],  # noqa: B006  typer copies it
+    ] = ["xnor-cpu"],  # noqa: B006  typer copies it
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, or auto: the first that has all kernels, a GPU first")
+    ] = "auto",
     model: Annotated[
         Path | None, typer.Option(help="model file; default: model.bnn in the run's folder")
     ] = None,
@@ -54,15 +57,16 @@ def evaluate(
 ) -> None:
     """Run a packed network on all test images and compare it with the training network.
 
-    Writes evaluate-<kernel>.json beside the model, one for each kernel.
+    Writes evaluate-<kernel>.json beside the model, one for each kernel; on a GPU,
+    evaluate-<kernel>-cuda.json.
 
-    Example: bnn evaluate --run results/mine/mnist --data data --kernel xnor --kernel naive
+    Example: bnn evaluate --run results/mine/mnist --data data --kernel xnor-cpu --kernel naive
     """
     from harness.deploy.evaluate import evaluate_run
 
     if threads:
         _set_threads(threads)
-    records = evaluate_run(run, data, kernel, model, allow_running, _show)
+    records = evaluate_run(run, data, kernel, model, allow_running, _show, device)
     if strict and any(_differing(record) for record in records):
         raise typer.Exit(1)
 

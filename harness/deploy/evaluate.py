@@ -20,25 +20,29 @@ from harness.train.checkpoint import BEST, load_weights
 from harness.train.inputs import image_shape, resident
 from harness.train.loop import predict_scores
 from kernels import registry
+from kernels.base import Kernel
 
 EVALUATION_SCHEMA = 1
 LISTED = 20  # of the images that disagree, in the record
 
 
-def resolve_kernels(names: Sequence[str]) -> list[str]:
-    """Return the kernels to run: ``all`` stands for every one of the registry.
+def resolve_kernels(names: Sequence[str], device: str = "auto") -> list[Kernel]:
+    """Return the kernels to run on one device: ``all`` stands for every one that it has.
 
     Raises:
-        HarnessError: a name that the registry does not have.
+        HarnessError: an unknown name or device, or no device that has all the names.
     """
-    if "all" in names:
-        return list(registry.KERNELS)
-    unknown = [name for name in names if name not in registry.KERNELS]
-    if unknown:
-        raise HarnessError(
-            f"unknown kernel {unknown[0]!r}; allowed: all, {', '.join(registry.KERNELS)}"
-        )
-    return list(dict.fromkeys(names))
+    try:
+        place = registry.device_for(names, device)
+        return [registry.get(name, place) for name in registry.resolve(names, place)]
+    except ValueError as error:
+        raise HarnessError(str(error)) from error
+
+
+def evaluation_name(kernel: Kernel) -> str:
+    """Return the name of a kernel's record: ``evaluate-naive.json``, on a GPU with ``-cuda``."""
+    place = "" if kernel.device == "cpu" else f"-{kernel.device}"
+    return f"evaluate-{kernel.name}{place}.json"
 
 
 def evaluate_run(
@@ -48,10 +52,12 @@ def evaluate_run(
     model: Path | None = None,
     allow_running: bool = False,
     on_record: Callable[[dict[str, Any]], None] = lambda record: None,
+    device: str = "auto",
 ) -> list[dict[str, Any]]:
     """Write ``evaluate-<kernel>.json`` beside the model for each kernel, and return the records.
 
     ``on_record`` gets each as soon as it is written: the slowest kernel may take minutes.
+    ``device`` is cpu, cuda, or auto: the first that has all the kernels, a GPU that is there first.
 
     A run without a packed form gives records of status ``skipped``, a kernel that cannot run here
     ``unavailable``, each with its reason. Otherwise every test image goes through the training
@@ -61,27 +67,28 @@ def evaluate_run(
         HarnessError: no model, a damaged one, other data than the run's, an unknown kernel.
     """
     path = model or folder / MODEL
-    names = resolve_kernels(kernels)
+    found = resolve_kernels(kernels, device)
     run = read_run(folder, allow_running)
     reason = why_not(run, run_recipe(run))
     check = None if reason else _Check(folder, run, data, path)
     records = []
-    for name in names:
-        record = {"schema": EVALUATION_SCHEMA, **_record(name, reason, check), **identity(run)}
+    for kernel in found:
+        record = {"schema": EVALUATION_SCHEMA, **_record(kernel, reason, check), **identity(run)}
         record["provenance"] = provenance()
-        write_json(path.with_name(f"evaluate-{name}.json"), record)
+        write_json(path.with_name(evaluation_name(kernel)), record)
         on_record(record)
         records.append(record)
     return records
 
 
-def _record(name: str, reason: str | None, check: "_Check | None") -> dict[str, Any]:
+def _record(kernel: Kernel, reason: str | None, check: "_Check | None") -> dict[str, Any]:
+    which = {"kernel": kernel.name, "device": kernel.device}
     if check is None:
-        return {"status": "skipped", "reason": reason, "kernel": name}
-    why = check.why_not(name)
+        return {"status": "skipped", "reason": reason, **which}
+    why = check.why_not(kernel)
     if why is not None:
-        return {"status": "unavailable", "reason": why, "kernel": name}
-    return {"status": "done", "reason": None, "kernel": name, **check.compare(name)}
+        return {"status": "unavailable", "reason": why, **which}
+    return {"status": "done", "reason": None, **which, **check.compare(kernel)}
 
 
 class _Check:
@@ -101,21 +108,20 @@ class _Check:
         self.labels = torch.from_numpy(dataset.test.labels)
         self.expected = _training_predictions(folder, run, dataset)
 
-    def why_not(self, kernel: str) -> str | None:
+    def why_not(self, kernel: Kernel) -> str | None:
         """Return why ``kernel`` cannot run some layer here, or None."""
-        found, inner = registry.get(kernel), self.network.spec.layers[1:]
-        rows = len(self.labels)
-        reasons = (found.why_not(m=rows, n=layer.outputs, k=layer.k) for layer in inner)
+        inner, rows = self.network.spec.layers[1:], len(self.labels)
+        reasons = (kernel.why_not(m=rows, n=layer.outputs, k=layer.k) for layer in inner)
         return next((reason for reason in reasons if reason is not None), None)
 
-    def compare(self, kernel: str) -> dict[str, Any]:
+    def compare(self, kernel: Kernel) -> dict[str, Any]:
         """Run ``kernel`` on every test image; the figures on top are the first first layer's.
 
         Bit planes are packed words: kernels on packed words run them beside the integer product,
         the others, which would only repeat the same first layer, the integer product alone.
         """
         first, *others = self.network.first_layers
-        ways = [first, *others] if registry.get(kernel).packed else [first]
+        ways = [first, *others] if kernel.packed else [first]
         figures = {way: self._compare(kernel, way) for way in ways}
         return {
             "first_layer": first,
@@ -125,11 +131,12 @@ class _Check:
             "first_layers": figures,
         }
 
-    def _compare(self, kernel: str, first_layer: str) -> dict[str, Any]:
+    def _compare(self, kernel: Kernel, first_layer: str) -> dict[str, Any]:
         # Compiling is no part of the time.
-        self.network.predict(self.test.pixels[:1], kernel, first_layer)
+        self.network.predict(self.test.pixels[:1], kernel.name, first_layer, kernel.device)
         began = time.perf_counter()
-        found = self.network.predict(self.test.pixels, kernel, first_layer).argmax(1)
+        scores = self.network.predict(self.test.pixels, kernel.name, first_layer, kernel.device)
+        found = scores.argmax(1)
         seconds = time.perf_counter() - began
         differing = (found != self.expected).nonzero()[:, 0].tolist()
         return {

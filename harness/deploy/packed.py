@@ -145,12 +145,16 @@ class PackedNetwork:
 
     @torch.no_grad()
     def predict(
-        self, pixels: npt.NDArray[np.uint8], kernel: str, first_layer: str | None = None
+        self,
+        pixels: npt.NDArray[np.uint8],
+        kernel: str,
+        first_layer: str | None = None,
+        device: str = "cpu",
     ) -> Tensor:
         """Return the scores float32 [n, 10] of uint8 pixels [n, c, h, w].
 
-        ``kernel`` multiplies packed activations; ``first_layer`` is one of :attr:`first_layers`
-        (default: the first). Hidden layers take as many images at once as fit
+        ``kernel`` of ``device`` multiplies packed activations; ``first_layer`` is one of
+        :attr:`first_layers` (default: the first). Hidden layers take as many images at once as fit
         :data:`WORKING_BYTES`; real pixels come in the batches of the training network's evaluation.
 
         Raises:
@@ -158,7 +162,7 @@ class PackedNetwork:
         """
         first_layer = first_layer or self.first_layers[0]
         self._check(pixels, first_layer)
-        steps = self._steps(kernel, first_layer)
+        steps = self._steps(kernel, first_layer, device)
         scores = [self._run(part, steps) for part in self._entries(pixels, first_layer)]
         return torch.cat(scores) if scores else torch.empty(0, self.layers[-1].spec.outputs)
 
@@ -173,10 +177,10 @@ class PackedNetwork:
                 f"first layer {first_layer!r}: this network takes {', '.join(self.first_layers)}"
             )
 
-    def _steps(self, kernel: str, first_layer: str) -> list[Step]:
+    def _steps(self, kernel: str, first_layer: str, device: str) -> list[Step]:
         """Return the layers as functions, with weights ready for ``kernel``, from integers on."""
         try:
-            found = registry.get(kernel)
+            found = registry.get(kernel, device)
         except ValueError as error:
             raise HarnessError(str(error)) from error
         steps: list[Step] = []

@@ -1,4 +1,4 @@
-"""The numba kernels as the registry knows them: ``naive`` and ``xnor``."""
+"""The numba kernels as the registry knows them: ``naive`` and ``xnor-cpu``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Naive(Kernel):
 
 @dataclass(frozen=True)
 class Panels:
-    """Weights of ``xnor``: prefix xors of N rows, word by word in panels of 8 rows."""
+    """Weights of ``xnor-cpu``: prefix xors of N rows, word by word in panels of 8 rows."""
 
     words: torch.Tensor
     n: int
@@ -60,10 +60,10 @@ class Panels:
     width: int
 
 
-class Xnor(Kernel):
+class XnorCpu(Kernel):
     """Xor and popcount on packed words, blocked for registers and caches."""
 
-    name = "xnor"
+    name = "xnor-cpu"
     packed = True
     summary = "packed words, xor and popcount, register- and cache-blocked"
 
@@ -83,7 +83,7 @@ class Xnor(Kernel):
         """Return int32 dots [M, N] for any M, N, K."""
         check_packed("activations", a, self.device)
         if not isinstance(w, Panels):
-            raise TypeError(f"weights must be what xnor.weights() returns, got {type(w).__name__}")
+            raise TypeError(f"weights must be what xnor-cpu prepares, got {type(w).__name__}")
         if (a.k, a.words.shape[1]) != (w.k, w.width):
             raise ValueError(
                 f"activations have K={a.k} in {a.words.shape[1]} words a row, "

@@ -58,7 +58,7 @@ class Absent(Naive):
 
 
 for kernel in (Wrong(), Large(), Tires(), Raises(), Absent()):
-    registry.KERNELS[kernel.name] = kernel
+    registry.KERNELS[kernel.name, kernel.device] = kernel
 '''
 
 
@@ -73,7 +73,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
         patch.setenv("PYTEST_PLUGINS", "faulty_kernels")
         patch.syspath_prepend(str(folder))
         __import__("faulty_kernels")
-        yield [name for name in registry.KERNELS if name not in before]
+        yield [key[0] for key in registry.KERNELS if key not in before]
     sys.modules.pop("faulty_kernels")
     registry.KERNELS.clear()
     registry.KERNELS.update(before)

@@ -31,7 +31,7 @@ def layer(
     """Return the file of a product of 100 rows with sound and faulty kernels."""
     assert faulty == FAULTS
     out = tmp_path_factory.mktemp("bench")
-    found = run_bench(out, "layer-100x10x65", "naive", "xnor", "vendor-bf16", *FAULTS)
+    found = run_bench(out, "layer-100x10x65", "naive", "xnor-cpu", "vendor-bf16", *FAULTS)
     assert found.exit_code == 0, found.output
     path = out / machine / "layer-100x10x65.json"
     assert [p.relative_to(out) for p in out.rglob("*") if p.is_file()] == [path.relative_to(out)]
@@ -47,7 +47,7 @@ def rows_of(document: dict[str, Any], kernel: str) -> dict[str, dict[str, Any]]:
 def test_sound_kernels_have_raw_samples(layer: dict[str, Any]) -> None:
     for kernel, includes in (
         ("naive", {"gemm"}),
-        ("xnor", {"gemm", "pack+gemm"}),
+        ("xnor-cpu", {"gemm", "pack+gemm"}),
         ("vendor-bf16", {"gemm", "pack+gemm"}),
     ):
         rows = rows_of(layer, kernel)
@@ -61,7 +61,7 @@ def test_sound_kernels_have_raw_samples(layer: dict[str, Any]) -> None:
             assert len(stats["data"]) == stats["rounds"] >= 3
             assert stats["median"] == statistics.median(stats["data"]) > 0
     assert rows_of(layer, "naive")["gemm"]["extra_info"]["baseline"]
-    xnor = rows_of(layer, "xnor")["gemm"]["extra_info"]
+    xnor = rows_of(layer, "xnor-cpu")["gemm"]["extra_info"]
     # Packed rows, two panels of eight weights, int32 dots.
     assert xnor["bytes"] == 100 * 2 * 8 + 2 * 8 * 2 * 8 + 100 * 10 * 4
 
@@ -97,7 +97,7 @@ def test_the_file_knows_machine_commit_and_load(layer: dict[str, Any], machine: 
     assert set(found["provenance"]) == {"commit", "dirty", "versions", "machine"}
     assert len(found["state"]["load_1_5_15_min"]) == 3
     assert layer["commit_info"]["id"] == found["provenance"]["commit"]
-    assert {row["fullname"] for row in layer["benchmarks"]} >= {"layer-100x10x65/xnor/gemm"}
+    assert {row["fullname"] for row in layer["benchmarks"]} >= {"layer-100x10x65/xnor-cpu/gemm"}
 
 
 @pytest.mark.usefixtures("faulty")
@@ -113,23 +113,28 @@ def test_a_network_and_no_time_at_all(nothing_below: Path, machine: str) -> None
 
 
 def test_a_network_is_clocked_as_a_whole(nothing_below: Path, machine: str) -> None:
-    found = run_bench(nothing_below, "mnist-mlp-3", "naive", "xnor", "vendor-int8")
+    found = run_bench(nothing_below, "mnist-mlp-3", "naive", "xnor-cpu", "vendor-int8")
     assert found.exit_code == 0, found.output
     document = read_json(nothing_below / machine / "mnist-mlp-3.json")
     rows = {row["extra_info"]["kernel"]: row for row in document["benchmarks"]}
-    assert set(rows) == {"naive", "xnor", "vendor-int8"}
+    assert set(rows) == {"naive", "xnor-cpu", "vendor-int8"}
     assert {row["extra_info"]["includes"] for row in rows.values()} == {"network"}
     assert rows["naive"]["extra_info"]["first_layer"] == "float32"
-    assert rows["xnor"]["extra_info"]["first_layer"] == "int8"
+    assert rows["xnor-cpu"]["extra_info"]["first_layer"] == "int8"
     assert all(row["stats"]["data"] for row in rows.values())
 
 
 @pytest.mark.parametrize(
     ("case", "kernel", "options", "message"),
     [
-        ("square-8", "fast", (), "--kernel: no kernel 'fast'; allowed: naive, xnor"),
-        ("square", "xnor", (), "unknown case 'square'; allowed: square-<size>"),
-        ("square-8", "xnor", ("--seconds", "0"), "--seconds must be above 0, found 0"),
+        (
+            "square-8",
+            "fast",
+            (),
+            "--kernel, --device: no kernel 'fast'; allowed: all, naive",
+        ),
+        ("square", "xnor-cpu", (), "unknown case 'square'; allowed: square-<size>"),
+        ("square-8", "xnor-cpu", ("--seconds", "0"), "--seconds must be above 0, found 0"),
     ],
     ids=["kernel", "case", "seconds"],
 )
@@ -146,7 +151,7 @@ def test_a_bench_that_cannot_start_leaves_no_file(
     nothing_below: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
-    found = run_bench(nothing_below, "square-8", "xnor")
+    found = run_bench(nothing_below, "square-8", "xnor-cpu")
     assert isinstance(found.exception, HarnessError)
     assert "the bench of square-8 ended with status" in str(found.exception)
     assert not nothing_below.exists()
@@ -159,7 +164,7 @@ def test_doctor_says_what_runs_and_why_not(monkeypatch: pytest.MonkeyPatch) -> N
     assert found.exit_code == 0, found.output
     lines = {line.split("│")[1].strip(): line for line in found.output.splitlines() if "│" in line}
     assert "yes" in lines["naive (baseline)"]
-    assert "yes" in lines["xnor"]
+    assert "yes" in lines["xnor-cpu"]
     assert "gives a wrong product of 32 x 32 x 128" in lines["wrong"]
     assert "MemoryError: no room for the product" in lines["raises"]
     assert "needs a device that this machine lacks" in lines["absent"]

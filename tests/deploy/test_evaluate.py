@@ -50,8 +50,8 @@ def test_trained_networks_agree_on_every_test_image_with_every_kernel(
 ) -> None:
     run = train_run(tmp_path, mode, recipe)
     export_run(run)
-    records = evaluate_run(run, data, ["all"])
-    assert [record["kernel"] for record in records] == list(registry.KERNELS)
+    records = evaluate_run(run, data, ["all"], device="cpu")
+    assert [record["kernel"] for record in records] == registry.names_on("cpu")
     trained = read_json(run / "run.json")
     for record in records:
         assert record == read_json(run / f"evaluate-{record['kernel']}.json")
@@ -71,7 +71,7 @@ def test_input_dropout_with_an_offset_keeps_real_pixels(
 ) -> None:
     run = train_run(tmp_path, preprocess="global", network__input_dropout=0.2)
     export_run(run)
-    (record,) = evaluate_run(run, data, ["xnor"])
+    (record,) = evaluate_run(run, data, ["xnor-cpu"])
     assert (record["first_layer"], record["agree"]) == ("real", IMAGES)
 
 
@@ -89,15 +89,15 @@ def test_a_failed_run_is_recorded_as_skipped(run: Path, data: Path) -> None:
 def test_a_kernel_that_cannot_run_says_why(
     run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel = type(registry.get("xnor"))
+    kernel = type(registry.get("xnor-cpu"))
     monkeypatch.setattr(kernel, "why_not", lambda self, m=None, n=None, k=None: "no such unit")
-    (record,) = evaluate_run(run, data, ["xnor"])
+    (record,) = evaluate_run(run, data, ["xnor-cpu"])
     assert (record["status"], record["reason"]) == ("unavailable", "no such unit")
 
 
 def test_unknown_kernel(run: Path, data: Path) -> None:
     with pytest.raises(HarnessError, match=r"'warp'; allowed: all, naive"):
-        evaluate_run(run, data, ["xnor", "warp"])
+        evaluate_run(run, data, ["xnor-cpu", "warp"])
 
 
 def test_other_data_than_the_runs(run: Path, data: Path) -> None:
@@ -105,7 +105,7 @@ def test_other_data_than_the_runs(run: Path, data: Path) -> None:
     record["data"]["digest"] = "0" * 64
     write_json(run / "run.json", record)
     with pytest.raises(HarnessError, match="trained on the standin one of digest 0000"):
-        evaluate_run(run, data, ["xnor"])
+        evaluate_run(run, data, ["xnor-cpu"])
 
 
 def test_a_damaged_model_is_refused(run: Path, data: Path) -> None:
@@ -113,16 +113,16 @@ def test_a_damaged_model_is_refused(run: Path, data: Path) -> None:
     raw[-1] ^= 1
     (run / "model.bnn").write_bytes(raw)
     with pytest.raises(HarnessError, match="damaged or was replaced.*bnn export --run"):
-        evaluate_run(run, data, ["xnor"])
+        evaluate_run(run, data, ["xnor-cpu"])
     (run / "export.json").unlink()
     with pytest.raises(HarnessError, match="does not match its digest"):
-        evaluate_run(run, data, ["xnor"])
+        evaluate_run(run, data, ["xnor-cpu"])
 
 
 def test_a_model_of_another_run(run: Path, data: Path) -> None:
     write_json(run / "run.json", {**read_json(run / "run.json"), "fingerprint": "another"})
     with pytest.raises(HarnessError, match="comes from another run"):
-        evaluate_run(run, data, ["xnor"])
+        evaluate_run(run, data, ["xnor-cpu"])
 
 
 def spoil(run: Path) -> None:
@@ -135,13 +135,13 @@ def spoil(run: Path) -> None:
 
 def test_disagreement_is_shown_and_strict_fails(run: Path, data: Path) -> None:
     spoil(run)
-    command = ["evaluate", "--run", str(run), "--data", str(data), "--kernel", "xnor"]
+    command = ["evaluate", "--run", str(run), "--data", str(data), "--kernel", "xnor-cpu"]
     found = CliRunner().invoke(app, command)
     assert found.exit_code == 0
-    record = read_json(run / "evaluate-xnor.json")
+    record = read_json(run / "evaluate-xnor-cpu.json")
     assert record["agree"] < IMAGES
     assert 0 < len(record["disagreeing"]) <= 20
-    assert f"warning: {IMAGES - record['agree']} predictions differ with xnor" in found.output
+    assert f"warning: {IMAGES - record['agree']} predictions differ with xnor-cpu" in found.output
     assert CliRunner().invoke(app, [*command, "--strict"]).exit_code == 1
 
 
@@ -151,9 +151,9 @@ def test_commands(train_run: Callable[..., Path], data: Path, tmp_path: Path) ->
     assert found.exit_code == 0
     assert "times smaller" in found.output
     command = ["evaluate", "--run", str(run), "--data", str(data), "--threads", "1", "--strict"]
-    found = CliRunner().invoke(app, [*command, "--kernel", "xnor", "--kernel", "vendor-fp32"])
+    found = CliRunner().invoke(app, [*command, "--kernel", "xnor-cpu", "--kernel", "vendor-fp32"])
     assert found.exit_code == 0
-    assert f"xnor (bitplanes): {IMAGES} of {IMAGES} predictions" in found.output
+    assert f"xnor-cpu (bitplanes): {IMAGES} of {IMAGES} predictions" in found.output
     assert f"vendor-fp32 (int8): {IMAGES} of {IMAGES} predictions" in found.output
 
 
@@ -172,7 +172,7 @@ def test_a_trained_convnet_agrees(svhn: Path, tmp_path: Path, preprocess: str) -
     spec = RunSpec(recipe, get_mode("bnn-stoch"), SEED, "test", tmp_path)
     run_training(spec, svhn, torch.device("cpu"), 60.0, None)
     export_run(tmp_path)
-    (record,) = evaluate_run(tmp_path, svhn, ["xnor"])
+    (record,) = evaluate_run(tmp_path, svhn, ["xnor-cpu"])
     ways = {"scale": {"int8", "bitplanes"}, "gcn-lcn": {"real"}}[preprocess]
     assert set(record["first_layers"]) == ways
     assert all(way["agree"] == record["images"] for way in record["first_layers"].values())

@@ -34,27 +34,29 @@ def training_scores(network: BinaryNetwork, pixels: np.ndarray) -> Tensor:
     return network(network_input(torch.from_numpy(pixels)))
 
 
-def kernel_here(name: str) -> str:
-    reason = registry.get(name).why_not()
+@pytest.fixture(params=list(registry.KERNELS), ids="-".join)
+def kernel(request: pytest.FixtureRequest) -> tuple[str, str]:
+    name, device = request.param
+    reason = registry.get(name, device).why_not()
     if reason is not None:
-        pytest.skip(f"{name}: {reason}")
-    return name
+        pytest.skip(f"{name} on {device}: {reason}")
+    return name, device
 
 
-@pytest.mark.parametrize("kernel", list(registry.KERNELS))
 @pytest.mark.parametrize("first_layer", ["int8", "bitplanes"])
 def test_every_kernel_norm_and_first_layer(
     network_spec: NetworkSpec,
     make_network: Callable[..., BinaryNetwork],
     make_model: Callable[..., Model],
-    kernel: str,
+    kernel: tuple[str, str],
     first_layer: str,
 ) -> None:
     shape = SHAPES[network_spec.kind]
     network = make_network(network_spec, shape)
     model = make_model(network, network_spec, shape)
     pixels = pixels_of(shape)
-    found = PackedNetwork(model).predict(pixels, kernel_here(kernel), first_layer)
+    name, device = kernel
+    found = PackedNetwork(model).predict(pixels, name, first_layer, device)
     assert torch.equal(found, training_scores(network, pixels))
 
 
@@ -69,7 +71,7 @@ def test_every_mode_is_deterministic_at_test_time(
     network = make_network(network_spec, shape, mode)
     found = PackedNetwork(make_model(network, network_spec, shape))
     pixels = pixels_of(shape)
-    assert torch.equal(found.predict(pixels, "xnor"), training_scores(network, pixels))
+    assert torch.equal(found.predict(pixels, "xnor-cpu"), training_scores(network, pixels))
 
 
 @pytest.mark.parametrize("hidden", [(1,), (64,), (63, 65), (128, 1)])
@@ -86,7 +88,9 @@ def test_widths_around_the_word_and_an_offset(
     network = make_network(spec, (3, 8, 8), affine=affine)
     pixels = pixels_of((3, 8, 8))
     found = PackedNetwork(make_model(network, spec, (3, 8, 8)))
-    assert torch.equal(found.predict(pixels, "xnor", first_layer), training_scores(network, pixels))
+    assert torch.equal(
+        found.predict(pixels, "xnor-cpu", first_layer), training_scores(network, pixels)
+    )
 
 
 @pytest.mark.parametrize(("width", "fc", "side"), [(4, 10, 8), (16, 64, 16), (33, 20, 8)])
@@ -101,7 +105,7 @@ def test_convnet_widths_and_sides(
     network = make_network(spec, (3, side, side))
     pixels = pixels_of((3, side, side))
     found = PackedNetwork(make_model(network, spec, (3, side, side)))
-    assert torch.equal(found.predict(pixels, "xnor"), training_scores(network, pixels))
+    assert torch.equal(found.predict(pixels, "xnor-cpu"), training_scores(network, pixels))
 
 
 VARIANCE = NormSpec("shift", 1e-5, 0.125, "variance")
@@ -166,7 +170,7 @@ def test_real_first_layer(
     real = torch.from_numpy(from_state(preprocess, state).apply(pixels))
     with torch.no_grad():
         expected = torch.cat([network(part) for part in torch.split(real, EVALUATION_BATCH)])
-    assert torch.equal(found.predict(pixels, "xnor"), expected)
+    assert torch.equal(found.predict(pixels, "xnor-cpu"), expected)
 
 
 def test_the_batch_bounds_memory_and_changes_nothing(
@@ -180,8 +184,8 @@ def test_the_batch_bounds_memory_and_changes_nothing(
     found = PackedNetwork(make_model(network, network_spec, shape))
     pixels = pixels_of(shape)
     monkeypatch.setattr(packed, "WORKING_BYTES", 1)
-    assert torch.equal(found.predict(pixels, "xnor"), training_scores(network, pixels))
-    assert found.predict(pixels[:0], "xnor").shape == (0, 10)
+    assert torch.equal(found.predict(pixels, "xnor-cpu"), training_scores(network, pixels))
+    assert found.predict(pixels[:0], "xnor-cpu").shape == (0, 10)
 
 
 @pytest.fixture
@@ -194,11 +198,11 @@ def small(
 
 def test_wrong_arguments_name_the_allowed(small: PackedNetwork) -> None:
     pixels = pixels_of((1, 4, 4))
-    with pytest.raises(HarnessError, match=r"'warp'.*xnor"):
+    with pytest.raises(HarnessError, match=r"'warp'.*xnor-cpu"):
         small.predict(pixels, "warp")
     with pytest.raises(HarnessError, match=r"'real'.*int8, bitplanes"):
-        small.predict(pixels, "xnor", "real")
+        small.predict(pixels, "xnor-cpu", "real")
     with pytest.raises(HarnessError, match=r"shape \(1, 4, 4\).*found uint8 of shape \(1, 4, 5\)"):
-        small.predict(pixels_of((1, 4, 5)), "xnor")
+        small.predict(pixels_of((1, 4, 5)), "xnor-cpu")
     with pytest.raises(HarnessError, match="found float32"):
-        small.predict(pixels.astype(np.float32), "xnor")
+        small.predict(pixels.astype(np.float32), "xnor-cpu")

@@ -13,12 +13,12 @@ from kernels.base import Kernel
 POISON = -77_777
 
 
-@pytest.fixture(params=list(registry.KERNELS))
+@pytest.fixture(params=list(registry.KERNELS), ids="-".join)
 def kernel(request: pytest.FixtureRequest) -> Kernel:
-    found = registry.get(request.param)
+    found = registry.get(*request.param)
     reason = found.why_not()
     if reason is not None:
-        pytest.skip(f"{found.name}: {reason}")
+        pytest.skip(f"{found.name} on {found.device}: {reason}")
     return found
 
 

@@ -44,5 +44,5 @@ def test_the_example_says_why_not_and_refuses_operands(table: Kernel) -> None:
 
 def test_the_line_it_asks_for_is_where_it_says() -> None:
     registry = (GUIDE.parent / "kernels" / "registry.py").read_text()
-    assert "KERNELS: dict[str, Kernel]" in registry
-    assert "Xnor()," in registry
+    assert "KERNELS: dict[tuple[str, str], Kernel]" in registry
+    assert "XnorCpu()," in registry

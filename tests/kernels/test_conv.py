@@ -50,7 +50,7 @@ def test_pooled_bits_equal_the_bits_of_pooled_dots(size: tuple[int, int]) -> Non
 
 
 def test_wrong_maps_and_filters_are_refused() -> None:
-    xnor, x = registry.get("xnor"), signs(1, 3, 4, 4, seed=1)
+    xnor, x = registry.get("xnor-cpu"), signs(1, 3, 4, 4, seed=1)
     filters = pack_filters(signs(2, 3, 3, 3, seed=2))
     with pytest.raises(ValueError, match=r"\[B, C, H, W\], got \[3, 4, 4\]"):
         pack_map(x[0])

@@ -145,10 +145,39 @@ def test_wrong_operands_are_refused_by_name(kernel: Kernel) -> None:
         kernel.product(kernel.activations(pack_rows(a)), "weights")
 
 
-def test_registry_names_its_kernels_and_has_one_baseline() -> None:
-    assert [name for name, k in registry.KERNELS.items() if k.baseline] == ["naive"]
-    assert all(name == found.name for name, found in registry.KERNELS.items())
-    assert registry.resolve(["xnor", "all", "xnor"])[0] == "xnor"
-    assert sorted(registry.resolve(["xnor", "all"])) == sorted(registry.KERNELS)
-    with pytest.raises(ValueError, match="no kernel 'fast'; allowed: naive, xnor, vendor-fp32"):
+def test_registry_names_its_kernels_and_each_device_has_one_baseline() -> None:
+    assert all(key == (found.name, found.device) for key, found in registry.KERNELS.items())
+    for device in {device for _, device in registry.KERNELS}:
+        baseline = registry.baseline(device)
+        assert (baseline.name, baseline.device) == ("naive", device)
+    assert registry.resolve(["xnor-cpu", "all", "xnor-cpu"])[0] == "xnor-cpu"
+    assert sorted(registry.resolve(["xnor-cpu", "all"])) == sorted(registry.names_on("cpu"))
+    with pytest.raises(ValueError, match="no kernel 'fast' on cpu; allowed: naive, xnor-cpu"):
         registry.get("fast")
+    with pytest.raises(ValueError, match=r"'xnor-cpu' on cuda \(it runs on cpu\)"):
+        registry.get("xnor-cpu", "cuda")
+    with pytest.raises(ValueError, match="no device 'tpu'; allowed: cpu, cuda"):
+        registry.get("naive", "tpu")
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_device_is_the_first_that_has_all_kernels(
+    gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = registry.get("naive")
+    found = {("naive", "cpu"): cpu, ("naive", "cuda"): cpu, ("fast", "cuda"): cpu}
+    monkeypatch.setattr(registry, "KERNELS", found | {("xnor-cpu", "cpu"): cpu})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    preferred = "cuda" if gpu else "cpu"
+    assert registry.device_for(["all"]) == registry.device_for(["naive"]) == preferred
+    assert registry.device_for(["naive", "xnor-cpu"]) == "cpu"
+    assert registry.device_for(["naive", "fast"]) == "cuda"
+    assert registry.device_for(["naive"], "cuda") == "cuda"
+    with pytest.raises(ValueError, match="no device has all of xnor-cpu, fast"):
+        registry.device_for(["xnor-cpu", "fast"])
+    with pytest.raises(ValueError, match="no kernel 'slow'; allowed: all, naive, fast"):
+        registry.device_for(["slow"])
+    with pytest.raises(ValueError, match="no device 'tpu'; allowed: auto, cpu, cuda"):
+        registry.device_for(["naive"], "tpu")
+    with pytest.raises(ValueError, match="no kernel 'xnor-cpu' on cuda"):
+        registry.device_for(["xnor-cpu"], "cuda")

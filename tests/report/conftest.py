@@ -15,7 +15,7 @@ from harness.report.frames import Frames, read_frames
 from harness.spec import as_mapping, load_recipe
 
 BNN_MODES = ("bnn-det", "bnn-stoch", "bnn-stoch-w")
-KERNELS = ("naive", "vendor-bf16", "vendor-fp32", "vendor-int8", "xnor")
+KERNELS = ("naive", "vendor-bf16", "vendor-fp32", "vendor-int8", "xnor-cpu")
 PROVENANCE = {
     "commit": "c0ffee" * 6,
     "dirty": False,
@@ -206,8 +206,8 @@ def write_benches(results: Path) -> None:
         info = {"m": size}
         rows = [
             benchmark("naive", 900 * unit, **info),
-            benchmark("xnor", 4 * unit, **info),
-            benchmark("xnor", 4.4 * unit, "pack+gemm", **info),
+            benchmark("xnor-cpu", 4 * unit, **info),
+            benchmark("xnor-cpu", 4.4 * unit, "pack+gemm", **info),
             benchmark("vendor-fp32", 21 * unit, **info),
             benchmark("vendor-bf16", 7 * unit, **info),
             benchmark("vendor-bf16", 7.5 * unit, "pack+gemm", **info),
@@ -215,7 +215,7 @@ def write_benches(results: Path) -> None:
         ]
         write_bench(results, f"square-{size}", rows)
     mlp: dict[str, Any] = {"group": "mlp", "m": 10000, "n": 1024, "k": 1024, "ops": 58 * 10**9}
-    rows = [benchmark(k, t, "network", **mlp) for k, t in (("naive", 16000), ("xnor", 260))]
+    rows = [benchmark(k, t, "network", **mlp) for k, t in (("naive", 16000), ("xnor-cpu", 260))]
     rows += [benchmark("vendor-fp32", 700, "network", **mlp)]
     rows += [without_time("vendor-bf16", "wrong", "3 of 100,000 outputs differ", **mlp)]
     write_bench(results, "mnist-mlp-1024", rows)

@@ -98,8 +98,8 @@ def test_packing_counts_in_the_ratio_where_it_was_timed(
     info = {"m": 8192, "device": "cuda"}
     rows = [
         benchmark_entry("naive", 100, **info),
-        benchmark_entry("xnor", 2, **info),
-        benchmark_entry("xnor", 4, "pack+gemm", **info),
+        benchmark_entry("xnor-cpu", 2, **info),
+        benchmark_entry("xnor-cpu", 4, "pack+gemm", **info),
     ]
     write_bench(tmp_path, "square-8192", rows)
     claim = verdicts(tmp_path)["product-over-baseline"]
@@ -110,7 +110,7 @@ def test_packing_counts_in_the_ratio_where_it_was_timed(
 def test_a_smaller_product_is_reduced(
     tmp_path: Path, write_bench: Maker, benchmark_entry: Maker
 ) -> None:
-    rows = [benchmark_entry("naive", 100, m=2048), benchmark_entry("xnor", 1, m=2048)]
+    rows = [benchmark_entry("naive", 100, m=2048), benchmark_entry("xnor-cpu", 1, m=2048)]
     write_bench(tmp_path, "square-2048", rows)
     claim = verdicts(tmp_path)["product-over-baseline"]
     assert claim.verdict == "reduced only"

@@ -45,7 +45,7 @@ def test_an_evaluation_has_a_row_for_each_first_layer(frames: Frames) -> None:
     one = frames.evaluations[
         (frames.evaluations["mode"] == "bnn-stoch")
         & (frames.evaluations["recipe"] == "torch7")
-        & (frames.evaluations["kernel"] == "xnor")
+        & (frames.evaluations["kernel"] == "xnor-cpu")
     ]
     assert sorted(one["first_layer"]) == ["bitplanes", "int8"]
     assert (one["agree"] == one["images"]).all()
@@ -54,7 +54,7 @@ def test_an_evaluation_has_a_row_for_each_first_layer(frames: Frames) -> None:
 def test_times_are_quantiles_of_the_raw_samples(
     tmp_path: Path, write_bench: Callable[..., Path], benchmark_entry: Callable[..., Any]
 ) -> None:
-    entry = benchmark_entry("xnor", 10.0, m=100, ops=2 * 10**6)
+    entry = benchmark_entry("xnor-cpu", 10.0, m=100, ops=2 * 10**6)
     write_bench(tmp_path, "square-100", [entry])
     collect(tmp_path)
     row = read_frames(tmp_path).kernels.iloc[0]
@@ -75,8 +75,8 @@ def test_a_kernel_without_a_time_keeps_its_reason(frames: Frames) -> None:
 def test_an_ok_kernel_without_samples_is_refused(
     tmp_path: Path, write_bench: Callable[..., Path], benchmark_entry: Callable[..., Any]
 ) -> None:
-    path = write_bench(tmp_path, "square-8", [benchmark_entry("xnor", 1.0) | {"stats": None}])
-    with pytest.raises(HarnessError, match="'xnor' is ok but has no raw samples") as error:
+    path = write_bench(tmp_path, "square-8", [benchmark_entry("xnor-cpu", 1.0) | {"stats": None}])
+    with pytest.raises(HarnessError, match="'xnor-cpu' is ok but has no raw samples") as error:
         collect(tmp_path)
     assert str(path) in str(error.value)
 

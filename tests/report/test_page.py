@@ -75,7 +75,7 @@ def test_the_page_shows_labels_holes_agreement_and_provenance(page: str) -> None
     assert "<b>Stand-in data.</b> SVHN:" in page
     assert '<span class="tag stand-in">stand-in</span>' in page
     assert "epoch 6: the training loss is nan" in page
-    assert "xnor 200,000/200,000" in page
+    assert "xnor-cpu 200,000/200,000" in page
     assert "c0ffeec0ff" in page
     assert "Python 3.11.7" in page or "python 3.11.7" in page
     assert page.count("<svg") == 5
@@ -89,7 +89,7 @@ def test_rendering_twice_gives_the_same_files(frames: Frames, tmp_path: Path) ->
 def test_results_with_nothing_but_a_bench(
     tmp_path: Path, write_bench: Callable[..., Path], benchmark_entry: Callable[..., Any]
 ) -> None:
-    write_bench(tmp_path, "square-64", [benchmark_entry("xnor", 0.01, m=64)])
+    write_bench(tmp_path, "square-64", [benchmark_entry("xnor-cpu", 0.01, m=64)])
     collect(tmp_path)
     text = render(read_frames(tmp_path), tmp_path).read_text(encoding="utf-8")
     assert "No epoch has been trained yet." in text

@@ -34,13 +34,15 @@ def test_kernels_without_a_time_say_why(frames: Frames) -> None:
     assert {row[-1] for row in rows if row[4] == "–"} == {
         "unavailable: the CPU has no VNNI", "wrong: 3 of 100,000 outputs differ",
     }  # fmt: skip
-    xnor = next(row for row in rows if row[1:3] == ("2,048³", "xnor") and row[9].startswith("gemm"))
+    xnor = next(
+        row for row in rows if row[1:3] == ("2,048³", "xnor-cpu") and row[9].startswith("gemm")
+    )
     assert xnor[6:8] == ("225", "5.25")
 
 
 def test_agreement_is_n_of_n_a_kernel(frames: Frames) -> None:
     table = agreement_table(frames)
-    assert table.header[5:] == ("naive", "vendor-bf16", "vendor-fp32", "vendor-int8", "xnor")
+    assert table.header[5:] == ("naive", "vendor-bf16", "vendor-fp32", "vendor-int8", "xnor-cpu")
     assert len(table.rows) == 10
     assert {cell for row in table.rows for cell in row[5:]} == {"10,000/10,000"}
 

@@ -48,13 +48,13 @@ def test_a_complete_live_mirror_gains_only_artifacts(make, tmp_path, uri, stored
         live.epoch(row)
     live.finish(make.ended(run))
     (folder / "model.bnn").write_bytes(b"packed")
-    evaluation = {"status": "done", "kernel": "xnor", "agree": 10, "test_error_pct": 1.5}
-    (folder / "evaluate-xnor.json").write_text(json.dumps(evaluation))
+    evaluation = {"status": "done", "kernel": "xnor-cpu", "agree": 10, "test_error_pct": 1.5}
+    (folder / "evaluate-xnor-cpu.json").write_text(json.dumps(evaluation))
     sync_runs(uri, tmp_path)
     (found,) = stored()
     assert len(history(found, "train/loss")) == 3
     assert len(history(found, "best/test_error_pct")) == 1
-    assert found.data.metrics["packed/xnor/agree"] == 10
+    assert found.data.metrics["packed/xnor-cpu/agree"] == 10
     assert "model.bnn" in _artifacts(uri, found)
 
 
