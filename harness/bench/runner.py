@@ -66,7 +66,9 @@ def _environment(threads: int) -> dict[str, str]:
     root = str(Path(harness.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
-    kept = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}
+    # Inside a pytest-xdist worker pytest-benchmark would refuse to clock.
+    strange = ("PYTEST_ADDOPTS", "PYTEST_XDIST_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(strange)}
     return (
         kept | pools | {"PYTHONPATH": os.pathsep.join(paths), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     )
