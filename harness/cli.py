@@ -8,6 +8,7 @@ from harness.bench.commands import bench, doctor
 from harness.data.commands import app as data_app
 from harness.deploy.commands import evaluate, export
 from harness.errors import HarnessError
+from harness.inspect.commands import inspect
 from harness.report.commands import collect, report
 from harness.track.commands import app as track_app
 from harness.train.commands import train
@@ -23,6 +24,7 @@ app.add_typer(data_app, name="data")
 app.command()(train)
 app.command()(export)
 app.command()(evaluate)
+app.command()(inspect)
 app.command()(bench)
 app.command()(doctor)
 app.command()(collect)

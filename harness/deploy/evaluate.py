@@ -15,6 +15,7 @@ from harness.deploy.modelfile import MODEL, below
 from harness.deploy.packed import PackedNetwork
 from harness.errors import HarnessError
 from harness.files import read_json, sha256_file, write_json
+from harness.nn.networks import BinaryNetwork
 from harness.provenance import provenance
 from harness.train.checkpoint import BEST, load_weights
 from harness.train.inputs import image_shape, resident
@@ -96,7 +97,7 @@ class _Check:
 
     def __init__(self, folder: Path, run: Mapping[str, Any], data: Path, model: Path) -> None:
         dataset = load_dataset(run["dataset"], data)
-        _check_data(run, dataset, data)
+        check_data(run, dataset, data)
         _check_model(model)
         self.network = PackedNetwork.load(model)
         if self.network.spec.fingerprint != run["fingerprint"]:
@@ -106,7 +107,9 @@ class _Check:
             )
         self.test = dataset.test
         self.labels = torch.from_numpy(dataset.test.labels)
-        self.expected = _training_predictions(folder, run, dataset)
+        tensors = load_weights(folder / BEST)
+        network = rebuild(run, tensors, image_shape(dataset))
+        self.expected = training_scores(run, network, tensors, dataset).argmax(1)
 
     def why_not(self, kernel: Kernel) -> str | None:
         """Return why ``kernel`` cannot run some layer here, or None."""
@@ -151,17 +154,26 @@ class _Check:
         return round(100 * (predictions != self.labels).double().mean().item(), 4)
 
 
-def _training_predictions(folder: Path, run: Mapping[str, Any], dataset: Dataset) -> Tensor:
-    tensors = load_weights(folder / BEST)
-    network = rebuild(run, tensors, image_shape(dataset))
+def training_scores(
+    run: Mapping[str, Any], network: BinaryNetwork, tensors: Mapping[str, Tensor], dataset: Dataset
+) -> Tensor:
+    """Return the training network's scores [n, 10] on the test images, on the CPU.
+
+    ``tensors`` are those of best.safetensors, the preprocessing's among them.
+    """
     state = {k: v.numpy() for k, v in below(tensors, "preprocess.").items()}
     preprocessor = from_state(run_recipe(run).preprocess, state)
     cpu = torch.device("cpu")
     images = resident(dataset.test, preprocessor, network.integer_input, cpu)
-    return predict_scores(network, images).argmax(1)
+    return predict_scores(network, images)
 
 
-def _check_data(run: Mapping[str, Any], dataset: Dataset, data: Path) -> None:
+def check_data(run: Mapping[str, Any], dataset: Dataset, data: Path) -> None:
+    """Refuse other data than those that a run was trained on.
+
+    Raises:
+        HarnessError: the digests differ; the message gives both.
+    """
     wanted, found = run["data"]["digest"], dataset.manifest["digest"]
     if found != wanted:
         raise HarnessError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from harness.data.names import IMAGE_SHAPES
 from harness.data.preprocess import from_state
 from harness.deploy.fold import fold, largest_dot
 from harness.deploy.modelfile import (
@@ -31,8 +32,6 @@ from harness.train.checkpoint import BEST, load_weights
 from harness.train.record import RUN
 
 EXPORT, EXPORT_SCHEMA = "export.json", 1
-# (channels, height, width), as every loader of these datasets returns them.
-IMAGE_SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "svhn": (3, 32, 32)}
 
 
 def read_run(folder: Path, allow_running: bool = False) -> dict[str, Any]:

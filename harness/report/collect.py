@@ -9,6 +9,7 @@ from harness.errors import HarnessError
 from harness.preset import split_run_name
 from harness.report.folders import read_epochs, read_record
 from harness.report.frames import COLUMNS, write_frame
+from harness.report.inspected import INSPECT, inspect_rows, network_costs
 from harness.report.origin import Origins
 from harness.spec import as_mapping, load_recipe
 
@@ -69,6 +70,11 @@ def _collect_run(
     frames["runs"].append(_run_row(run, folder) | who)
     frames["epochs"] += [{**row, **who} for row in epochs]
     origins.add("train", run.get("provenance"), run.get("started"), run.get("finished"))
+    if (folder / INSPECT).exists():
+        layers, predictions = inspect_rows(folder / INSPECT)
+        frames["layers"] += [{**row, **who} for row in layers]
+        network = network_name((run.get("resolved") or {}).get("network") or {})
+        frames["predictions"] += [{**row, "network": network, **who} for row in predictions]
     for path in sorted(folder.glob("evaluate-*.json")):
         record = read_record(path, "status", "kernel")
         frames["evaluations"] += [{**row, **who} for row in _evaluation_rows(record)]
@@ -95,6 +101,8 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> Row:
     provenance = run.get("provenance") or {}
     counts = run.get("parameters") or {}
     row |= {
+        **network_costs(run),
+        "test_images": ((run.get("data") or {}).get("counts") or {}).get("test"),
         "data_variant": (run.get("data") or {}).get("variant"),
         "failure": failure_text(run),
         "epochs": run.get("epochs_done"),

@@ -20,7 +20,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "status", "failure", "epochs", "best_epoch", "valid_error_pct", "test_error_pct",
         "train_seconds", "images_per_s", "device", "threads", "machine", "commit", "dirty",
         "network", "parameters", "binary_weights", "changes", "export", "export_reason",
-        "bytes_packed", "bytes_float32", "started", "finished",
+        "bytes_packed", "bytes_float32", "macs", "bit_macs", "weight_bits", "test_images",
+        "started", "finished",
     ),
     # One row a run and epoch.
     "epochs": (
@@ -32,6 +33,20 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *_RUN, "changes", "kernel", "first_layer", "status", "reason", "images", "agree",
         "test_error_pct", "training_network_error_pct", "seconds", "images_per_s", "machine",
         "commit",
+    ),
+    # One row a run and layer, of the best weights. Lists are joined by spaces, so that the frames
+    # stay small enough to be committed: `histogram` has the counts of equal bins over
+    # [-bound, bound], `patterns` the signs of the first convolution's filters, outputs first.
+    "layers": (
+        *_RUN, "changes", "layer", "kind", "binary", "outputs", "fan_in", "weights", "plus_pct",
+        "clipped_pct", "bound", "histogram", "filters", "distinct", "distinct_up_to_sign",
+        "per_input", "per_input_up_to_sign", "patterns",
+    ),
+    # One row a run: `confusion` by rows of true classes; the rest over ten equal bins of the
+    # predicted class's probability: counts, summed probability, right predictions.
+    "predictions": (
+        *_RUN, "changes", "network", "images", "test_errors", "test_loss", "confusion", "counts",
+        "confidence", "correct", "ece_pct",
     ),
     # One row a machine, case and kernel; times in ms over the raw samples.
     "kernels": (
@@ -51,9 +66,10 @@ _TEXT = {
     "failure", "device", "machine", "commit", "network", "changes", "export", "export_reason",
     "started", "finished", "kernel", "first_layer", "reason", "case", "group", "includes", "caches",
     "stage",
+    "kind", "histogram", "patterns", "confusion", "counts", "confidence", "correct",
     "cpu", "gpu", "os", "python", "torch", "numpy", "numba", "first", "last",
 }  # fmt: skip
-_FLAG = {"dirty", "best", "baseline"}
+_FLAG = {"dirty", "best", "baseline", "binary"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,8 @@ class Frames:
     runs: "pd.DataFrame"
     epochs: "pd.DataFrame"
     evaluations: "pd.DataFrame"
+    layers: "pd.DataFrame"
+    predictions: "pd.DataFrame"
     kernels: "pd.DataFrame"
     provenance: "pd.DataFrame"
 

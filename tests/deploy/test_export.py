@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.deploy.export import IMAGE_SHAPES, export_run
+from harness.data.names import IMAGE_SHAPES
+from harness.deploy.export import export_run
 from harness.deploy.modelfile import load_model
 from harness.errors import HarnessError
 from harness.files import read_json, sha256_file, write_json

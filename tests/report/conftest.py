@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,10 @@ from harness.preset import run_name
 from harness.report.collect import collect
 from harness.report.frames import Frames, read_frames
 from harness.spec import as_mapping, load_recipe
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from made_inspect import write_inspect
 
 BNN_MODES = ("bnn-det", "bnn-stoch", "bnn-stoch-w")
 KERNELS = ("naive", "vendor-bf16", "vendor-fp32", "vendor-int8", "xnor-cpu")
@@ -55,6 +60,7 @@ def metrics(mode: str, epochs: int, seed: int, scale: float = 1.0) -> list[dict[
                 "valid_loss": 0.01 + 0.3 * fall,
                 "valid_error_pct": error,
                 "test_error_pct": error + 0.05,
+                "flip_pct": None if mode == "float" else 20 * fall,
                 "best": True,
                 "seconds": 2.5,
                 "images_per_s": 20000.0,
@@ -103,7 +109,13 @@ def write_run(
         "mode": mode,
         "seed": seed,
         "resolved": as_mapping(used),
-        "data": {"dataset": dataset, "source": source, "variant": "full", "digest": "d1" * 32},
+        "data": {
+            "dataset": dataset,
+            "source": source,
+            "variant": "full",
+            "digest": "d1" * 32,
+            "counts": {"train": 50000, "valid": 10000, "test": 10000},
+        },
         "device": "cpu",
         "threads": 2,
         "parameters": {"binary_weights": 1000, "total": 1100},
@@ -237,12 +249,14 @@ def full_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 continue
             for seed in range(3 if mode == "bnn-det" else 1):
                 folder = write_run(results, "mnist", recipe, mode, seed)
+                write_inspect(folder)
                 if mode in BNN_MODES:
                     write_packed(folder)
     for mode in ("float", "bnn-det"):
         write_run(results, "cifar10", "theano", mode, epochs=12, scale=9,
                   status="running" if mode == "bnn-det" else "done")  # fmt: skip
-        write_run(results, "svhn", "theano", mode, source="standin", epochs=1, scale=4)
+        stand_in = write_run(results, "svhn", "theano", mode, source="standin", epochs=1, scale=4)
+        write_inspect(stand_in)
     (results / "runs" / "cifar10" / "torch7-released-bnn-stoch" / "seed4").mkdir(parents=True)
     write_benches(results)
     return results
@@ -263,6 +277,11 @@ def _write_run() -> Callable[..., Path]:
 @pytest.fixture(name="write_packed")
 def _write_packed() -> Callable[..., None]:
     return write_packed
+
+
+@pytest.fixture(name="write_inspect")
+def _write_inspect() -> Callable[..., None]:
+    return write_inspect
 
 
 @pytest.fixture(name="write_bench")

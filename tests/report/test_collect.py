@@ -9,7 +9,9 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.report.collect import changes, collect, failure_text, network_name
+from harness.report.evidence import select
 from harness.report.frames import COLUMNS, Frames, read_frames
+from harness.report.inspected import network_costs, numbers_of
 from harness.spec import as_mapping, load_recipe
 
 
@@ -49,6 +51,43 @@ def test_an_evaluation_has_a_row_for_each_first_layer(frames: Frames) -> None:
     ]
     assert sorted(one["first_layer"]) == ["bitplanes", "int8"]
     assert (one["agree"] == one["images"]).all()
+
+
+def test_an_inspected_run_has_a_row_a_layer_and_one_of_its_predictions(frames: Frames) -> None:
+    wanted = {"dataset": "svhn", "mode": "bnn-det"}
+    layers = select(frames.layers, wanted)
+    assert list(layers["kind"]) == ["conv"] * 6 + ["linear"] * 3
+    assert set(layers["binary"]) == {True}
+    first = layers.iloc[0]
+    assert first["weights"] == 27 * 32
+    assert [len(numbers_of(first[key])) for key in ("histogram", "patterns")] == [40, 3 * 32]
+    assert (layers["patterns"].iloc[1:] == "").all()
+    (row,) = select(frames.predictions, wanted).to_dict("records")
+    assert sum(numbers_of(row["confusion"])) == row["images"] == sum(numbers_of(row["counts"]))
+    assert row["network"] == "ConvNet(32)"
+
+
+def test_runs_carry_operations_and_bits(frames: Frames) -> None:
+    runs = select(frames.runs, {"dataset": "mnist", "recipe": "theano", "seed": 0})
+    bnn, real = (select(runs, {"mode": mode}).iloc[0] for mode in ("bnn-det", "float"))
+    weights = 784 * 256 + 2 * 256 * 256 + 2560
+    assert bnn["macs"] == bnn["bit_macs"] == real["macs"] == weights
+    assert real["bit_macs"] == 0
+    assert bnn["weight_bits"] == weights + 32 * (3 * 256 + 2 * 10)
+    assert real["weight_bits"] == 32 * (weights + 2 * (3 * 256 + 10))
+    assert bnn["test_images"] == 10000
+
+
+def test_a_run_of_an_unknown_recipe_has_no_costs() -> None:
+    assert network_costs({"resolved": {"name": "later"}, "mode": "bnn-det"})["macs"] is None
+
+
+def test_a_skipped_inspection_has_no_row(
+    tmp_path: Path, write_run: Callable[..., Path], write_inspect: Callable[..., None]
+) -> None:
+    write_inspect(write_run(tmp_path, status="failed", failure={"epoch": 1, "reason": "NaN"}))
+    counts = collect(tmp_path)
+    assert (counts["layers"], counts["predictions"]) == (0, 0)
 
 
 def test_times_are_quantiles_of_the_raw_samples(

@@ -103,7 +103,7 @@ def test_the_commands_from_run_folders_to_page(
     runner = CliRunner()
     found = runner.invoke(app, ["collect", "--results", str(tmp_path)])
     assert found.exit_code == 0, found.output
-    assert "1 runs, 2 epochs, 0 evaluations, 0 kernels" in found.output
+    assert "1 runs, 2 epochs, 0 evaluations, 0 layers, 0 predictions, 0 kernels" in found.output
     out = tmp_path / "out"
     found = runner.invoke(app, ["report", "--frames", str(tmp_path), "--out", str(out)])
     assert found.exit_code == 0, found.output

@@ -1,13 +1,12 @@
 # Run folders and bench files as tidy frames.
-FRAMES = [
-    f"{OUT}/{frame}.csv" for frame in ("runs", "epochs", "evaluations", "kernels", "provenance")
-]
+FRAMES = [f"{OUT}/{frame}.csv" for frame in FRAME_NAMES]
 
 
 rule collect:
     input:
         runs=RUN_FILES,
         evaluations=EVALUATIONS,
+        inspections=INSPECTIONS,
         bench=BENCH_FILES,
     output:
         frames=FRAMES,

@@ -9,6 +9,7 @@ sys.path.insert(0, workflow.basedir)
 from harness.errors import HarnessError
 from harness.preset import check_settings, jobs_of, load_preset
 from harness.provenance import commit, machine_name
+from harness.report.frames import COLUMNS as FRAME_NAMES
 from workflows.digest import code_digest
 from workflows.plan import safe_name
 
@@ -49,6 +50,7 @@ RUN_FILES = expand(f"{OUT}/runs/{{folder}}/run.json", folder=JOBS)
 EVALUATIONS = expand(
     f"{OUT}/runs/{{folder}}/evaluate-{{kernel}}.json", folder=BNN_JOBS, kernel=KERNELS
 )
+INSPECTIONS = expand(f"{OUT}/runs/{{folder}}/inspect.json", folder=JOBS)
 BENCH_FILES = expand(f"{OUT}/bench/{MACHINE}/{{case}}.json", case=CASES)
 
 

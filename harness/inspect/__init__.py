@@ -1,0 +1,1 @@
+"""What a trained network looks like inside: its weights, filters, errors and confidence."""

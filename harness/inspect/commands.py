@@ -1,0 +1,52 @@
+"""``bnn inspect``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def inspect(
+    run: Annotated[Path, typer.Option("--run", help="folder that bnn train wrote")],
+    data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
+    allow_running: Annotated[
+        bool,
+        typer.Option("--allow-running", help="take the best weights of a run that still trains"),
+    ] = False,
+) -> None:
+    """Look inside a trained network, of any mode, and write inspect.json beside its weights.
+
+    Histograms of the latent weights, how many 3x3 filters of a layer are alike, the first layer's
+    filters, the confusion matrix, and whether scores are good confidences.
+
+    Example: bnn inspect --run results/mine/mnist --data data
+    """
+    import torch
+
+    from harness.inspect.run import inspect_run
+
+    if threads:
+        torch.set_num_threads(threads)
+    record = inspect_run(run, data, allow_running)
+    if record["status"] == "skipped":
+        typer.echo(f"{run}: skipped, {record['reason']}")
+        return
+    typer.echo(
+        f"{run}: {record['test_errors']} of {record['images']} test images wrong "
+        f"({record['test_error_pct']:.2f} %), calibration error "
+        f"{record['calibration']['ece_pct']:.2f} %"
+    )
+    for layer in record["layers"]:
+        filters = layer.get("filters")
+        alike = ""
+        if filters:
+            alike = (
+                f"; 3x3 filters: {filters['total']}, {filters['distinct']} different, "
+                f"{filters['distinct_up_to_sign']} up to sign"
+            )
+        clipped = "" if layer["clipped_pct"] is None else f", {layer['clipped_pct']:.1f} % clipped"
+        typer.echo(
+            f"  layer {layer['layer']} ({layer['kind']}, {layer['fan_in']} x {layer['outputs']}): "
+            f"{layer['plus_pct']:.1f} % positive{clipped}{alike}"
+        )
