@@ -4,13 +4,14 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from harness import ablations
 from harness.errors import HarnessError
 from harness.spec import MODES, Recipe, as_mapping, load_recipe
 
@@ -117,24 +118,38 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def jobs_of(preset: dict[str, Any]) -> dict[str, Job]:
-    """Return the preset's runs by folder.
+def jobs_of(preset: dict[str, Any], groups: Sequence[str] = ()) -> dict[str, Job]:
+    """Return the preset's runs by folder: its ``runs``, then the cells of its ``ablations``.
+
+    A run that several ablations share is there once. ``groups`` leaves only those ablations.
 
     Raises:
         ValueError: two entries name the same run.
+        HarnessError: an unknown ablation, or one that the preset does not have.
     """
     jobs: dict[str, Job] = {}
-    for entry in preset["runs"]:
-        settings = tuple(sorted(entry.get("set", {}).items()))
-        label = check_label(entry.get("label", ""))
-        recipe, threads = entry["recipe"], entry["threads"]
-        for mode in entry["modes"]:
-            for seed in entry["seeds"]:
-                job = Job(entry["dataset"], recipe, mode, seed, threads, settings, label)
-                if job.folder in jobs:
-                    raise ValueError(f"preset {preset['name']!r} names the run {job.folder} twice")
-                jobs[job.folder] = job
+    cells = ablations.entries(preset["ablations"], groups) if "ablations" in preset else []
+    if groups and not cells:
+        raise HarnessError(f"preset {preset['name']!r} has no ablations, found {', '.join(groups)}")
+    own = [] if groups else preset.get("runs", [])
+    for i, entry in enumerate([*own, *cells]):
+        for job in _jobs_of_entry(entry):
+            shared = i >= len(own) and jobs.get(job.folder) == job
+            if job.folder in jobs and not shared:
+                raise ValueError(f"preset {preset['name']!r} names the run {job.folder} twice")
+            jobs[job.folder] = job
     return jobs
+
+
+def _jobs_of_entry(entry: dict[str, Any]) -> list[Job]:
+    settings = tuple(sorted(entry.get("set", {}).items()))
+    label = check_label(entry.get("label", ""))
+    recipe, threads = entry["recipe"], entry["threads"]
+    return [
+        Job(entry["dataset"], recipe, mode, seed, threads, settings, label)
+        for mode in entry["modes"]
+        for seed in entry["seeds"]
+    ]
 
 
 def check_settings(jobs: Iterable[Job]) -> None:

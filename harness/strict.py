@@ -34,7 +34,11 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise HarnessError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(fields)}")
-    required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
+    required = {
+        n
+        for n, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
     missing = sorted(required - set(values))
     if missing:
         raise HarnessError(f"{where}: key {missing[0]!r} is missing")
@@ -52,6 +56,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise HarnessError(f"{where}: expected a list, found {value!r}")
         return tuple(_convert(get_args(kind)[0], item, where) for item in value)
+    if get_origin(kind) is dict:
+        kind = dict
     assert not isinstance(kind, types.UnionType), kind
     if kind is float:
         value = _as_float(value)

@@ -1,11 +1,13 @@
 """All figures: drawn, written as SVG and PNG, and described for the page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from harness.report.ablation_figures import CAPTION, draw_ablation
+from harness.report.ablations import Ablation
 from harness.report.curves import draw_curves, draw_run
 from harness.report.frames import Frames
 from harness.report.paper import Paper
@@ -25,23 +27,27 @@ class Drawing:
     svg: Path
 
 
-def draw_all(frames: Frames, paper: Paper, folder: Path) -> list[Drawing]:
+def draw_all(
+    frames: Frames, paper: Paper, folder: Path, ablations: Sequence[Ablation] = ()
+) -> list[Drawing]:
     """Draw every figure that has data into ``folder`` and remove those that no longer have any."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     with house_style():
-        for name, title, caption, figure in _figures(frames, paper):
+        for name, title, caption, figure in _figures(frames, paper, ablations):
             save(figure, folder / f"{name}.png")
             found.append(Drawing(name, title, caption, save(figure, folder / f"{name}.svg")))
     kept = {drawing.name for drawing in found}
-    for pattern in ("figure1-*", "figure3", "speed"):
+    for pattern in ("figure1-*", "figure3", "speed", "ablation-*"):
         for path in (*folder.glob(f"{pattern}.svg"), *folder.glob(f"{pattern}.png")):
             if path.stem not in kept:
                 path.unlink()
     return found
 
 
-def _figures(frames: Frames, paper: Paper) -> Iterator[tuple[str, str, str, Figure]]:
+def _figures(
+    frames: Frames, paper: Paper, ablations: Sequence[Ablation]
+) -> Iterator[tuple[str, str, str, Figure]]:
     for dataset, shown in paper.datasets.items():
         curves = draw_curves(frames, dataset)
         if curves is not None:
@@ -52,6 +58,8 @@ def _figures(frames: Frames, paper: Paper) -> Iterator[tuple[str, str, str, Figu
     sweep = draw_sweep(frames)
     if sweep is not None:
         yield "speed", "Speed against size", _SWEEP, sweep
+    for one in ablations:
+        yield one.name, f"Ablation: {one.group.title}", CAPTION, draw_ablation(one)
 
 
 _CURVES = (

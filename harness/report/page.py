@@ -46,7 +46,12 @@ def page_html(
         standins=_standins(frames, paper),
         tables=tables,
         curves=[_shown(d) for d in drawings if d.name.startswith("figure1")],
-        speed=[_shown(d) for d in drawings if not d.name.startswith("figure1")],
+        speed=[_shown(d) for d in drawings if not d.name.startswith(("figure1", "ablation"))],
+        ablations=[
+            (_shown(drawing), tables[drawing.name])
+            for drawing in drawings
+            if drawing.name.startswith("ablation")
+        ],
         agreement=_agreement(frames),
         agreement_standin=bool((frames.evaluations["source"] == "standin").any()),
         machines=sorted(set(frames.provenance["machine"]) - {""}),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from harness.files import atomic_path, write_text
+from harness.report.ablations import Ablation, ablation_tables, ablations
 from harness.report.claims import Judged, as_rows, judge_all
 from harness.report.figures import draw_all
 from harness.report.frames import Frames
@@ -33,16 +34,19 @@ def render(frames: Frames, out: Path, paper: Paper | None = None) -> Path:
     plain = frames.unlabelled()  # a variation of a recipe says nothing about the paper's number
     judged = judge_all(paper, plain)
     _write_claims(judged, out / "claims.csv")
-    tables = _tables(judged, paper, frames)
+    varied = ablations(frames)
+    tables = _tables(judged, paper, frames, varied)
     for table in tables.values():
         table.write(out / "tables")
-    drawings = draw_all(plain, paper, out / "figures")
+    drawings = draw_all(plain, paper, out / "figures", varied)
     page = out / "report.html"
     write_text(page, page_html(frames, paper, judged, tables, drawings))
     return page
 
 
-def _tables(judged: list[Judged], paper: Paper, frames: Frames) -> dict[str, Table]:
+def _tables(
+    judged: list[Judged], paper: Paper, frames: Frames, varied: list[Ablation]
+) -> dict[str, Table]:
     made = [
         claims_table(judged),
         table1(paper, frames.unlabelled()),
@@ -51,6 +55,7 @@ def _tables(judged: list[Judged], paper: Paper, frames: Frames) -> dict[str, Tab
         memory_table(frames),
         runs_table(frames),
         provenance_table(frames),
+        *ablation_tables(varied),
     ]
     return {table.name: table for table in made}
 

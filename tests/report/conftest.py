@@ -269,7 +269,7 @@ def frames(full_results: Path) -> Frames:
 
 
 # The makers, for tests that build a folder of their own.
-@pytest.fixture(name="write_run")
+@pytest.fixture(name="write_run", scope="session")
 def _write_run() -> Callable[..., Path]:
     return write_run
 

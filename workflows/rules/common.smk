@@ -18,7 +18,7 @@ validate(config, "../schemas/config.schema.yaml")
 try:
     PRESET = load_preset(config["preset"])
     validate(PRESET, "../schemas/preset.schema.yaml")
-    JOBS = jobs_of(PRESET)
+    JOBS = jobs_of(PRESET, config["groups"].split(",") if "groups" in config else ())
     CASES = [safe_name(case) for case in PRESET["bench"]["cases"]]
     KERNELS = [safe_name(kernel) for kernel in PRESET["kernels"]]
     check_settings(JOBS.values())

@@ -1,0 +1,104 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from harness.report.ablations import Ablation, ablation_tables, ablations
+from harness.report.collect import collect
+from harness.report.figures import draw_all
+from harness.report.frames import Frames, read_frames
+from harness.report.paper import load_paper
+from harness.report.render import render
+
+FAILURE = {"epoch": 2, "reason": "training loss nan"}
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory, write_run: Callable[..., Path]) -> Frames:
+    """Return frames of a clipping and a Lasagne-or-torch ablation, with a failed run."""
+    results = tmp_path_factory.mktemp("results") / "demo"
+    for seed in range(3):
+        write_run(results, seed=seed)
+        write_run(results, seed=seed, label="no-clip", scale=2 + seed)
+        write_run(results, seed=seed, label="torch-bn", scale=1.1)
+        if seed:
+            write_run(results, seed=seed, label="torch-adam", scale=1.5)
+    write_run(results, seed=0, label="torch-adam", status="failed", failure=FAILURE, epochs=2)
+    write_run(results, seed=0, label="torch-bn-torch-adam", scale=1.7)
+    for label in ("", "no-gate"):
+        write_run(results, seed=7, label=label, source="standin", scale=4)
+    collect(results)
+    return read_frames(results)
+
+
+def named(frames: Frames, name: str) -> Ablation:
+    (found,) = [one for one in ablations(frames) if one.group.name == name]
+    return found
+
+
+def errors(frames: Frames, label: str, seeds: list[int]) -> list[float]:
+    runs = frames.runs[(frames.runs["label"] == label) & (frames.runs["source"] == "official")]
+    return [float(runs[runs["seed"] == seed]["test_error_pct"].iloc[0]) for seed in seeds]
+
+
+def test_differences_are_paired_by_seed_with_students_interval(varied: Frames) -> None:
+    (effect,) = named(varied, "clipping").effects
+    theirs = ttest_rel(errors(varied, "no-clip", [0, 1, 2]), errors(varied, "", [0, 1, 2]))
+    expected = theirs.confidence_interval(0.95)
+    assert effect.interval == pytest.approx((expected.low, expected.high))
+    assert effect.mean == pytest.approx(
+        np.mean(errors(varied, "no-clip", [0, 1, 2])) - np.mean(errors(varied, "", [0, 1, 2]))
+    )
+
+
+def test_factors_are_paired_by_the_others_levels_too(varied: Frames) -> None:
+    norm, adam = named(varied, "lasagne-or-torch").effects
+    # torch's norm against Lasagne's: three seeds under Lasagne's Adam, none under torch's, whose
+    # seed 0 failed.
+    assert len(norm.differences) == 3
+    # torch's Adam: seeds 1 and 2 under Lasagne's norm, seed 0 under torch's.
+    by_hand = [
+        *(np.array(errors(varied, "torch-adam", [1, 2])) - errors(varied, "", [1, 2])),
+        errors(varied, "torch-bn-torch-adam", [0])[0] - errors(varied, "torch-bn", [0])[0],
+    ]
+    assert sorted(adam.differences) == pytest.approx(sorted(by_hand))
+
+
+def test_tables_show_levels_holes_and_no_other_source(varied: Frames) -> None:
+    found = ablations(varied)
+    assert {one.group.name for one in found} == {"clipping", "lasagne-or-torch", "gate"}
+    tables = {table.name: table for table in ablation_tables(found)}
+    clipping = tables["ablation-clipping"]
+    assert [row[:2] for row in clipping.rows] == [
+        ("latent weights", "clipped"), ("latent weights", "free"),
+    ]  # fmt: skip
+    assert clipping.rows[0][3:5] == ("3", "baseline")  # the stand-in's seed 7 is not among them
+    assert clipping.rows[1][4].startswith("+")
+    torch = tables["ablation-lasagne-or-torch"]
+    assert any("[1 without a result]" in row[2] for row in torch.rows if len(row) > 1)
+    assert "[stand-in]" in tables["ablation-gate"].caption
+    single = tables["ablation-gate"].rows[1]
+    assert single[3] == "1" and single[5] == "", "one pair has no interval"
+
+
+def test_each_group_has_a_figure_that_goes_when_its_data_go(varied: Frames, tmp_path: Path) -> None:
+    draw_all(varied, load_paper(), tmp_path, ablations(varied))
+    drawn = {path.stem for path in tmp_path.glob("ablation-*.png")}
+    assert drawn == {"ablation-clipping", "ablation-lasagne-or-torch", "ablation-gate"}
+    draw_all(varied, load_paper(), tmp_path, [])
+    assert not list(tmp_path.glob("ablation-*"))
+
+
+def test_the_page_has_them_and_claims_do_not_count_them(varied: Frames, tmp_path: Path) -> None:
+    page = render(varied, tmp_path).read_text()
+    assert "Ablation: Clipping of latent weights" in page
+    assert "no-clip" not in (tmp_path / "claims.csv").read_text()
+    table1 = (tmp_path / "tables" / "table1.md").read_text()
+    assert "n = 3" in table1
+
+
+def test_without_labelled_runs_there_is_no_section(frames: Frames, tmp_path: Path) -> None:
+    names = {one.group.name for one in ablations(frames)}
+    assert names <= {"factorial"}
