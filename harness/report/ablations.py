@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from harness.ablations import Group, load_groups
 from harness.report.frames import Frames
 from harness.report.table import Table
@@ -71,14 +73,16 @@ class Ablation:
 
 
 def ablations(frames: Frames) -> list[Ablation]:
-    """Return every group that has two cells or more in the frames, one source and scale each.
+    """Return every group of which the frames have two cells, one of them by a label.
 
-    Official data go before a stand-in, and more runs before fewer.
+    One source and scale a group: official data before a stand-in, more runs before fewer.
     """
     found = []
     for group in load_groups().values():
         runs = _runs_of(group, frames)
         known = runs[runs["network"] != ""]
+        if not (known["label"] != "").any():  # modes alone are what Table 1 shows
+            continue
         scales = sorted(set(zip(known["source"], known["network"], strict=True)))
         measured = [_measured(group, source, network, runs) for source, network in scales]
         measured = [one for one in measured if sum(bool(c.errors) for c in one.cells) > 1]
@@ -95,8 +99,8 @@ def _runs_of(group: Group, frames: Frames) -> "pd.DataFrame":
     runs = frames.runs
     cells = {(cell.label, cell.mode) for cell in group.cells()}
     same = (runs["dataset"] == group.dataset) & (runs["recipe"] == group.recipe)
-    pairs = zip(runs["label"], runs["mode"], strict=True)
-    return runs[[fits and pair in cells for fits, pair in zip(same, pairs, strict=True)]]
+    named = [pair in cells for pair in zip(runs["label"], runs["mode"], strict=True)]
+    return runs.loc[runs.index[same & np.array(named, bool)]]
 
 
 def _measured(group: Group, source: str, network: str, runs: "pd.DataFrame") -> Ablation:
