@@ -1,0 +1,82 @@
+"""What the workflow refuses before any job starts, and the digest that makes jobs run again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from workflow_helpers import Snakemake, small_preset, write_preset
+
+from workflows import digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kernles": []}, "kernles"),
+        ({"source": "internet"}, "internet"),
+        ({"kernels": ["../xnor"]}, "not fit for a file name"),
+    ],
+    ids=["unknown key", "unknown source", "path as a kernel"],
+)
+def test_a_bad_preset_is_refused(
+    tmp_path: Path, snakemake: Snakemake, changes: dict[str, object], message: str
+) -> None:
+    preset = write_preset(tmp_path, {**small_preset("bad", epochs=1), **changes})
+    found = snakemake(tmp_path, preset, "--dry-run")
+    assert found.returncode == 1
+    assert message in found.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_unknown_preset_lists_those_there_are(tmp_path: Path, snakemake: Snakemake) -> None:
+    found = snakemake(tmp_path, "fast", "--dry-run")
+    assert found.returncode == 1
+    assert "unknown preset 'fast'; presets:" in found.stdout
+    assert "quick" in found.stdout
+
+
+def test_real_data_without_their_folder_is_refused(tmp_path: Path, snakemake: Snakemake) -> None:
+    found = snakemake(tmp_path, "cpu", "--dry-run")
+    assert found.returncode == 1
+    assert "--config data=FOLDER" in found.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Lay out a project of three modules, one of which nothing imports."""
+    files = {
+        "harness/train/run.py": "from harness.nn import loss\n",
+        "harness/nn/__init__.py": "",
+        "harness/nn/loss.py": "VALUE = 1\n",
+        "harness/report.py": "import harness.nn.loss\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(digest, "ROOT", tmp_path)
+    _forget()
+    yield tmp_path
+    _forget()
+
+
+def _forget() -> None:
+    digest.code_digest.cache_clear()
+    digest._imports.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("edited", "runs_again"), [("harness/nn/loss.py", True), ("harness/report.py", False)]
+)
+def test_editing_a_module_changes_the_digest_of_what_imports_it(
+    project: Path, edited: str, runs_again: bool
+) -> None:
+    before = digest.code_digest("harness.train.run")
+    (project / edited).write_text("VALUE = 2\n")
+    _forget()
+    assert (digest.code_digest("harness.train.run") != before) == runs_again
+
+
+def test_a_module_that_is_not_there_is_refused(project: Path) -> None:
+    with pytest.raises(ValueError, match=r"'harness\.trian' is no module"):
+        digest.code_digest("harness.trian")
