@@ -142,6 +142,18 @@ def _typed(frame: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(typed)
 
 
+def empty_frames() -> Frames:
+    """Return frames without a row."""
+    import pandas as pd
+
+    return Frames(
+        **{
+            name: _typed(pd.DataFrame(columns=list(columns), dtype=object))
+            for name, columns in COLUMNS.items()
+        }
+    )
+
+
 def read_frames(folder: Path) -> Frames:
     """Read a folder of frames. Only one of runs and kernels must be there.
 
