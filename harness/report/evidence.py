@@ -55,12 +55,16 @@ def error_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]
     """Return mean test error in % over seeds, one for each source and scale of the runs.
 
     One run carries the Wilson interval of its test images, several a t interval over seeds.
+    With ``weights`` in the measure it is the error of the same runs with those other weights.
     """
     wanted = {key: measure[key] for key in ("dataset", "recipe", "mode")}
+    weights = measure.get("weights")
+    column = "other_test_error_pct" if weights else "test_error_pct"
+    wanted |= {"other_weights": weights} if weights else {}
     done = select(frames.runs, {**wanted, "status": "done"})
     found = []
     for (source, changes), group in done.groupby(["source", "changes"]):
-        errors = [float(error) for error in group["test_error_pct"]]
+        errors = [float(error) for error in group[column]]
         first = group.iloc[0]
         interval = over_seeds(errors)
         if len(errors) == 1 and first["test_images"] > 0:

@@ -53,18 +53,28 @@ def _groups(paper: Paper, frames: Frames) -> Iterator[tuple[str, list[System]]]:
     taken = set()
     for group in paper.table1:
         yield group.group, list(group.systems)
-        taken |= {(s.ours["recipe"], s.ours["mode"]) for s in group.systems if s.ours}
-    pairs = frames.runs[["recipe", "mode"]].drop_duplicates().itertuples(index=False)
+        taken |= {_key(s.ours) for s in group.systems if s.ours}
+    columns = ["recipe", "mode", "other_weights"]
+    ours: set[tuple[str, str, str]] = set()
+    for recipe, mode, other in frames.runs[columns].drop_duplicates().itertuples(index=False):
+        ours |= {(str(recipe), str(mode), ""), (str(recipe), str(mode), str(other))}
     order = list(MODES)
     own = sorted(
-        {(str(recipe), str(mode)) for recipe, mode in pairs} - taken,
-        key=lambda pair: (pair[0], order.index(pair[1]) if pair[1] in order else len(order)),
+        ours - taken,
+        key=lambda key: (key[0], order.index(key[1]) if key[1] in order else len(order), key[2]),
     )
     if own:
-        yield (
-            OWN_GROUP,
-            [System(f"{r} / {m}", {}, ours={"recipe": r, "mode": m}) for r, m in own],
-        )
+        yield OWN_GROUP, [_own_system(*key) for key in own]
+
+
+def _key(ours: dict[str, str]) -> tuple[str, str, str]:
+    return ours["recipe"], ours["mode"], ours.get("weights", "")
+
+
+def _own_system(recipe: str, mode: str, weights: str) -> System:
+    ours = {"recipe": recipe, "mode": mode} | ({"weights": weights} if weights else {})
+    name = f"{recipe} / {mode}" + (f", tested with {weights} weights" if weights else "")
+    return System(name, {}, ours=ours)
 
 
 def _cell(system: System, dataset: str, frames: Frames) -> tuple[str, str, dict[str, Any]]:
