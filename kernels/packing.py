@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 WORD_BITS = 64
+_DEVICES = ("cpu", "cuda")
 _REALS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -78,9 +79,9 @@ def _matrix(name: str, x: torch.Tensor, allowed: tuple[torch.dtype, ...]) -> tor
         raise TypeError(f"{name} has dtype {x.dtype}; allowed: {names}")
     if x.ndim != 2 or x.shape[1] < 1:
         raise ValueError(f"{name} must have shape [rows, K] with K >= 1, got {list(x.shape)}")
-    if x.device.type != "cpu":
-        raise ValueError(f"{name} is on device {x.device}; packing runs on: cpu")
-    return x.detach().contiguous()
+    if x.device.type not in _DEVICES:
+        raise ValueError(f"{name} is on device {x.device}; packing runs on: {', '.join(_DEVICES)}")
+    return x.detach()
 
 
 def pack_rows(x: torch.Tensor) -> Packed:
@@ -88,11 +89,16 @@ def pack_rows(x: torch.Tensor) -> Packed:
 
     Raises:
         TypeError: another dtype (uint8 has no sign, so all of it would be +1).
-        ValueError: not a matrix with K >= 1, or not on the CPU.
+        ValueError: not a matrix with K >= 1, or on another device than the CPU or a GPU.
     """
+    x = _matrix("x", x, (*_REALS, *_INTEGERS, torch.bool))
+    if x.is_cuda:
+        from kernels.triton import pack as gpu
+
+        return gpu.pack_rows(x)
     from kernels.cpu import pack
 
-    x = _matrix("x", x, (*_REALS, *_INTEGERS, torch.bool))
+    x = x.contiguous()
     words = torch.empty(x.shape[0], words_for(x.shape[1]), dtype=torch.int64)
     if x.dtype == torch.float32:
         pack.reals(x.numpy(), words.numpy())
@@ -113,17 +119,23 @@ def pack_threshold(dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tens
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device.
     """
-    from kernels.cpu import pack
-
     dots = _matrix("dots", dots, (torch.int32, torch.float32))
     n = int(dots.shape[1])
     for name, given, dtype in (("threshold", threshold, torch.int32), ("flip", flip, torch.bool)):
         if given.dtype != dtype:
             raise TypeError(f"{name} has dtype {given.dtype}; allowed: {dtype}")
-        if tuple(given.shape) != (n,) or given.device.type != "cpu":
+        if tuple(given.shape) != (n,) or given.device != dots.device:
             raise ValueError(
-                f"{name} must have shape [{n}] on cpu, got {list(given.shape)} on {given.device}"
+                f"{name} must have shape [{n}] on {dots.device}, "
+                f"got {list(given.shape)} on {given.device}"
             )
+    if dots.is_cuda:
+        from kernels.triton import pack as gpu
+
+        return gpu.pack_threshold(dots, threshold, flip)
+    from kernels.cpu import pack
+
+    dots = dots.contiguous()
     words = torch.empty(dots.shape[0], words_for(n), dtype=torch.int64)
     flips = pack_rows(flip.reshape(1, n)).words[0]
     integers = dots if dots.dtype == torch.int32 else dots.to(torch.int32)
@@ -133,6 +145,10 @@ def pack_threshold(dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tens
 
 def unpack_rows(p: Packed, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Return the ±1 values [rows, k] of packed rows in ``dtype``; pads are left out."""
+    if p.words.is_cuda:
+        from kernels.triton import pack as gpu
+
+        return gpu.unpack_rows(p, dtype)
     run = p.k // p.segments
     padded = p.words.shape[1] // p.segments * WORD_BITS
     octets = p.words.view(torch.uint8)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from kernels.base import Kernel
 from kernels.cpu.kernels import Naive, XnorCpu
+from kernels.gpu import gpu_kernels
 from kernels.vendor import VendorBf16, VendorFp32, VendorInt8
 
 DEVICES = ("cpu", "cuda")
@@ -19,6 +20,7 @@ KERNELS: dict[tuple[str, str], Kernel] = {
         VendorFp32(),
         VendorBf16(),
         VendorInt8(),
+        *gpu_kernels(),
     )
 }
 

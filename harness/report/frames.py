@@ -14,22 +14,19 @@ _RUN = ("preset", "dataset", "source", "recipe", "label", "mode", "seed")
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     # One row a run. `label`: sets a variation of the recipe apart ("" = none). `changes`: what
-    # differs from the recipe as published ("" = nothing). `other_weights`: a second way to test
-    # the same training, `sign` or `mean` weights ("" = none), with its own selection and errors.
+    # differs from the recipe as published ("" = nothing).
     "runs": (
         "preset", "dataset", "source", "data_variant", "recipe", "variant", "label", "mode", "seed",
         "status", "failure", "epochs", "best_epoch", "valid_error_pct", "test_error_pct",
         "train_seconds", "images_per_s", "device", "threads", "machine", "commit", "dirty",
         "network", "parameters", "binary_weights", "changes", "export", "export_reason",
         "bytes_packed", "bytes_float32", "macs", "bit_macs", "weight_bits", "test_images",
-        "started", "finished", "method", "other_weights", "other_best_epoch",
-        "other_valid_error_pct", "other_test_error_pct",
+        "started", "finished",
     ),
     # One row a run and epoch.
     "epochs": (
         *_RUN, "changes", "epoch", "lr", "train_loss", "train_error_pct", "valid_loss",
         "valid_error_pct", "test_error_pct", "flip_pct", "best", "seconds", "images_per_s",
-        "other_valid_error_pct", "other_test_error_pct",
     ),
     # One row a run, kernel and way to do the first layer.
     "evaluations": (
@@ -68,7 +65,7 @@ _TEXT = {
     "preset", "dataset", "source", "data_variant", "recipe", "variant", "label", "mode", "status",
     "failure", "device", "machine", "commit", "network", "changes", "export", "export_reason",
     "started", "finished", "kernel", "first_layer", "reason", "case", "group", "includes", "caches",
-    "stage", "method", "other_weights",
+    "stage",
     "kind", "histogram", "patterns", "confusion", "counts", "confidence", "correct",
     "cpu", "gpu", "os", "python", "torch", "numpy", "numba", "first", "last",
 }  # fmt: skip
@@ -143,18 +140,6 @@ def _typed(frame: "pd.DataFrame") -> "pd.DataFrame":
         else:
             typed[column] = pd.to_numeric(values.replace("", None)).astype(float)
     return pd.DataFrame(typed)
-
-
-def empty_frames() -> Frames:
-    """Return frames without a row."""
-    import pandas as pd
-
-    return Frames(
-        **{
-            name: _typed(pd.DataFrame(columns=list(columns), dtype=object))
-            for name, columns in COLUMNS.items()
-        }
-    )
 
 
 def read_frames(folder: Path) -> Frames:

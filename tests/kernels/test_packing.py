@@ -80,7 +80,11 @@ def test_thresholds_equal_the_reference(n: int, dtype: torch.dtype) -> None:
         (torch.zeros(2, 2, dtype=torch.uint8), TypeError, "torch.uint8; allowed: torch.float16"),
         (torch.zeros(2), ValueError, r"\[rows, K\] with K >= 1, got \[2\]"),
         (torch.zeros(2, 0), ValueError, r"got \[2, 0\]"),
-        (torch.zeros(2, 2, device="meta"), ValueError, "on device meta; packing runs on: cpu"),
+        (
+            torch.zeros(2, 2, device="meta"),
+            ValueError,
+            "on device meta; packing runs on: cpu, cuda",
+        ),
     ],
     ids=["list", "uint8", "vector", "no-columns", "device"],
 )

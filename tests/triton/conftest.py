@@ -1,0 +1,26 @@
+"""The GPU kernels, on a GPU or, a file at a time, under Triton's interpreter.
+
+``TRITON_INTERPRET`` must be set before triton is imported, so where there is no GPU the tests here
+are left to ``tests/kernels/test_interpreted.py``, which runs each file in a process of its own.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+HERE = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
+collect_ignore_glob = [] if HERE else ["test_*.py"]
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let every empty tensor hold sentinels, so that an element left unwritten shows."""
+    empty = torch.empty
+
+    def allocate(*size: int, **options: object) -> torch.Tensor:
+        return empty(*size, **options).fill_(-77)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(torch, "empty", allocate)
+    yield

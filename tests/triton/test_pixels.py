@@ -1,0 +1,67 @@
+"""8-bit pixels times ±1 weights on the GPU, both ways, against int64."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import reference
+from kernels.packing import Packed
+from kernels.triton import pixels
+from kernels.triton.pack import pack_rows
+from tests.triton.operands import layer, on_device, signs
+
+WAYS = {"int8": pixels.PixelsInt8, "bitplanes": pixels.PixelsBitplanes}
+Way = Callable[[Packed], "pixels.PixelsInt8 | pixels.PixelsBitplanes"]
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Way:
+    return WAYS[request.param]
+
+
+def operands(m: int, n: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(k)
+    u = torch.randint(0, 256, (m, k), dtype=torch.uint8, generator=generator)
+    u[:1] = 0
+    u[1:2] = 255
+    w = signs(n, k, k + 1)
+    return u, w, (2 * u.to(torch.int64) - 255) @ w.to(torch.int64).T
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize(
+    "shape",
+    [(0, 3, 27), (1, 1, 1), (17, 10, 27), (2, 33, 64), (33, 5, 65), (3, 10, 300)],
+    ids=lambda shape: "x".join(map(str, shape)),
+)
+def test_dots_equal_int64(way: Way, shape: tuple[int, int, int]) -> None:
+    u, w, expected = operands(*shape)
+    found = way(pack_rows(on_device(w))).product(on_device(u))
+    assert found.dtype == torch.int32
+    assert torch.equal(found.cpu().to(torch.int64), expected)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("n", [70], ids="N{}".format)
+def test_bits_of_the_layer_in_one_pass(n: int) -> None:
+    u, w, dots = operands(9, n, 100)
+    threshold, flip = layer(n, n, 2000)
+    found = pixels.PixelsInt8(pack_rows(on_device(w))).product_words(
+        on_device(u), on_device(threshold), on_device(flip)
+    )
+    words = reference.pack(reference.threshold(dots, threshold, flip)).view(torch.int32)
+    assert torch.equal(found[:, : words.shape[1]].cpu(), words)
+    assert not found[:, words.shape[1] :].any()
+
+
+def test_wrong_pixels_are_refused(way: Way) -> None:
+    u, w, _ = operands(2, 3, 65)
+    product = way(pack_rows(on_device(w))).product
+    with pytest.raises(TypeError, match=r"torch.uint8 tensor, got torch.float32"):
+        product(on_device(u.float()))
+    with pytest.raises(ValueError, match=r"shape \[rows, 65\], got \[2, 64\]"):
+        product(on_device(u[:, :64]))
+    with pytest.raises(ValueError, match="on device meta; allowed"):
+        product(u.to("meta"))
