@@ -9,7 +9,7 @@ from harness.data.commands import app as data_app
 from harness.deploy.commands import evaluate, export
 from harness.errors import HarnessError
 from harness.inspect.commands import inspect
-from harness.report.commands import collect, report
+from harness.report.commands import claims, collect, report
 from harness.track.commands import app as track_app
 from harness.train.commands import train
 
@@ -28,6 +28,7 @@ app.command()(inspect)
 app.command()(bench)
 app.command()(doctor)
 app.command()(collect)
+app.command()(claims)
 app.command()(report)
 app.add_typer(track_app, name="track")
 

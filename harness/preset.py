@@ -13,7 +13,7 @@ import yaml
 
 from harness import ablations
 from harness.errors import HarnessError
-from harness.spec import MODES, Recipe, as_mapping, load_recipe
+from harness.spec import MODES, Recipe, as_mapping, get_mode, load_recipe
 
 PRESETS = Path(__file__).resolve().parent.parent / "workflows" / "presets"
 
@@ -159,4 +159,4 @@ def check_settings(jobs: Iterable[Job]) -> None:
         HarnessError: a setting that the recipe does not know, or a value that it refuses.
     """
     for job in jobs:
-        job.resolved_recipe()
+        job.resolved_recipe().check_mode(get_mode(job.mode))

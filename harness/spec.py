@@ -9,54 +9,17 @@ from typing import Any, Literal, get_args
 import yaml
 
 from harness.errors import HarnessError
+from harness.modes import MODES, Binarization, Mode, get_mode
 from harness.strict import as_mapping, from_mapping, merge, nest
 
-__all__ = ["as_mapping", "from_mapping", "merge", "nest"]  # named here for those that load a spec
+__all__ = [  # named here for those that load a spec
+    "MODES", "Binarization", "Mode", "as_mapping", "from_mapping", "get_mode", "merge", "nest",
+]  # fmt: skip
 
-Binarization = Literal["real", "det", "stoch"]
 DatasetName = Literal["mnist", "cifar10", "svhn"]
 DATASETS: tuple[str, ...] = get_args(DatasetName)
-RECIPES = ("theano", "torch7", "torch7-released")
+RECIPES = ("theano", "torch7", "torch7-released", "binaryconnect", "ebp", "bitwise", "ternary")
 RECIPE_FOLDER = Path(__file__).resolve().parent / "recipes"
-
-
-@dataclass(frozen=True)
-class Mode:
-    """A binarization mode: how weights and activations are binarized at train time.
-
-    ``real`` keeps 32-bit floats, ``det`` takes the sign, ``stoch`` draws +1 with probability
-    ``hard_sigmoid`` (paper, section 1.1). At test time a BNN is always deterministic.
-    """
-
-    name: str
-    weights: Binarization
-    activations: Binarization
-
-    @property
-    def is_bnn(self) -> bool:
-        """True where weights and activations are both binary, so that XNOR kernels apply."""
-        return self.weights != "real" and self.activations != "real"
-
-    @property
-    def test_weights(self) -> Binarization:
-        """Weights at test time: BinaryConnect's stochastic form tests with the real ones."""
-        if self.weights == "real" or (self.weights == "stoch" and not self.is_bnn):
-            return "real"
-        return "det"
-
-
-MODES: dict[str, Mode] = {
-    mode.name: mode
-    for mode in (
-        Mode("float", "real", "real"),
-        Mode("bc-det", "det", "real"),
-        Mode("bc-stoch", "stoch", "real"),
-        Mode("bnn-det", "det", "det"),
-        Mode("bnn-stoch", "det", "stoch"),
-        Mode("bnn-stoch-w", "stoch", "stoch"),
-        Mode("bnn-w-stoch", "stoch", "det"),
-    )
-}
 
 
 def _require(holds: bool, key: str, allowed: str, found: Any) -> None:
@@ -71,12 +34,13 @@ class NormSpec:
     ``lasagne``: running inverse deviation, biased; ``torch``: running variance, unbiased;
     ``shift``: shift-based, paper's Algorithm 3. ``running`` says what its running average is of:
     the inverse deviation by its own formula (the released code), its variance, or the inverse
-    deviation by the vanilla formula; the first two kinds have theirs by name.
+    deviation by the vanilla formula; the first two kinds have theirs by name. ``fan-in``: no batch
+    norm, only a division by ``sqrt(K + 1)`` for K inputs; it takes neither eps nor momentum.
     """
 
-    kind: Literal["lasagne", "torch", "shift"]
-    eps: float
-    momentum: float
+    kind: Literal["lasagne", "torch", "shift", "fan-in"]
+    eps: float = 0.0
+    momentum: float = 0.0
     running: Literal["inverse-std", "variance", "vanilla"] = "inverse-std"
 
     def __post_init__(self) -> None:
@@ -84,6 +48,10 @@ class NormSpec:
             raise HarnessError(
                 f"norm.running {self.running!r} is for norm.kind 'shift', found {self.kind!r}"
             )
+        if self.kind == "fan-in":
+            _require(self.eps == 0, "norm.eps", "left out for fan-in", self.eps)
+            _require(self.momentum == 0, "norm.momentum", "left out for fan-in", self.momentum)
+            return
         _require(self.eps > 0, "norm.eps", "above 0", self.eps)
         _require(0 < self.momentum <= 1, "norm.momentum", "in (0, 1]", self.momentum)
 
@@ -97,7 +65,8 @@ class NetworkSpec:
     the mode (``mode``, the paper's choice) or stay real (``real``). ``ste`` is the backward of a
     binary activation: ``gated`` cancels the gradient beyond [-1, 1] (the paper), ``identity``
     passes all of it. ``pool`` places the ConvNet's max-pooling before batch norm and sign (the
-    paper) or after the sign.
+    paper) or after the sign. ``real_activation`` is the unit of a mode with real
+    activations.
     """
 
     kind: Literal["mlp", "convnet"]
@@ -112,6 +81,7 @@ class NetworkSpec:
     last_layer: Literal["mode", "real"] = "mode"
     ste: Literal["gated", "identity"] = "gated"
     pool: Literal["before-norm", "after-sign"] = "before-norm"
+    real_activation: Literal["relu", "tanh"] = "relu"
 
     def __post_init__(self) -> None:
         needed = {"mlp": ("hidden",), "convnet": ("width", "fc")}[self.kind]
@@ -184,23 +154,96 @@ class ScheduleSpec:
 
 
 @dataclass(frozen=True)
+class MethodSpec:
+    """The learning rule: ``backprop`` through the mode, or that of a prior system of Table 1.
+
+    ``ebp``: expectation backpropagation. ``bitwise`` and ``ternary`` train a real network for
+    ``real_epochs``, then retrain it quantized for the rest. ``zero_fraction`` is the share of
+    bitwise's weights that are zero, lambda. Rules of their own have the modes ``float`` (their
+    real network) and ``bnn-det`` alone.
+    """
+
+    kind: Literal["backprop", "ebp", "bitwise", "ternary"] = "backprop"
+    real_epochs: int = 0
+    zero_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        staged = self.kind in ("bitwise", "ternary")
+        allowed = "at least 1" if staged else f"left out for {self.kind}"
+        holds = self.real_epochs >= 1 if staged else self.real_epochs == 0
+        _require(holds, "method.real_epochs", allowed, self.real_epochs)
+        if self.kind == "bitwise":
+            _require(
+                0 <= self.zero_fraction < 1, "method.zero_fraction", "in [0, 1)", self.zero_fraction
+            )
+        else:
+            _require(
+                self.zero_fraction == 0,
+                "method.zero_fraction",
+                f"left out for {self.kind}",
+                self.zero_fraction,
+            )
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """How one of the paper's two code bases trained one dataset (paper, section 2)."""
+    """How one code base trained one dataset (paper, section 2; prior systems, Table 1)."""
 
     name: str
     dataset: DatasetName
     variant: Literal["paper", "released"]
-    preprocess: Literal["scale", "global", "zca", "gcn-lcn"]
+    preprocess: Literal["scale", "global", "zca", "gcn-lcn", "gcn-zca", "pixel-mean", "bipolar"]
     network: NetworkSpec
     optimizer: OptimizerSpec
     schedule: ScheduleSpec
     batch: int
     epochs: int
+    method: MethodSpec = MethodSpec()
 
     def __post_init__(self) -> None:
         for key in ("batch", "epochs"):
             count = getattr(self, key)
             _require(count >= 1, f"recipe.{key}", "at least 1", count)
+        below = f"below the {self.epochs} epochs"
+        real = self.method.real_epochs
+        _require(real < self.epochs or real == 0, "method.real_epochs", below, real)
+        if self.method.kind != "backprop":
+            self._check_own_rule()
+
+    def _check_own_rule(self) -> None:
+        network, kind = self.network, self.method.kind
+        plain = (
+            network.kind == "mlp"
+            and network.norm.kind == network.output_norm.kind == "fan-in"
+            and network.first_layer == network.last_layer == "mode"
+            and not (network.input_dropout or network.hidden_dropout)
+        )
+        if not plain:
+            raise HarnessError(
+                f"method {kind!r} takes an MLP with norm and output_norm of kind 'fan-in', "
+                "without dropout or real first and last layers"
+            )
+
+    def deployed_mode(self, mode: Mode) -> Mode:
+        """Return the mode by which a run's network at test time is built, from stored weights.
+
+        Ternary weights, and bitwise ones with zeros, are stored as the numbers they are; binary
+        weights are the signs of what is stored.
+        """
+        zeros = self.method.kind == "ternary" or self.method.zero_fraction > 0
+        return Mode(mode.name, "real", mode.activations) if zeros else mode
+
+    def check_mode(self, mode: Mode) -> None:
+        """Refuse a mode that the recipe's learning rule does not know.
+
+        Raises:
+            HarnessError: the mode and the allowed ones.
+        """
+        if self.method.kind != "backprop" and mode.name not in ("float", "bnn-det"):
+            raise HarnessError(
+                f"recipe {self.name!r} (method {self.method.kind!r}) takes the modes float and "
+                f"bnn-det, found {mode.name!r}"
+            )
 
 
 def _read_recipe(name: str, dataset: str) -> dict[str, Any]:
@@ -225,10 +268,3 @@ def load_recipe(name: str, dataset: str, overrides: Mapping[str, Any] | None = N
     """
     values = merge(_read_recipe(name, dataset), nest(overrides or {}))
     return from_mapping(Recipe, values, f"recipe {name}-{dataset}")
-
-
-def get_mode(name: str) -> Mode:
-    """Return the named mode, or raise a HarnessError that lists the names."""
-    if name not in MODES:
-        raise HarnessError(f"unknown mode {name!r}; allowed: {', '.join(MODES)}")
-    return MODES[name]

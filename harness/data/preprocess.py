@@ -1,7 +1,9 @@
 """Preprocessing of pixels, fitted on the training images only.
 
 Kinds: ``scale`` to [-1, 1]; ``global`` ([0, 1], then one mean and deviation for all pixels);
-``zca`` (whitening); ``gcn-lcn`` (global, then local contrast normalisation).
+``zca`` (whitening); ``gcn-lcn`` (global, then local contrast normalisation); ``gcn-zca`` (each
+image's contrast, then whitening); ``pixel-mean`` (minus the mean image, over one deviation);
+``bipolar`` (±1).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +15,8 @@ import numpy.typing as npt
 
 from harness.data.contrast import ContrastPreprocessor, fit_gcn_lcn
 from harness.data.formats import Pixels
-from harness.data.whitening import ZcaPreprocessor, fit_zca
+from harness.data.pixelwise import BipolarPreprocessor, PixelMeanPreprocessor, fit_pixel_mean
+from harness.data.whitening import ZcaPreprocessor, fit_gcn_zca, fit_zca
 from harness.errors import HarnessError
 
 Reals = npt.NDArray[np.float32]
@@ -103,6 +106,9 @@ _FITS: dict[str, Callable[[Pixels], Preprocessor]] = {
     "global": fit_global,
     "zca": fit_zca,
     "gcn-lcn": fit_gcn_lcn,
+    "gcn-zca": fit_gcn_zca,
+    "pixel-mean": fit_pixel_mean,
+    "bipolar": lambda train_pixels: BipolarPreprocessor(),
 }
 KINDS = tuple(_FITS)
 
@@ -126,8 +132,12 @@ def from_state(kind: str, state: Mapping[str, npt.NDArray[np.generic]]) -> Prepr
         HarnessError: an unknown kind.
     """
     _check_kind(kind)
-    if kind == "zca":
-        return ZcaPreprocessor.from_state(state)
+    if kind in ("zca", "gcn-zca"):
+        return ZcaPreprocessor.from_state(state, contrast=kind == "gcn-zca")
+    if kind == "pixel-mean":
+        return PixelMeanPreprocessor.from_state(state)
+    if kind == "bipolar":
+        return BipolarPreprocessor()
     if kind == "gcn-lcn":
         return ContrastPreprocessor.from_state(state)
     return AffinePreprocessor(kind, AffinePixels(float(state["scale"]), float(state["offset"])))

@@ -18,8 +18,8 @@ from harness.files import read_json, sha256_file, write_json
 from harness.nn.networks import BinaryNetwork
 from harness.provenance import provenance
 from harness.train.checkpoint import BEST, load_weights
+from harness.train.evaluation import predict_scores
 from harness.train.inputs import image_shape, resident
-from harness.train.loop import predict_scores
 from kernels import registry
 from kernels.base import Kernel
 

@@ -55,6 +55,9 @@ def why_not(run: Mapping[str, Any], recipe: Recipe) -> str | None:
         return f"the run failed: {run['failure']['reason']}"
     if not get_mode(run["mode"]).is_bnn:
         return f"mode {run['mode']!r} does not binarize both weights and activations"
+    if recipe.deployed_mode(get_mode(run["mode"])).weights == "real":
+        values = "-D, 0 and +D" if recipe.method.kind == "ternary" else "-1, 0 and +1"
+        return f"method {recipe.method.kind!r}: its weights are {values}, which no single bit holds"
     for layer in ("first_layer", "last_layer"):
         if getattr(recipe.network, layer) != "mode":
             return f"network.{layer} is {getattr(recipe.network, layer)!r}: its weights are real"
@@ -78,7 +81,7 @@ def rebuild(
     state = {k: v.numpy() for k, v in below(tensors, "preprocess.").items()}
     affine = from_state(recipe.preprocess, state).affine
     pair = None if affine is None else (affine.scale, affine.offset)
-    mode = get_mode(run["mode"])
+    mode = recipe.deployed_mode(get_mode(run["mode"]))
     network = build_network(recipe.network, mode, Streams(run["seed"]), image_shape, pair)
     weights = {k: v for k, v in tensors.items() if not k.startswith("preprocess.")}
     try:

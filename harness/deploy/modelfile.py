@@ -71,6 +71,8 @@ class LayerSpec:
         shapes = {"words": (torch.int64, (self.outputs, self.words))}
         if self.folded:
             return {**shapes, "threshold": (torch.int32, n), "flip": (torch.bool, n)}
+        if self.norm.kind == "fan-in":
+            return {**shapes, "bias": (torch.float32, n)}
         variance = self.norm.kind == "torch" or self.norm.running == "variance"
         floats = (*_FLOATS, "norm.running_var" if variance else "norm.running_inv_std")
         return {**shapes, **{name: (torch.float32, n) for name in floats}}

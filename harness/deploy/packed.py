@@ -21,7 +21,7 @@ from harness.nn.layers import Conv3x3, Linear
 from harness.nn.networks import Block
 from harness.nn.norm import build_norm
 from harness.nn.streams import Streams
-from harness.train.loop import EVALUATION_BATCH
+from harness.train.evaluation import EVALUATION_BATCH
 from kernels import conv, registry
 from kernels.base import Kernel
 from kernels.packing import WORD_BITS, Packed, pack_rows, pack_threshold
@@ -97,7 +97,7 @@ def _float_block(spec: LayerSpec, tensors: dict[str, Tensor], seed: int) -> Bloc
     filters = (spec.outputs, spec.k // conv.TAPS, 3, 3)
     shape = filters if convolves else (spec.outputs, spec.k)
     layer = (Conv3x3 if convolves else Linear)(shape, "det", "det", streams["init"], None)
-    norm = build_norm(spec.norm, spec.outputs)
+    norm = build_norm(spec.norm, spec.outputs, spec.k)
     norm.load_state_dict(below(tensors, "norm."))
     with torch.no_grad():
         layer.weight.copy_(unpack_weight(tensors["words"], spec).reshape(shape))

@@ -15,12 +15,14 @@ ALL_ONES = 2**TAPS - 1
 def layer_facts(layer: WeightedLayer, first: bool) -> dict[str, Any]:
     """Return what ``inspect.json`` says of a layer.
 
-    Latent weights of a binary layer are counted in 40 bins over [-1, 1], real ones over
-    [-m, m] with m their greatest magnitude. ``clipped_pct`` is the share at -1 or +1.
+    Latent weights of a binary layer are counted in 40 bins over [-1, 1] (over [-m, m] where a run
+    without clipping let one grow to m), real ones over [-m, m] with m their greatest magnitude.
+    ``clipped_pct`` is the share at or beyond -1 and +1.
     The first layer's filters are listed where it is a convolution (paper, Figure 2).
     """
     weight = layer.weight.detach().float().cpu()
-    bound = 1.0 if layer.is_binary else float(weight.abs().max()) or 1.0
+    greatest = float(weight.abs().max())
+    bound = max(1.0, greatest) if layer.is_binary else greatest or 1.0
     facts: dict[str, Any] = {
         "kind": "conv" if isinstance(layer, Conv3x3) else "linear",
         "binary": layer.is_binary,

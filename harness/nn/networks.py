@@ -17,10 +17,10 @@ from harness.spec import Mode, NetworkSpec
 class Block(nn.Module):
     """Dropout, product, 2x2 max-pool, bias, batch norm, activation: one layer of the network.
 
-    ``activation``: ``sign`` (deterministic), ``stoch`` (stochastic at train time), ``relu`` or
-    ``none`` (the output layer). ``scale`` and ``offset`` turn a product with odd integers
-    ``o = 2u - 255`` into the product with ``x = scale * o + offset``. ``pool_last`` puts the
-    pooling after the activation; among tied maxima the first takes the gradient. ``gated`` is
+    ``activation``: ``sign`` (deterministic), ``stoch`` (stochastic at train time), ``relu``,
+    ``tanh`` or ``none`` (the output layer). ``scale`` and ``offset`` turn a product with odd
+    integers ``o = 2u - 255`` into the product with ``x = scale * o + offset``. ``pool_last`` puts
+    the pooling after the activation; among tied maxima the first takes the gradient. ``gated`` is
     the straight-through estimator's gate.
     """
 
@@ -90,8 +90,8 @@ class Block(nn.Module):
     def _activate(self, y: Tensor) -> Tensor:
         if self.activation == "none":
             return y
-        if self.activation == "relu":
-            return F.relu(y)
+        if self.activation in ("relu", "tanh"):
+            return F.relu(y) if self.activation == "relu" else torch.tanh(y)
         stochastic = self.activation == "stoch" and self.training
         draws = self._streams["activations"] if stochastic else None
         return binarize_activation(y, draws, self.gated)
@@ -128,7 +128,8 @@ class BinaryNetwork(nn.Module):
 class _Builder:
     def __init__(self, spec: NetworkSpec, mode: Mode, streams: Streams) -> None:
         self.spec, self.mode, self.streams = spec, mode, streams
-        self.activation = {"real": "relu", "det": "sign", "stoch": "stoch"}[mode.activations]
+        units = {"real": spec.real_activation, "det": "sign", "stoch": "stoch"}
+        self.activation = units[mode.activations]
         self.blocks: list[Block] = []
 
     def add(self, shape: tuple[int, ...], pool: bool = False, dropout: float = 0.0) -> None:
@@ -141,7 +142,11 @@ class _Builder:
         shape = (self.classes, *shape[1:]) if last else shape
         kind = Linear if len(shape) == 2 else Conv3x3
         layer = kind(shape, train, test, self.streams["init"], self.streams["weights"])
-        norm = build_norm(self.spec.output_norm if last else self.spec.norm, shape[0])
+        named = self.spec.output_norm if last else self.spec.norm
+        norm = build_norm(named, shape[0], layer.fan_in)
+        if named.kind == "fan-in" and not layer.is_binary:
+            with torch.no_grad():  # from Glorot's variance 2/(fan_in + fan_out) to 1
+                layer.weight.mul_(math.sqrt((layer.fan_in + layer.fan_out) / 2))
         activation = "none" if last else self.activation
         pool_last, gated = self.spec.pool == "after-sign", self.spec.ste == "gated"
         self.blocks.append(

@@ -1,5 +1,7 @@
 """Vanilla batch normalisation in Lasagne's form and in torch's (paper, section 2)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -58,8 +60,27 @@ class VanillaBatchNorm(nn.Module):
         return (x - self.running_mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
 
 
-def build_norm(spec: NormSpec, features: int) -> VanillaBatchNorm | ShiftBatchNorm:
-    """Return the batch norm that ``spec`` names, over ``features`` channels."""
+class FanInScale(nn.Module):
+    """``y = x / sqrt(K + 1)`` for a product over K inputs and a bias: no batch norm at all."""
+
+    def __init__(self, fan_in: int) -> None:
+        super().__init__()
+        self.factor = 1 / math.sqrt(fan_in + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+    def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
+        """Return the same as :meth:`forward`: monotone in ``x``."""
+        return x * self.factor
+
+
+def build_norm(
+    spec: NormSpec, features: int, fan_in: int
+) -> VanillaBatchNorm | ShiftBatchNorm | FanInScale:
+    """Return the norm that ``spec`` names, over ``features`` channels of ``fan_in`` inputs each."""
+    if spec.kind == "fan-in":
+        return FanInScale(fan_in)
     if spec.kind == "shift":
         return ShiftBatchNorm(features, spec.eps, spec.momentum, spec.running)
     return VanillaBatchNorm(features, spec.kind, spec.eps, spec.momentum)

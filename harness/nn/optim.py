@@ -49,7 +49,12 @@ def _groups(network: BinaryNetwork, spec: OptimizerSpec) -> list[dict[str, Any]]
 
 def build_optimizer(network: BinaryNetwork, spec: OptimizerSpec, lr: float) -> Optimizer:
     """Return the optimizer of ``spec`` with one group for each binary layer's scaled step."""
-    groups, betas = _groups(network, spec), (spec.beta1, spec.beta2)
+    return optimizer_of(_groups(network, spec), spec, lr)
+
+
+def optimizer_of(groups: list[dict[str, Any]], spec: OptimizerSpec, lr: float) -> Optimizer:
+    """Return the optimizer of ``spec`` over groups, each with its ``lr_scale``."""
+    betas = (spec.beta1, spec.beta2)
     optimizer: Optimizer
     if spec.kind == "shift-adamax":
         optimizer = ShiftAdaMax(groups, lr, betas, spec.eps, spec.stored_ap2)

@@ -9,12 +9,11 @@ import numpy as np
 
 from harness.ablations import Group, load_groups
 from harness.report.frames import Frames
+from harness.report.intervals import student
 from harness.report.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -46,14 +45,7 @@ class Effect:
     @property
     def interval(self) -> tuple[float, float]:
         """Return the 95 % interval of the mean: ``mean ± t(n - 1) sd / sqrt(n)``."""
-        n = len(self.differences)
-        if n < 2:
-            return math.nan, math.nan
-        from scipy.stats import t
-
-        deviation = math.sqrt(sum((d - self.mean) ** 2 for d in self.differences) / (n - 1))
-        reach = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
-        return self.mean - reach, self.mean + reach
+        return student(self.differences) if len(self.differences) > 1 else (math.nan, math.nan)
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,18 @@
 import math
 from dataclasses import asdict, dataclass
 
-from harness.report.evidence import Evidence, failures, gather
+from harness.report.evidence import failures
 from harness.report.frames import Frames
+from harness.report.measures import gather, how
 from harness.report.paper import Claim, Paper
+from harness.report.verdict import VERDICTS, decide
 
-REPRODUCED = "reproduced"
-NOT_REPRODUCED = "not reproduced"
-REDUCED = "reduced only"
-STANDIN = "stand-in only"
-NOT_MEASURED = "not measured"
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, REDUCED, STANDIN, NOT_MEASURED)
+__all__ = ["VERDICTS", "Judged", "as_rows", "judge", "judge_all"]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One row of ``claims.csv``; ``ours`` and ``sd`` are None where nothing was measured."""
+    """One row of ``claims.csv``; ours, sd, low and high are None where nothing is known."""
 
     id: str
     where: str
@@ -25,51 +22,49 @@ class Judged:
     paper: float | None
     ours: float | None
     sd: float | None
+    low: float | None
+    high: float | None
     n: int
     unit: str
+    how: str
     rule: str
     why: str
     verdict: str
+    reason: str
     source: str
     note: str
 
 
 def judge(claim: Claim, frames: Frames) -> Judged:
-    """Return the verdict on a claim.
-
-    The rule decides only where the best evidence is what the claim needs: a run on generated
-    data is ``stand-in only``, a smaller one ``reduced only``, and neither is held against a
-    number of the paper's.
-    """
+    """Return the verdict on a claim, from the best evidence that the frames hold."""
     found = gather(claim.measure, frames)
     best = found[0] if found else None
-    notes = [best.note, best.reduced] if best else [str(claim.measure.get("why", ""))]
-    notes += failures(claim.measure, frames)
+    verdict, reason = decide(claim, best)
+    notes = [best.note, best.sure] if best else []
+    notes += failures(claim.measure, frames.unlabelled())
     return Judged(
         id=claim.id,
         where=claim.where,
         statement=claim.statement,
         paper=claim.paper,
-        ours=best.value if best else None,
-        sd=None if best is None or math.isnan(best.sd) else best.sd,
+        ours=_known(best.value) if best else None,
+        sd=_known(best.sd) if best else None,
+        low=_known(best.low) if best else None,
+        high=_known(best.high) if best else None,
         n=best.n if best else 0,
         unit=claim.unit,
+        how=how(claim.measure),
         rule=claim.rule,
         why=str(claim.verdict.get("why", "")),
-        verdict=_verdict(claim, best),
+        verdict=verdict,
+        reason=reason,
         source=best.source if best else "",
         note="; ".join(note for note in notes if note),
     )
 
 
-def _verdict(claim: Claim, best: Evidence | None) -> str:
-    if best is None or math.isnan(best.value):
-        return NOT_MEASURED
-    if "official" in claim.needs and best.source == "standin":
-        return STANDIN
-    if "full" in claim.needs and best.reduced:
-        return REDUCED
-    return REPRODUCED if claim.holds(best.value) else NOT_REPRODUCED
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def judge_all(paper: Paper, frames: Frames) -> list[Judged]:

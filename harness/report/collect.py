@@ -110,11 +110,12 @@ def _run_row(run: Mapping[str, Any], folder: Path) -> Row:
         "commit": provenance.get("commit"),
         "dirty": provenance.get("dirty"),
         "network": network_name((run.get("resolved") or {}).get("network") or {}),
+        "method": ((run.get("resolved") or {}).get("method") or {}).get("kind", "backprop"),
         "parameters": counts.get("total"),
         "binary_weights": counts.get("binary_weights"),
     }
     if run["status"] == "running":
-        row["valid_error_pct"] = row["test_error_pct"] = None
+        row["valid_error_pct"] = row["test_error_pct"] = row["other_test_error_pct"] = None
     return row | _export_row(folder / "export.json")
 
 

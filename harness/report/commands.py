@@ -1,4 +1,4 @@
-"""``bnn collect`` and ``bnn report``."""
+"""``bnn collect``, ``bnn claims`` and ``bnn report``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +22,37 @@ def collect(
 
     counts = gather(results, out)
     print(f"{out or results}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+
+
+def claims(
+    frames: Annotated[
+        Path | None,
+        typer.Option(help="folder that holds the frames of bnn collect; without it, no run counts"),
+    ] = None,
+    verdict: Annotated[
+        str, typer.Option(help="show claims of this verdict alone, such as 'not measured'")
+    ] = "",
+) -> None:
+    """Print the paper's claims with verdicts, and how each is measured.
+
+    Verdicts: reproduced, better, partly, not reproduced, not measured (with the reason). Generated
+    data decide nothing. Without --frames only what is counted from the networks has a verdict.
+
+    Example: bnn claims --frames results/quick
+    """
+    import shutil
+
+    from harness.errors import HarnessError
+    from harness.report.claim_table import claims_text
+    from harness.report.claims import VERDICTS, judge_all
+    from harness.report.frames import empty_frames, read_frames
+    from harness.report.paper import load_paper
+
+    if verdict and verdict not in VERDICTS:
+        raise HarnessError(f"--verdict {verdict!r} is not one of {', '.join(VERDICTS)}")
+    found = judge_all(load_paper(), empty_frames() if frames is None else read_frames(frames))
+    shown = [claim for claim in found if verdict in ("", claim.verdict)]
+    print(claims_text(shown, min(shutil.get_terminal_size().columns, 110)))
 
 
 def report(

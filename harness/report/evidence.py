@@ -1,11 +1,12 @@
-"""What the frames say about a claim: candidates, best first."""
+"""What the frames say about errors, gaps and speed: values with intervals."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.report.frames import Frames
+from harness.report.intervals import newcombe, student, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +18,7 @@ PACKED_TOO = "pack+gemm"
 class Evidence:
     """A value of ours: mean and sample deviation over n, from which data, on what scale.
 
+    ``low`` and ``high`` are its 95 % interval (NaN: none is known), ``sure`` says of what kind.
     ``source`` is official, standin or "" where data play no part. ``reduced`` says how the
     measurement is smaller than the paper's, "" where it is not.
     """
@@ -27,26 +29,19 @@ class Evidence:
     source: str = ""
     reduced: str = ""
     note: str = ""
+    low: float = math.nan
+    high: float = math.nan
+    sure: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval; the value alone where none is known."""
+        return (self.value, self.value) if math.isnan(self.low) else (self.low, self.high)
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
         """Order of preference: official before stand-in, full before reduced, many before few."""
         return self.source == "standin", bool(self.reduced), -self.n
-
-
-def gather(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
-    """Return the evidence for a claim's ``measure``, best first; empty where there is none."""
-    gatherers: dict[str, Callable[[Mapping[str, Any], Frames], list[Evidence]]] = {
-        "error": error_evidence,
-        "error-gap": _gap_evidence,
-        "curve-gap": _gap_evidence,
-        "kernel-ratio": _ratio_evidence,
-        "agreement": _agreement_evidence,
-        "memory": _memory_evidence,
-        "none": lambda measure, frames: [],
-    }
-    found = gatherers[measure["kind"]](measure, frames)
-    return sorted(found, key=lambda evidence: evidence.rank)
 
 
 def select(frame: "pd.DataFrame", wanted: Mapping[str, Any]) -> "pd.DataFrame":
@@ -57,19 +52,45 @@ def select(frame: "pd.DataFrame", wanted: Mapping[str, Any]) -> "pd.DataFrame":
 
 
 def error_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
-    """Return mean test error in % over seeds, one for each source and scale of the runs."""
+    """Return mean test error in % over seeds, one for each source and scale of the runs.
+
+    One run carries the Wilson interval of its test images, several a t interval over seeds.
+    With ``weights`` in the measure it is the error of the same runs with those other weights.
+    """
     wanted = {key: measure[key] for key in ("dataset", "recipe", "mode")}
+    weights = measure.get("weights")
+    column = "other_test_error_pct" if weights else "test_error_pct"
+    wanted |= {"other_weights": weights} if weights else {}
     done = select(frames.runs, {**wanted, "status": "done"})
-    return [
-        Evidence(
-            value=float(group["test_error_pct"].mean()),
-            n=len(group),
-            sd=float(group["test_error_pct"].std()),
-            source=source,
-            reduced=scale_text(group.iloc[0]) if changes else "",
-        )
-        for (source, changes), group in done.groupby(["source", "changes"])
-    ]
+    found = []
+    for (source, changes), group in done.groupby(["source", "changes"]):
+        errors = [float(error) for error in group[column]]
+        first = group.iloc[0]
+        interval = over_seeds(errors)
+        if len(errors) == 1 and first["test_images"] > 0:
+            images = int(first["test_images"])
+            low, high = wilson(round(errors[0] * images / 100), images)
+            sure = f"95 % Wilson interval of {images:,} test images; seeds are not in it"
+            interval = {"low": low, "high": high, "sure": sure}
+        scale = scale_text(first) if changes else ""
+        found.append(mean_evidence(errors, source=str(source), reduced=scale, **interval))
+    return found
+
+
+def over_seeds(values: list[float], unit: str = "seeds") -> dict[str, Any]:
+    """Return low, high and sure of a mean's t interval; nothing for a single value."""
+    if len(values) < 2:
+        return {}
+    low, high = student(values)
+    return {"low": low, "high": high, "sure": f"95 % t interval over {len(values)} {unit}"}
+
+
+def mean_evidence(values: list[float], **facts: Any) -> Evidence:
+    """Return mean, n and sample deviation of some values, with further facts."""
+    mean = math.fsum(values) / len(values)
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    sd = math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else math.nan
+    return Evidence(mean, len(values), sd, **facts)
 
 
 def scale_text(run: Any) -> str:
@@ -96,7 +117,11 @@ def failures(measure: Mapping[str, Any], frames: Frames) -> list[str]:
     ]
 
 
-def _gap_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
+def gap_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
+    """Return the gap in points between two modes of a recipe, paired by seed.
+
+    ``error-gap``: of test errors; ``curve-gap``: of validation errors averaged over the epochs.
+    """
     wanted = {key: measure[key] for key in ("dataset", "recipe")}
     runs = select(frames.runs, {**wanted, "status": "done"})
     key = ["source", "changes", "seed"]
@@ -110,13 +135,25 @@ def _gap_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
     wide = values[~values.index.duplicated()].unstack("mode")
     if measure["mode"] not in wide or measure["against"] not in wide:
         return []
-    gaps = (wide[measure["mode"]] - wide[measure["against"]]).dropna()
+    pairs = wide[[measure["mode"], measure["against"]]].dropna()
     found = []
-    for (source, changes), gap in gaps.groupby(level=["source", "changes"]):
-        run = select(runs, {"source": source, "changes": changes})
-        scale = scale_text(run.iloc[0]) if changes and len(run) else changes
-        found.append(Evidence(float(gap.mean()), len(gap), float(gap.std()), source, scale))
+    for (source, changes), pair in pairs.groupby(level=["source", "changes"]):
+        run = select(runs, {"source": source, "changes": changes}).iloc[0]
+        gaps = [float(gap) for gap in pair[measure["mode"]] - pair[measure["against"]]]
+        interval = over_seeds(gaps, "pairs of seeds")
+        if len(gaps) == 1 and measure["kind"] == "error-gap" and run["test_images"] > 0:
+            first, second = pair.iloc[0]
+            interval = _difference(first, second, int(run["test_images"]))
+        scale = scale_text(run) if changes else ""
+        found.append(mean_evidence(gaps, source=str(source), reduced=scale, **interval))
     return found
+
+
+def _difference(first: float, second: float, images: int) -> dict[str, Any]:
+    rates = [(e, *wilson(round(e * images / 100), images)) for e in (first, second)]
+    low, high = newcombe(*rates)
+    sure = f"95 % Newcombe interval of {images:,} test images; seeds are not in it"
+    return {"low": low, "high": high, "sure": sure}
 
 
 def speed_ratio(case: "pd.DataFrame", over: str) -> "tuple[pd.Series[Any], float] | None":
@@ -136,7 +173,8 @@ def speed_ratio(case: "pd.DataFrame", over: str) -> "tuple[pd.Series[Any], float
     return best, float(other["median_ms"].min() / best["median_ms"])
 
 
-def _ratio_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
+def ratio_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
+    """Return how many times faster XNOR is than another kernel, one for each machine and case."""
     kernels = select(frames.kernels, {"group": measure["group"]})
     found = []
     for (machine, _, device), case in kernels.groupby(["machine", "case", "device"]):
@@ -155,39 +193,3 @@ def _ratio_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence
         found.append((size, Evidence(value, 1, reduced=reduced, note=note)))
     found.sort(key=lambda pair: -pair[0])  # of the reduced ones, the largest stands nearest
     return [evidence for _, evidence in found]
-
-
-def _agreement_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
-    done = select(frames.evaluations, {"status": "done"})
-    found = []
-    for source, group in done.groupby("source"):
-        share = 100 * float(group["agree"].sum() / group["images"].sum())
-        networks = len(group.groupby(["dataset", "recipe", "mode", "seed"]))
-        kernels = ", ".join(sorted(set(group["kernel"])))
-        note = f"{networks} networks × {kernels}; {int(group['images'].sum()):,} predictions"
-        found.append(Evidence(share, networks, source=source, note=note))
-    return found
-
-
-def _memory_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
-    done = frames.runs[frames.runs["bytes_packed"] > 0]
-    if done.empty:
-        return []
-    return [
-        _least_ratio(group, reduced=bool(changes)) for changes, group in done.groupby("changes")
-    ]
-
-
-def _least_ratio(done: "pd.DataFrame", reduced: bool) -> Evidence:
-    # A network's size does not depend on the seed: one value a network.
-    one = done.drop_duplicates(["dataset", "network", "binary_weights"])
-    ratios = one["bytes_float32"] / one["bytes_packed"]
-    worst = one.loc[ratios.idxmin()]
-    note = f"the least of {len(one)} networks: " if len(one) > 1 else ""
-    # Word padding and thresholds weigh more in a small network than in the paper's.
-    return Evidence(
-        float(ratios.min()),
-        len(one),
-        reduced=scale_text(worst) if reduced else "",
-        note=f"{note}{worst['network']} on {worst['dataset']}",
-    )

@@ -14,19 +14,22 @@ _RUN = ("preset", "dataset", "source", "recipe", "label", "mode", "seed")
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     # One row a run. `label`: sets a variation of the recipe apart ("" = none). `changes`: what
-    # differs from the recipe as published ("" = nothing).
+    # differs from the recipe as published ("" = nothing). `other_weights`: a second way to test
+    # the same training, `sign` or `mean` weights ("" = none), with its own selection and errors.
     "runs": (
         "preset", "dataset", "source", "data_variant", "recipe", "variant", "label", "mode", "seed",
         "status", "failure", "epochs", "best_epoch", "valid_error_pct", "test_error_pct",
         "train_seconds", "images_per_s", "device", "threads", "machine", "commit", "dirty",
         "network", "parameters", "binary_weights", "changes", "export", "export_reason",
         "bytes_packed", "bytes_float32", "macs", "bit_macs", "weight_bits", "test_images",
-        "started", "finished",
+        "started", "finished", "method", "other_weights", "other_best_epoch",
+        "other_valid_error_pct", "other_test_error_pct",
     ),
     # One row a run and epoch.
     "epochs": (
         *_RUN, "changes", "epoch", "lr", "train_loss", "train_error_pct", "valid_loss",
         "valid_error_pct", "test_error_pct", "flip_pct", "best", "seconds", "images_per_s",
+        "other_valid_error_pct", "other_test_error_pct",
     ),
     # One row a run, kernel and way to do the first layer.
     "evaluations": (
@@ -65,7 +68,7 @@ _TEXT = {
     "preset", "dataset", "source", "data_variant", "recipe", "variant", "label", "mode", "status",
     "failure", "device", "machine", "commit", "network", "changes", "export", "export_reason",
     "started", "finished", "kernel", "first_layer", "reason", "case", "group", "includes", "caches",
-    "stage",
+    "stage", "method", "other_weights",
     "kind", "histogram", "patterns", "confusion", "counts", "confidence", "correct",
     "cpu", "gpu", "os", "python", "torch", "numpy", "numba", "first", "last",
 }  # fmt: skip
@@ -140,6 +143,18 @@ def _typed(frame: "pd.DataFrame") -> "pd.DataFrame":
         else:
             typed[column] = pd.to_numeric(values.replace("", None)).astype(float)
     return pd.DataFrame(typed)
+
+
+def empty_frames() -> Frames:
+    """Return frames without a row."""
+    import pandas as pd
+
+    return Frames(
+        **{
+            name: _typed(pd.DataFrame(columns=list(columns), dtype=object))
+            for name, columns in COLUMNS.items()
+        }
+    )
 
 
 def read_frames(folder: Path) -> Frames:

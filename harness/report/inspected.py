@@ -60,7 +60,7 @@ def network_costs(run: Mapping[str, Any]) -> Row:
     """
     try:
         recipe = from_mapping(Recipe, run.get("resolved"), "run.json: resolved")
-        mode = get_mode(str(run["mode"]))
+        mode = recipe.deployed_mode(get_mode(str(run["mode"])))
     except HarnessError:
         return {"macs": None, "bit_macs": None, "weight_bits": None}
     costs = layer_costs(recipe.network, mode, recipe.dataset, recipe.preprocess in REAL_INPUTS)

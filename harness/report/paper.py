@@ -1,6 +1,7 @@
 """The paper's numbers and claims, loaded strictly from ``paper.yaml``."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,17 +10,30 @@ import yaml
 from harness.errors import HarnessError
 
 PAPER = Path(__file__).resolve().parent.parent / "paper.yaml"
-Kind = Literal["error", "error-gap", "curve-gap", "kernel-ratio", "agreement", "memory", "none"]
+_GAP = {"dataset", "recipe", "mode", "against"}
 _MEASURES: dict[str, set[str]] = {
     "error": {"dataset", "recipe", "mode"},
-    "error-gap": {"dataset", "recipe", "mode", "against"},
-    "curve-gap": {"dataset", "recipe", "mode", "against"},
+    "error-gap": _GAP,
+    "curve-gap": _GAP,
+    "time-ratio": _GAP,
+    "recipe-gap": {"dataset", "first", "second"},
+    "quoted-gap": {"dataset", "runs", "quoted"},
+    "setting-gap": {"setting", "value", "against"},
+    "filters": {"dataset", "recipe", "mode", "count", "of"},
     "kernel-ratio": {"group", "over", "device", "size"},
-    "agreement": set(),
+    "kernel-spread": {"dataset"},
+    "agreement": {"first_layer"},
     "memory": set(),
+    "counted": {"quantity", "recipe", "dataset"},
     "none": {"why"},
 }
-_RULES = ("at-most", "at-least")
+_RULES: dict[str, set[str]] = {
+    "near": {"tolerance", "better"},
+    "at-most": {"bound"},
+    "at-least": {"bound"},
+    "exactly": set(),
+    "none": set(),
+}
 _NEEDS = ("official", "full")
 
 
@@ -53,16 +67,26 @@ class Claim:
     measure: dict[str, Any]
     verdict: dict[str, Any]
     needs: tuple[str, ...] = _NEEDS
+    reduced: Literal["", "partly"] = ""
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """The values near the paper's: ``paper ± tolerance``, to the twelfth digit."""
+        assert self.paper is not None
+        reach = float(self.verdict["tolerance"])
+        return round(self.paper - reach, 12), round(self.paper + reach, 12)
 
     @property
     def rule(self) -> str:
-        """The rule in words: ``at most 1.11 %``."""
-        return f"{self.verdict['rule'].replace('-', ' ')} {self.verdict['bound']:g} {self.unit}"
-
-    def holds(self, value: float) -> bool:
-        """Tell whether our value satisfies the rule."""
-        bound = float(self.verdict["bound"])
-        return value <= bound if self.verdict["rule"] == "at-most" else value >= bound
+        """The rule in words: ``0.96 ± 0.15 %``, ``at most 2 points``."""
+        kind = self.verdict["rule"]
+        if kind == "none":
+            return "–"
+        if kind == "near":
+            return f"{self.paper:g} ± {self.verdict['tolerance']:g} {self.unit}"
+        if kind == "exactly":
+            return f"exactly {self.paper:,.10g} {self.unit}"
+        return f"{kind.replace('-', ' ')} {self.verdict['bound']:g} {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -74,6 +98,12 @@ class Paper:
     table1: tuple[Group, ...]
     claims: tuple[Claim, ...]
     facts: dict[str, Any]
+
+
+@cache
+def load_facts() -> dict[str, Any]:
+    """Return the facts of ``paper.yaml``: the sections that are quoted only."""
+    return load_paper().facts
 
 
 def load_paper(path: Path | None = None) -> Paper:
@@ -104,26 +134,46 @@ def _group(values: dict[str, Any]) -> Group:
 
 def _claim(values: dict[str, Any]) -> Claim:
     claim = Claim(**{**values, "needs": tuple(values.get("needs", _NEEDS))})
-    kind = claim.measure.get("kind")
-    if kind not in _MEASURES:
+    _check_keys(claim, "measure", "kind", _MEASURES)
+    _check_keys(claim, "verdict", "rule", _RULES, {"why"})
+    rule = claim.verdict["rule"]
+    for key in _RULES[rule] - {"better"}:
+        if not isinstance(claim.verdict[key], int | float):
+            raise HarnessError(f"claim {claim.id!r}: verdict.{key} must be a number")
+    if (rule == "none") != (claim.measure["kind"] == "none"):
+        raise HarnessError(f"claim {claim.id!r}: rule none and measure none go together")
+    if rule in ("near", "exactly") and claim.paper is None:
+        raise HarnessError(f"claim {claim.id!r}: rule {rule!r} needs a number of the paper's")
+    if claim.verdict.get("better", "lower") not in ("lower", "higher"):
         raise HarnessError(
-            f"claim {claim.id!r}: measure.kind {kind!r} is not one of {', '.join(_MEASURES)}"
-        )
-    keys = set(claim.measure) - {"kind"}
-    if keys != _MEASURES[kind]:
-        raise HarnessError(
-            f"claim {claim.id!r}: measure {kind!r} takes the keys "
-            f"{sorted(_MEASURES[kind])}, found {sorted(keys)}"
-        )
-    if claim.verdict.get("rule") not in _RULES:
-        raise HarnessError(
-            f"claim {claim.id!r}: verdict.rule {claim.verdict.get('rule')!r} is not one of "
-            f"{', '.join(_RULES)}"
+            f"claim {claim.id!r}: verdict.better {claim.verdict['better']!r} is not one of lower, "
+            "higher"
         )
     unknown = [need for need in claim.needs if need not in _NEEDS]
-    if unknown or not isinstance(claim.verdict.get("bound"), int | float):
+    if unknown or claim.reduced not in ("", "partly"):
         raise HarnessError(
             f"claim {claim.id!r}: needs {list(claim.needs)} (allowed: {', '.join(_NEEDS)}), "
-            f"bound {claim.verdict.get('bound')!r} (a number)"
+            f"reduced {claim.reduced!r} (allowed: partly)"
         )
     return claim
+
+
+def _check_keys(
+    claim: Claim,
+    part: str,
+    name: str,
+    allowed: dict[str, set[str]],
+    besides: set[str] = set(),  # noqa: B006  never changed
+) -> None:
+    values = getattr(claim, part)
+    kind = values.get(name)
+    if kind not in allowed:
+        raise HarnessError(
+            f"claim {claim.id!r}: {part}.{name} {kind!r} is not one of {', '.join(allowed)}"
+        )
+    keys, wanted = set(values) - {name}, allowed[kind] | besides
+    if keys != wanted:
+        raise HarnessError(
+            f"claim {claim.id!r}: {part} {kind!r} takes the keys {sorted(wanted)}, found "
+            f"{sorted(keys)}"
+        )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from harness.files import atomic_path, write_text
 from harness.report.ablations import Ablation, ablation_tables, ablations
+from harness.report.claim_table import claims_table
 from harness.report.claims import Judged, as_rows, judge_all
 from harness.report.figures import draw_all
 from harness.report.frames import Frames
@@ -13,7 +14,6 @@ from harness.report.table import Table
 from harness.report.table1 import table1
 from harness.report.tables import (
     agreement_table,
-    claims_table,
     kernels_table,
     memory_table,
     provenance_table,
@@ -32,7 +32,7 @@ def render(frames: Frames, out: Path, paper: Paper | None = None) -> Path:
     """
     paper = paper or load_paper()
     plain = frames.unlabelled()  # a variation of a recipe says nothing about the paper's number
-    judged = judge_all(paper, plain)
+    judged = judge_all(paper, frames)
     _write_claims(judged, out / "claims.csv")
     varied = ablations(frames)
     tables = _tables(judged, paper, frames, varied)

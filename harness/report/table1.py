@@ -42,7 +42,8 @@ def table1(paper: Paper, frames: Frames) -> Table:
         rows=rows,
         data=data,
         caption="Ours: mean ± sample standard deviation over n seeds, at the best validation "
-        "error.",
+        "error; then its 95 % interval, Wilson's of the test images for one run, Student's over "
+        "the seeds for several.",
         notes=_notes(data),
         numeric=frozenset(range(1, len(header))),
     )
@@ -52,18 +53,28 @@ def _groups(paper: Paper, frames: Frames) -> Iterator[tuple[str, list[System]]]:
     taken = set()
     for group in paper.table1:
         yield group.group, list(group.systems)
-        taken |= {(s.ours["recipe"], s.ours["mode"]) for s in group.systems if s.ours}
-    pairs = frames.runs[["recipe", "mode"]].drop_duplicates().itertuples(index=False)
+        taken |= {_key(s.ours) for s in group.systems if s.ours}
+    columns = ["recipe", "mode", "other_weights"]
+    ours: set[tuple[str, str, str]] = set()
+    for recipe, mode, other in frames.runs[columns].drop_duplicates().itertuples(index=False):
+        ours |= {(str(recipe), str(mode), ""), (str(recipe), str(mode), str(other))}
     order = list(MODES)
     own = sorted(
-        {(str(recipe), str(mode)) for recipe, mode in pairs} - taken,
-        key=lambda pair: (pair[0], order.index(pair[1]) if pair[1] in order else len(order)),
+        ours - taken,
+        key=lambda key: (key[0], order.index(key[1]) if key[1] in order else len(order), key[2]),
     )
     if own:
-        yield (
-            OWN_GROUP,
-            [System(f"{r} / {m}", {}, ours={"recipe": r, "mode": m}) for r, m in own],
-        )
+        yield OWN_GROUP, [_own_system(*key) for key in own]
+
+
+def _key(ours: dict[str, str]) -> tuple[str, str, str]:
+    return ours["recipe"], ours["mode"], ours.get("weights", "")
+
+
+def _own_system(recipe: str, mode: str, weights: str) -> System:
+    ours = {"recipe": recipe, "mode": mode} | ({"weights": weights} if weights else {})
+    name = f"{recipe} / {mode}" + (f", tested with {weights} weights" if weights else "")
+    return System(name, {}, ours=ours)
 
 
 def _cell(system: System, dataset: str, frames: Frames) -> tuple[str, str, dict[str, Any]]:
@@ -74,7 +85,7 @@ def _cell(system: System, dataset: str, frames: Frames) -> tuple[str, str, dict[
     if deviation is not None:
         paper += f" ± {deviation:g}"
     if system.ours is None:
-        return paper, "", facts
+        return paper, "" if error is None else "quoted only", facts | {"quoted": True}
     measure = {"dataset": dataset, **system.ours}
     found = sorted(error_evidence(measure, frames), key=lambda evidence: evidence.rank)
     lost = failures(measure, frames)
@@ -84,19 +95,25 @@ def _cell(system: System, dataset: str, frames: Frames) -> tuple[str, str, dict[
         return paper, f"[{', '.join(sorted(states))}]" if states else "–", facts
     best = found[0]
     facts |= {"ours_pct": round(best.value, 4), "n": best.n, "source": best.source}
-    facts |= {"ours_sd": None if math.isnan(best.sd) else round(best.sd, 4)}
+    facts |= {"ours_sd": _rounded(best.sd)}
     facts |= {"reduced": best.reduced}
+    facts |= {"ours_low": _rounded(best.low), "ours_high": _rounded(best.high)}
     return paper, evidence_text(best, lost), facts
 
 
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
+
+
 def evidence_text(best: Evidence, lost: list[str]) -> str:
-    """Return ``1.62 ± 0.05 (n = 3) [stand-in, reduced]``."""
+    """Return ``1.62 ± 0.05 (n = 3; 1.50–1.74) [stand-in, reduced]``."""
+    interval = "" if math.isnan(best.low) else f"; {best.low:.2f}–{best.high:.2f}"
     spread = "" if math.isnan(best.sd) else f" ± {best.sd:.2f}"
     labels = ["stand-in"] if best.source == "standin" else []
     labels += ["reduced"] if best.reduced else []
     labels += [f"{len(lost)} without a result"] if lost else []
     tail = f" [{', '.join(labels)}]" if labels else ""
-    return f"{best.value:.2f}{spread} (n = {best.n}){tail}"
+    return f"{best.value:.2f}{spread} (n = {best.n}{interval}){tail}"
 
 
 def _notes(data: list[dict[str, Any]]) -> tuple[str, ...]:

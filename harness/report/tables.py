@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-from harness.report.claims import Judged
 from harness.report.evidence import select
 from harness.report.frames import Frames
 from harness.report.table import Table
@@ -26,49 +25,6 @@ def number(value: Any, digits: int = 3) -> str:
 def share(value: Any) -> str:
     """Return an error in % with two decimals; "–" for none."""
     return "–" if value is None or math.isnan(value) else f"{value:.2f}"
-
-
-def claims_table(judged: list[Judged]) -> Table:
-    """Return the verdict on each claim."""
-    rows = [
-        (
-            claim.verdict,
-            claim.statement,
-            claim.where,
-            _paper_text(claim),
-            ours_text(claim),
-            claim.rule,
-            claim.note,
-        )
-        for claim in judged
-    ]
-    data = [{"id": claim.id, "verdict": claim.verdict, "ours": claim.ours} for claim in judged]
-    header = ("Verdict", "Claim", "Where", "Paper", "Ours", "Rule", "Note")
-    return Table(
-        "claims", "Verdicts on the paper's claims", header, rows, data, numeric=frozenset({3, 4})
-    )
-
-
-def _paper_text(claim: Judged) -> str:
-    if claim.paper is None:
-        return "–"
-    decimals = claim.unit == "%" and claim.paper != int(claim.paper)
-    return f"{claim.paper:.2f} %" if decimals else f"{claim.paper:g} {claim.unit}"
-
-
-def ours_text(claim: Judged) -> str:
-    """Return our value for a claim: ``1.62 ± 0.05 % (n = 3)``; "–" where there is none."""
-    if claim.ours is None:
-        return "–"
-    points = claim.unit in ("%", "points")
-    text = f"{claim.ours:.2f}" if points else number(claim.ours)
-    spread = ""
-    if claim.sd is not None:
-        spread = f" ± {claim.sd:.2f}" if points else f" ± {number(claim.sd, 2)}"
-    exact = claim.ours == 100 and claim.unit.startswith("%")
-    count = f" (n = {claim.n})" if claim.source else ""
-    label = " [stand-in]" if claim.source == "standin" else ""
-    return f"{'100' if exact else text}{spread} {claim.unit}{count}{label}"
 
 
 def kernels_table(frames: Frames) -> Table:

@@ -18,6 +18,8 @@ EPOCH_METRICS = {
     "valid_loss": "valid/loss",
     "valid_error_pct": "valid/error_pct",
     "test_error_pct": "test/error_pct",
+    "other_valid_error_pct": "valid/other_error_pct",
+    "other_test_error_pct": "test/other_error_pct",
     "flip_pct": "train/flip_pct",
     "seconds": "speed/epoch_seconds",
     "images_per_s": "speed/images_per_s",
@@ -26,6 +28,8 @@ FINAL_METRICS = {
     "best_epoch": "best/epoch",
     "valid_error_pct": "best/valid_error_pct",
     "test_error_pct": "best/test_error_pct",
+    "other_valid_error_pct": "best/other_valid_error_pct",
+    "other_test_error_pct": "best/other_test_error_pct",
     "train_seconds": "speed/train_seconds",
 }
 

@@ -51,7 +51,10 @@ def train(
     dataset: Annotated[str, typer.Option(help="mnist, cifar10 or svhn")],
     data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
     out: Annotated[Path, typer.Option(help="run folder; the same one resumes the run")],
-    recipe: Annotated[str, typer.Option(help="theano, torch7 or torch7-released")] = "theano",
+    recipe: Annotated[
+        str,
+        typer.Option(help="recipe, such as theano, binaryconnect or ebp"),
+    ] = "theano",
     mode: Annotated[
         str,
         typer.Option(

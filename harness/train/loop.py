@@ -12,17 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.nn.loss import squared_hinge
-from harness.nn.networks import BinaryNetwork
-from harness.nn.optim import build_optimizer, set_learning_rate
-from harness.nn.streams import Streams
+from harness.methods import Method
 from harness.spec import Recipe
 from harness.train.checkpoint import save_checkpoint
+from harness.train.evaluation import evaluate
 from harness.train.inputs import Resident
 
-EVALUATION_BATCH = 500
 # An all-zero scorer has a square hinge loss of 1; nothing that still learns comes near this.
 DIVERGED_LOSS = 1000.0
+OTHER_ERRORS = ("other_valid_error_pct", "other_test_error_pct")
 
 
 class Diverged(Exception):
@@ -53,53 +51,33 @@ class Progress:
     seconds: float = 0.0
     best_valid_error_pct: float = math.inf
     best_epoch: int | None = None
+    other_best_error_pct: float = math.inf
+    other_best_epoch: int | None = None
+    lr: float | None = None
     started: str = ""
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 
-@torch.no_grad()
-def predict_scores(network: BinaryNetwork, images: Resident) -> Tensor:
-    """Return the scores [n, 10] of the network at test time, in batches of 500."""
-    network.eval()
-    starts = range(0, len(images), EVALUATION_BATCH)
-    scores = [network(images.batch(slice(s, s + EVALUATION_BATCH))[0]) for s in starts]
-    return torch.cat(scores)
-
-
-def evaluate(network: BinaryNetwork, images: Resident) -> tuple[float, float]:
-    """Return the mean square hinge loss and the error rate in percent."""
-    scores = predict_scores(network, images)
-    wrong = (scores.argmax(1) != images.labels).float().mean().item()
-    return squared_hinge(scores, images.labels).item(), 100 * wrong
-
-
-def latent_signs(network: BinaryNetwork) -> Tensor:
-    """Return whether each latent weight of the binary layers is at least 0, as one flat tensor."""
-    found = [layer.weight.detach().flatten() >= 0 for layer in network.binary_layers()]
-    return torch.cat(found) if found else torch.empty(0, dtype=torch.bool)
-
-
 class Trainer:
-    """Trains one network; the same calls resume it bit for bit on the CPU."""
+    """Trains one network by its method; the same calls resume it bit for bit on the CPU."""
 
     def __init__(
         self,
         recipe: Recipe,
-        network: BinaryNetwork,
-        streams: Streams,
+        method: Method,
         splits: dict[str, Resident],
         folder: Path,
         fingerprint: str,
         checkpoint_seconds: float,
     ) -> None:
-        self.recipe, self.network, self.streams = recipe, network, streams
+        self.recipe, self.method = recipe, method
+        self.network, self.streams = method.network, method.streams
         self.splits, self.folder = splits, folder
         self.fingerprint, self.checkpoint_seconds = fingerprint, checkpoint_seconds
-        self.optimizer = build_optimizer(network, recipe.optimizer, recipe.schedule.rate(0, 1))
         self.progress = Progress()
         self.best_state: dict[str, Tensor] = {}
         self.order = torch.empty(0, dtype=torch.long)
-        self.signs: Tensor | None = latent_signs(network)
+        self.signs: Tensor | None = method.signs()
         self._stop: int | None = None
         self._saved_at = time.monotonic()
 
@@ -112,8 +90,7 @@ class Trainer:
         """Return everything that the next step depends on."""
         return {
             "fingerprint": self.fingerprint,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "method": self.method.state_dict(),
             "streams": self.streams.state_dict(),
             "order": self.order,
             "signs": self.signs,
@@ -123,11 +100,10 @@ class Trainer:
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state`."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.method.load_state_dict(state["method"])
         self.streams.load_state_dict(state["streams"])
         self.order = state["order"]
-        self.signs = state.get("signs")  # a checkpoint of an earlier version has none
+        self.signs = state["signs"]
         self.progress = Progress(**state["progress"])
         self.best_state = state["best_state"]
 
@@ -175,10 +151,7 @@ class Trainer:
         if progress.step == 0:
             self.order = torch.randperm(len(train), generator=self.streams["shuffle"])
         order = self.order.to(train.labels.device)
-        set_learning_rate(
-            self.optimizer, self.recipe.schedule.rate(progress.epoch, self.recipe.epochs)
-        )
-        self.network.train()
+        progress.lr = self.method.start_epoch(progress.epoch, fresh=progress.step == 0)
         batch = self.recipe.batch
         loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=order.device)
         wrong = torch.tensor(progress.wrong, device=order.device)
@@ -201,28 +174,21 @@ class Trainer:
         return time.monotonic() - self._saved_at >= self.checkpoint_seconds
 
     def _step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.network(x)
-        loss = squared_hinge(scores, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        if self.recipe.optimizer.clip:
-            self.network.clip_latent()
-        return loss.detach(), (scores.detach().argmax(1) != labels).sum()
+        return self.method.step(x, labels)
 
     def _check_finite(self, what: str, loss: float) -> None:
         epoch = self.progress.epoch + 1
         if not math.isfinite(loss) or (what == "training loss" and loss > DIVERGED_LOSS):
             raise Diverged(epoch, f"{what} {loss:g}")
         # The sign of a NaN is -1: a network of NaN weights would go on with a finite loss.
-        for name, tensor in self.network.state_dict().items():
+        for name, tensor in self.method.trained().items():
             if not tensor.isfinite().all():
                 raise Diverged(epoch, f"a value of {name} is not finite")
 
     def _flip_pct(self) -> float | None:
         """Return in % how many binary weights changed their sign since the last epoch ended."""
-        before, self.signs = self.signs, latent_signs(self.network)
-        if before is None or not len(before):
+        before, self.signs = self.signs, self.method.signs()
+        if before is None or not len(before) or not len(self.signs):
             return None
         flipped = (self.signs != before.to(self.signs.device)).sum().item()
         return 100 * flipped / len(self.signs)
@@ -232,12 +198,13 @@ class Trainer:
         train_loss = progress.loss_sum / self.steps_per_epoch
         self._check_finite("training loss", train_loss)
         seen = min(self.steps_per_epoch * self.recipe.batch, len(self.splits["train"]))
-        valid_loss, valid_error = evaluate(self.network, self.splits["valid"])
+        valid_loss, valid_error = evaluate(self.method.end_epoch(), self.splits["valid"])
         self._check_finite("validation loss", valid_loss)
-        best = valid_error < progress.best_valid_error_pct
+        selectable = self.method.selectable(progress.epoch)
+        best = selectable and valid_error < progress.best_valid_error_pct
         metrics = {
             "epoch": progress.epoch + 1,
-            "lr": self.recipe.schedule.rate(progress.epoch, self.recipe.epochs),
+            "lr": progress.lr,
             "train_loss": train_loss,
             "train_error_pct": 100 * progress.wrong / seen,
             "valid_loss": valid_loss,
@@ -247,6 +214,7 @@ class Trainer:
             "best": best,
             "seconds": round(progress.epoch_seconds, 3),
             "images_per_s": round(seen / progress.epoch_seconds, 1),
+            **self._other_errors(),
         }
         if best:
             metrics["test_error_pct"] = evaluate(self.network, self.splits["test"])[1]
@@ -257,3 +225,16 @@ class Trainer:
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum, progress.wrong, progress.epoch_seconds = 0.0, 0, 0.0
         return metrics, best
+
+    def _other_errors(self) -> dict[str, float | None]:
+        """Return the errors with the method's other weights, tested for its own new bests alone."""
+        progress = self.progress
+        errors: dict[str, float | None] = dict.fromkeys(OTHER_ERRORS)
+        if self.method.other_weights:
+            valid = self.method.other_error_pct(self.splits["valid"])
+            errors["other_valid_error_pct"] = valid
+            if valid < progress.other_best_error_pct:
+                progress.other_best_error_pct = valid
+                progress.other_best_epoch = progress.epoch + 1
+                errors["other_test_error_pct"] = self.method.other_error_pct(self.splits["test"])
+        return errors

@@ -30,6 +30,9 @@ class RunSpec:
     folder: Path
     label: str = ""  # sets a variation of the recipe apart; decides no number
 
+    def __post_init__(self) -> None:
+        self.recipe.check_mode(self.mode)
+
 
 def utc_now() -> str:
     """Return the time now, ISO 8601, UTC, in seconds."""
@@ -77,6 +80,10 @@ def new_run(
         "best_epoch": None,
         "valid_error_pct": None,
         "test_error_pct": None,
+        "other_weights": "",
+        "other_best_epoch": None,
+        "other_valid_error_pct": None,
+        "other_test_error_pct": None,
     }
 
 

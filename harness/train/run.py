@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from harness.data.dataset import Dataset, load_dataset
 from harness.data.preprocess import Preprocessor, fit
 from harness.errors import HarnessError
+from harness.methods import build_method
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
 from harness.track import Mirror
@@ -38,7 +39,7 @@ def prepare_network(
     affine = preprocessor.affine
     network = build_network(
         spec.recipe.network,
-        spec.mode,
+        spec.recipe.deployed_mode(spec.mode),
         streams,
         image_shape(dataset),
         None if affine is None else (affine.scale, affine.offset),
@@ -105,9 +106,15 @@ def _run_locked(
         for name in ("train", "valid", "test")
     }
     trainer = Trainer(
-        spec.recipe, network, streams, splits, spec.folder, wanted, checkpoint_seconds
+        spec.recipe,
+        build_method(spec.recipe, spec.mode, network, streams),
+        splits,
+        spec.folder,
+        wanted,
+        checkpoint_seconds,
     )
     run = record.new_run(spec, dataset, network, device.type, torch.get_num_threads())
+    run["other_weights"] = trainer.method.other_weights
     state = load_checkpoint(spec.folder, wanted)
     if state is not None:
         trainer.resume(state)
@@ -170,7 +177,10 @@ class _Session:
             save_weights(
                 self.spec.folder / BEST, {**self.trainer.network.state_dict(), **self.extra}
             )
-        best = next((m for m in progress.metrics if m["epoch"] == progress.best_epoch), {})
+        by_epoch: dict[int | None, dict[str, Any]] = {m["epoch"]: m for m in progress.metrics}
+        best, other = (
+            by_epoch.get(epoch, {}) for epoch in (progress.best_epoch, progress.other_best_epoch)
+        )
         images = sum(m["images_per_s"] * m["seconds"] for m in progress.metrics)
         self.json.update(
             status=status,
@@ -182,6 +192,9 @@ class _Session:
             best_epoch=progress.best_epoch,
             valid_error_pct=best.get("valid_error_pct"),
             test_error_pct=best.get("test_error_pct") if status == "done" else None,
+            other_best_epoch=progress.other_best_epoch,
+            other_valid_error_pct=other.get("other_valid_error_pct"),
+            other_test_error_pct=other.get("other_test_error_pct") if status == "done" else None,
         )
         record.write_run(self.spec.folder, self.json)
         (self.spec.folder / CHECKPOINT).unlink(missing_ok=True)

@@ -16,8 +16,8 @@ from harness.deploy.packed import PackedNetwork
 from harness.errors import HarnessError
 from harness.nn.networks import BinaryNetwork
 from harness.spec import NetworkSpec, NormSpec
+from harness.train.evaluation import EVALUATION_BATCH
 from harness.train.inputs import network_input
-from harness.train.loop import EVALUATION_BATCH
 from kernels import registry
 
 IMAGES = 7

@@ -50,8 +50,8 @@ def test_the_two_forms_train_alike_and_test_apart() -> None:
 
 
 def test_norms_are_built_by_name() -> None:
-    assert isinstance(build_norm(NormSpec("shift", 1e-5, 0.125), 3), ShiftBatchNorm)
-    vanilla = build_norm(NormSpec("lasagne", 1e-4, 0.1), 3)
+    assert isinstance(build_norm(NormSpec("shift", 1e-5, 0.125), 3, 5), ShiftBatchNorm)
+    vanilla = build_norm(NormSpec("lasagne", 1e-4, 0.1), 3, 5)
     assert isinstance(vanilla, VanillaBatchNorm)
     assert (vanilla.form, vanilla.eps, vanilla.momentum) == ("lasagne", 1e-4, 0.1)
     with pytest.raises(ValueError, match="'lasagne' or 'torch', found 'keras'"):

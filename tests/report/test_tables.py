@@ -15,11 +15,11 @@ from harness.report.tables import agreement_table, kernels_table, memory_table, 
 def test_table_1_sets_ours_beside_the_papers_with_labels(frames: Frames) -> None:
     rows = {row[0]: row[1:] for row in table1(load_paper(), frames).rows}
     mnist, svhn, cifar = (slice(i, i + 2) for i in (0, 2, 4))
-    assert rows["BNN (Theano)"][mnist] == ("0.96", "1.86 ± 0.05 (n = 3) [reduced]")
-    assert rows["BNN (Theano)"][svhn] == ("2.80", "32.16 (n = 1) [stand-in, reduced]")
+    assert rows["BNN (Theano)"][mnist] == ("0.96", "1.86 ± 0.05 (n = 3; 1.73–1.98) [reduced]")
+    assert rows["BNN (Theano)"][svhn] == ("2.80", "32.16 (n = 1; 31.25–33.08) [stand-in, reduced]")
     assert rows["BNN (Theano)"][cifar] == ("11.40", "[running]")
     assert rows["torch7 / bc-stoch"][mnist] == ("–", "[failed]")
-    assert rows["Maxout (Goodfellow et al.)"][mnist] == ("0.94", "")
+    assert rows["Maxout (Goodfellow et al.)"][mnist] == ("0.94", "quoted only")
 
 
 def test_table_1_says_in_notes_what_its_labels_mean(frames: Frames) -> None:

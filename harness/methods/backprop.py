@@ -1,0 +1,83 @@
+"""Back-propagation through the binarization of the mode (paper, Algorithm 1)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from harness.methods.base import flat_signs
+from harness.nn.loss import squared_hinge
+from harness.nn.networks import BinaryNetwork
+from harness.nn.optim import build_optimizer, set_learning_rate
+from harness.nn.streams import Streams
+from harness.spec import Recipe
+from harness.train.evaluation import error_pct, predict_scores
+from harness.train.inputs import Resident
+
+
+class Backprop:
+    """One step: forward, square hinge loss, backward, update, clip.
+
+    Where training draws binary weights but the test takes the real ones (BinaryConnect's
+    stochastic form, as its authors tested it), the error with ``sign(w)`` is given beside.
+    """
+
+    def __init__(self, recipe: Recipe, network: BinaryNetwork, streams: Streams) -> None:
+        self.recipe, self.network, self.streams = recipe, network, streams
+        layers = network.binary_layers()
+        self._tested_real = [layer for layer in layers if layer.test_weights == "real"]
+        self.other_weights = "sign" if self._tested_real else ""
+        self.optimizer = build_optimizer(network, recipe.optimizer, recipe.schedule.rate(0, 1))
+
+    def start_epoch(self, epoch: int, fresh: bool) -> float:
+        """Set and return the epoch's learning rate."""
+        rate = self.recipe.schedule.rate(epoch, self.recipe.epochs)
+        set_learning_rate(self.optimizer, rate)
+        self.network.train()
+        return rate
+
+    def step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Update every parameter once."""
+        scores = self.network(x)
+        loss = squared_hinge(scores, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.recipe.optimizer.clip:
+            self.network.clip_latent()
+        return loss.detach(), (scores.detach().argmax(1) != labels).sum()
+
+    def end_epoch(self) -> nn.Module:
+        """Return the network, which every step keeps up to date."""
+        return self.network
+
+    def selectable(self, epoch: int) -> bool:
+        """Return True."""
+        return True
+
+    def other_error_pct(self, images: Resident) -> float:
+        """Return the error in percent with the signs of the latent weights."""
+        for layer in self._tested_real:
+            layer.test_weights = "det"
+        try:
+            return error_pct(predict_scores(self.network, images), images.labels)
+        finally:
+            for layer in self._tested_real:
+                layer.test_weights = "real"
+
+    def signs(self) -> Tensor:
+        """Return the signs of the latent weights of the binary layers."""
+        return flat_signs([layer.weight for layer in self.network.binary_layers()])
+
+    def trained(self) -> Mapping[str, Tensor]:
+        """Return the network's parameters and running averages."""
+        return dict(self.network.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return network and optimizer."""
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
