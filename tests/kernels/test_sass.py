@@ -1,0 +1,124 @@
+"""The GPU kernels compiled for Hopper without a GPU: what stands in the machine code."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest import MonkeyPatch
+
+pytest.importorskip("triton", reason="triton is not installed: pip install --group gpu")
+
+import triton
+
+from kernels.triton import dot, onebit, outer, sass
+
+if triton.knobs.runtime.interpret:
+    pytest.skip("the interpreter compiles nothing", allow_module_level=True)
+
+BUILDS = {build.name: build for build in sass.builds()}
+FORMS = {"popc": (1, 1, 0), "csa3": (2, 1.5, 1), "csa7": (4, 2, 2)}
+BITS = [name for name, build in BUILDS.items() if build.one_bit]
+E4M3 = "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {%r1,%r2}, %rd1, %rd2, %p1, 1, 1;"
+ONE_BIT = "wgmma.mma_async.sync.aligned.m64n64k256.s32.b1.b1.and.popc {%r1,%r2}, %rd1, %rd2, %p1;"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile afresh: what an earlier run left in the cache must not answer."""
+    patch = MonkeyPatch()
+    patch.setattr(triton.knobs.cache, "dir", str(tmp_path_factory.mktemp("triton")))
+    yield
+    patch.undo()
+
+
+def machine_code(name: str) -> sass.Sass:
+    return sass.disassemble(sass.compile_for_hopper(BUILDS[name]).asm["cubin"])
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDS if name.split()[0] in FORMS])
+def test_a_word_costs_as_many_instructions_as_counted(name: str) -> None:
+    form = name.split()[0]
+    code, tile = machine_code(name), outer.TILES[form][0]
+    words_a_popc, lop3, more = FORMS[form]
+    words = BUILDS[name].words
+    outputs = words // tile.unroll
+    assert code.opcodes["POPC"] == words // words_a_popc + more * outputs
+    packing = 4 * outputs if name.endswith("bits") else 0
+    assert lop3 * words <= code.opcodes["LOP3"] <= 1.1 * lop3 * words + packing
+    assert (code.spills, code.stack_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_single_bits_on_tensor_cores_run_on_without_waiting(name: str) -> None:
+    code = machine_code(name)
+    steps = dot.TILES[0].bytes // 32
+    assert code.opcodes["BGMMA"] >= steps
+    assert ".AND.POPC" in code.text
+    assert not {"IGMMA", "QGMMA", "HGMMA", "IMMA", "QMMA", "BMMA"} & set(code.opcodes)
+    # One arrive and two waits; ptxas that serialises the products adds a pair to each.
+    assert code.opcodes["WARPGROUP"] <= 3
+    assert (code.spills, code.stack_bytes) == (0, 0)
+    assert code.registers <= 255
+
+
+def test_the_int8_kernel_is_not_rewritten() -> None:
+    (name,) = (name for name in BUILDS if name.startswith("int8"))
+    code = machine_code(name)
+    assert code.opcodes["IGMMA"] >= 4
+    assert not code.opcodes["BGMMA"]
+    assert code.spills == 0
+
+
+@pytest.mark.parametrize("name", ["pack float32", "naive 16x16", "naive-xnor 16x16"])
+def test_small_kernels_spill_nothing(name: str) -> None:
+    code = machine_code(name)
+    assert code.spills == 0
+    decisive = {"pack float32": "FSETP", "naive 16x16": "FFMA", "naive-xnor 16x16": "POPC"}[name]
+    assert code.opcodes[decisive] >= 1
+
+
+def test_the_rewrite_changes_the_instruction_and_nothing_else() -> None:
+    assert onebit.to_one_bit(f"mov;\n{E4M3}\nadd;") == f"mov;\n{ONE_BIT}\nadd;"
+    with pytest.raises(onebit.RewriteError, match="no product"):
+        onebit.to_one_bit("mov;")
+    with pytest.raises(onebit.RewriteError, match="8-bit product is left .*s8.s8"):
+        onebit.to_one_bit(E4M3 + "\nwgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {};")
+    with pytest.raises(onebit.RewriteError, match="left in a 1-bit kernel: mma.sync"):
+        onebit.check_ptx(ONE_BIT + " mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {};")
+
+
+def test_a_kernel_left_in_the_cache_without_the_rewrite_is_not_taken() -> None:
+    """The hazard: Triton 3.6 keys its cache without the hook that rewrites."""
+    build = sass.dot_build("bits", dot.TILES[-1], False)
+    plain: Any = sass.compile_for_hopper(
+        sass.Build(**{**vars(build), "one_bit": False, "name": "as floats"})
+    )
+    assert "e4m3.e4m3" in plain.asm["ptx"]
+    with pytest.raises(onebit.RewriteError, match="left in a 1-bit kernel"):
+        onebit.check(plain)
+    folder = Path(triton.knobs.cache.dir)
+    with onebit.rewriting():
+        assert Path(triton.knobs.cache.dir) == folder / onebit.CACHE
+    assert triton.knobs.runtime.add_stages_inspection_hook is None
+    onebit.check(sass.compile_for_hopper(build))
+    again: Any = sass.compile_for_hopper(build)  # from the cache
+    assert "b1.b1.and.popc" in again.asm["ptx"]
+    assert "e4m3.e4m3" not in again.asm["ptx"]
+
+
+@pytest.mark.parametrize("form", outer.TILES)
+def test_tiles_are_valid_and_go_from_large_to_small(form: str) -> None:
+    tiles = outer.TILES[form]
+    assert all(outer.is_valid(tile) for tile in (*tiles, outer.INTERPRETED_TILE))
+    sizes = [tile.m * tile.n for tile in tiles]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_invalid_tiles_are_told() -> None:
+    assert all(dot.is_valid(tile) for tile in (*dot.TILES, dot.INTERPRETED_TILE))
+    good = dot.TILES[0]
+    wrong = [{"m": 32}, {"n": 40}, {"bytes": 96}, {"warps": 2}, {"n": 512}, {"stages": 8}]
+    assert not any(dot.is_valid(good._replace(**change)) for change in wrong)
+    assert not outer.is_valid(outer.Tile(16, 512, 1, 8))
+    assert not outer.is_valid(outer.Tile(16, 48, 4, 8))
