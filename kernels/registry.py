@@ -10,6 +10,7 @@ from kernels.base import Kernel
 from kernels.cpu.kernels import Naive, XnorCpu
 from kernels.gpu import gpu_kernels
 from kernels.vendor import VendorBf16, VendorFp32, VendorInt8
+from kernels.vendor_cuda import vendor_kernels
 
 DEVICES = ("cpu", "cuda")
 KERNELS: dict[tuple[str, str], Kernel] = {
@@ -21,6 +22,7 @@ KERNELS: dict[tuple[str, str], Kernel] = {
         VendorBf16(),
         VendorInt8(),
         *gpu_kernels(),
+        *vendor_kernels(),
     )
 }
 
