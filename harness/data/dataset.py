@@ -13,6 +13,7 @@ from harness.data.splits import Split, split
 from harness.data.verify import identify
 
 MANIFEST_SCHEMA = 1
+_MOVED = 4096  # images at once: 13 MB
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,9 @@ def load_dataset(name: str, root: Path | str) -> Dataset:
     parted = split(name, source, train.labels, extra.labels if extra else None)
     variant = "train-only" if name == "svhn" and extra is None else "full"
     pool = train if extra is None else _joined(train, extra)
-    sets = {
-        "train": _chosen(pool, parted.train),
-        "valid": _chosen(pool, parted.valid),
-        "test": content.parts["test"],
-    }
+    valid = _chosen(pool, parted.valid)
+    chosen = _chosen if extra is None else _closed_up
+    sets = {"train": chosen(pool, parted.train), "valid": valid, "test": content.parts["test"]}
     manifest = _manifest(name, source, variant, content, parted, sets)
     return Dataset(name, source, variant, **sets, manifest=manifest)
 
@@ -80,9 +79,22 @@ def _manifest(
 
 
 def _joined(first: Images, second: Images) -> Images:
-    return Images(
-        np.concatenate([first.pixels, second.pixels]), np.concatenate([first.labels, second.labels])
-    )
+    """Return both sets as one: a view where they lie one after the other in one array."""
+    labels, whole = np.concatenate([first.labels, second.labels]), first.pixels.base
+    if whole is not None and whole is second.pixels.base and len(whole) == len(labels):
+        return Images(whole, labels)
+    return Images(np.concatenate([first.pixels, second.pixels]), labels)
+
+
+def _closed_up(images: Images, indices: np.ndarray) -> Images:
+    """Return ascending ``indices`` of ``images``, moved to the front of the same array.
+
+    A copy of SVHN's 598,388 would be 1.8 GB. ``images`` holds nothing of use afterwards.
+    """
+    for first in range(0, len(indices), _MOVED):
+        part = indices[first : first + _MOVED]
+        images.pixels[first : first + len(part)] = images.pixels[part]
+    return Images(images.pixels[: len(indices)], images.labels[indices])
 
 
 def _chosen(images: Images, indices: np.ndarray) -> Images:

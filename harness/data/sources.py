@@ -16,6 +16,7 @@ from harness.data.formats import (
     read_file,
     read_svhn,
     read_tar_members,
+    svhn_count,
 )
 from harness.errors import HarnessError
 
@@ -135,18 +136,29 @@ def _original_order(parts: dict[str, Images], archive: Path | None) -> bool | No
 
 def _read_svhn(folder: Path) -> Content:
     parts, found, units = {}, {}, {}
+    places = _svhn_places(folder)
     for unit in digests.SVHN_BYTES:
         part, path = unit.removesuffix("_32x32.mat"), folder / unit
         if part == "extra" and not path.exists():
             continue
-        _first_present(path)
         # Only a file of the published size can be official; others are told by their arrays,
         # because a .mat file of the same arrays differs in bytes (date, compression).
         official_size = path.stat().st_size == digests.SVHN_BYTES[unit]
         digest = digests.md5_file(path) if official_size else None
-        parts[part] = read_svhn(path)
+        parts[part] = read_svhn(path, places.get(part))
         found[unit], units[unit] = digest or digests.images_digest(parts[part]), path
     return Content(parts, tuple(units.values()), found, units, original_order=True)
+
+
+def _svhn_places(folder: Path) -> dict[str, Pixels]:
+    """Return where train and extra go: one after the other in one array, never copied to join."""
+    for unit in ("train_32x32.mat", "test_32x32.mat"):
+        _first_present(folder / unit)
+    if not (folder / "extra_32x32.mat").exists():
+        return {}
+    of_train, of_extra = (svhn_count(folder / f"{part}_32x32.mat") for part in ("train", "extra"))
+    pool = np.empty((of_train + of_extra, 3, 32, 32), np.uint8)
+    return {"train": pool[:of_train], "extra": pool[of_train:]}
 
 
 def _first_present(*candidates: Path) -> Path:

@@ -36,7 +36,8 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
     return values
 
 
-def _device(name: str) -> Any:
+def device_of(name: str) -> Any:
+    """Return the torch device of ``auto``, ``cpu`` or ``cuda``; refuse one that is not there."""
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
@@ -103,7 +104,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     try:
-        run = run_training(spec, data, _device(device), checkpoint_seconds, track)
+        run = run_training(spec, data, device_of(device), checkpoint_seconds, track)
     except Interrupted as interrupted:
         typer.echo(f"stopped by {interrupted}; the same command goes on", err=True)
         raise typer.Exit(128 + interrupted.number) from interrupted

@@ -1,5 +1,6 @@
 """Images resident on the device, in the form the network's first layer takes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,11 @@ from harness.data.dataset import Dataset
 from harness.data.formats import Images
 from harness.data.preprocess import Preprocessor
 
+# A split whose preprocessed float32 images take more stays uint8, preprocessed batch by batch:
+# CIFAR-10's 45,000 are 0.55 GB, SVHN's 598,388 would be 7.4 GB.
+HELD_BYTES = 2**30
+Transform = Callable[[Tensor], Tensor]
+
 
 def network_input(pixels: Tensor) -> Tensor:
     """Return float32 odd integers ``2u - 255`` for uint8 pixels; reals pass through."""
@@ -18,14 +24,18 @@ def network_input(pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Resident:
-    """One split on the device: ``pixels`` [n, c, h, w], uint8 or preprocessed float32; labels."""
+    """One split on the device: ``pixels`` [n, c, h, w], uint8 or preprocessed float32; labels.
+
+    ``transform`` preprocesses a batch of uint8 pixels where the split is too large to be held so.
+    """
 
     pixels: Tensor
     labels: Tensor
+    transform: Transform = network_input
 
     def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Return the network's input and the labels of some images."""
-        return network_input(self.pixels[indices]), self.labels[indices]
+        return self.transform(self.pixels[indices]), self.labels[indices]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,9 +45,36 @@ def resident(
     images: Images, preprocessor: Preprocessor, integer_input: bool, device: torch.device
 ) -> Resident:
     """Move one split to ``device``: raw pixels for an integer first layer, else preprocessed."""
-    pixels = images.pixels if integer_input else preprocessor.apply(images.pixels)
-    labels = torch.from_numpy(np.ascontiguousarray(images.labels)).long()
-    return Resident(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), labels.to(device))
+    labels = torch.from_numpy(np.ascontiguousarray(images.labels)).long().to(device)
+    by_batch = not integer_input and 4 * images.pixels.size > HELD_BYTES
+    raw = integer_input or by_batch
+    pixels = images.pixels if raw else preprocessor.apply(images.pixels)
+    on_device = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    transform = batch_transform(preprocessor, device) if by_batch else network_input
+    return Resident(on_device, labels, transform)
+
+
+def batch_transform(preprocessor: Preprocessor, device: torch.device) -> Transform:
+    """Return what preprocesses a batch of uint8 [n, c, h, w] on ``device``.
+
+    Equal to ``preprocessor.apply`` but for the rounding of sums in another order.
+    """
+    state = {
+        name: torch.as_tensor(array, dtype=torch.float32, device=device)
+        for name, array in preprocessor.state().items()
+    }
+    if preprocessor.kind == "zca":
+        return lambda pixels: _whitened(pixels, state["mean"], state["matrix"])
+    if preprocessor.kind == "gcn-lcn":
+        from harness.train.contrast import Contrast
+
+        return Contrast(state["largest"], device)
+    return lambda pixels: torch.from_numpy(preprocessor.apply(pixels.cpu().numpy())).to(device)
+
+
+def _whitened(pixels: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
+    rows = pixels.flatten(1).float().div_(255).sub_(mean)
+    return (rows @ matrix).view(pixels.shape)
 
 
 def image_shape(dataset: Dataset) -> tuple[int, int, int]:

@@ -8,7 +8,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from harness.data.dataset import Dataset, load_dataset
-from harness.data.preprocess import Preprocessor, fit
+from harness.data.fitted import fitted
+from harness.data.preprocess import Preprocessor
 from harness.errors import HarnessError
 from harness.methods import build_method
 from harness.nn.networks import BinaryNetwork, build_network
@@ -31,10 +32,10 @@ _log = logging.getLogger("harness.train")
 
 
 def prepare_network(
-    spec: RunSpec, dataset: Dataset, device: torch.device
+    spec: RunSpec, dataset: Dataset, data: Path, device: torch.device
 ) -> tuple[BinaryNetwork, Streams, Preprocessor]:
-    """Build the run's network and fit its preprocessing on the training split."""
-    preprocessor = fit(spec.recipe.preprocess, dataset.train.pixels)
+    """Build the run's network, and fit its preprocessing on the training split or look it up."""
+    preprocessor = fitted(spec.recipe.preprocess, dataset, data)
     streams = Streams(spec.seed, device)
     affine = preprocessor.affine
     network = build_network(
@@ -100,7 +101,7 @@ def _run_locked(
         )
         return done
     torch.backends.cudnn.allow_tf32 = False  # integer products must stay exact
-    network, streams, preprocessor = prepare_network(spec, dataset, device)
+    network, streams, preprocessor = prepare_network(spec, dataset, data, device)
     splits = {
         name: resident(getattr(dataset, name), preprocessor, network.integer_input, device)
         for name in ("train", "valid", "test")

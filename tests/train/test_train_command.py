@@ -92,7 +92,7 @@ def test_the_flip_rate_counts_the_signs_that_an_epoch_changed(
     recipe = load_recipe("theano", "mnist", settings)
     spec = RunSpec(recipe, get_mode("bnn-det"), 0, "test", tmp_path)
     dataset = load_dataset("mnist", data_root)
-    fresh, _, _ = prepare_network(spec, dataset, torch.device("cpu"))
+    fresh, _, _ = prepare_network(spec, dataset, tmp_path, torch.device("cpu"))
     after = load_weights(tmp_path / "best.safetensors")
     changed = sum(
         int(((layer.weight >= 0) != (after[f"blocks.{i}.layer.weight"] >= 0)).sum())
