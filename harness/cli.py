@@ -9,6 +9,7 @@ from harness.data.commands import app as data_app
 from harness.deploy.commands import evaluate, export
 from harness.errors import HarnessError
 from harness.inspect.commands import inspect
+from harness.plan.commands import plan
 from harness.report.commands import claims, collect, report
 from harness.track.commands import app as track_app
 from harness.train.commands import train
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.command()(plan)
 app.command()(train)
 app.command()(export)
 app.command()(evaluate)

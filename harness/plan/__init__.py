@@ -1,0 +1,1 @@
+"""What a preset costs on this machine: jobs, hours and disk, before anything runs."""

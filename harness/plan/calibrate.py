@@ -1,0 +1,137 @@
+"""Training throughput of a network on this machine: a few steps, kept in a file."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.data.names import CLASSES, IMAGE_SHAPES
+from harness.errors import HarnessError
+from harness.files import read_json, write_json
+from harness.methods import build_method
+from harness.nn.costs import layer_costs, total_macs
+from harness.nn.networks import build_network
+from harness.nn.streams import Streams
+from harness.preset import Job
+from harness.spec import Recipe, get_mode
+
+# A step on more images than this is measured on fewer and scaled by its multiply-accumulates: 32
+# images of ConvNet(128), some 2 s a step on 2 cores.
+STEP_MACS = 2 * 10**10
+STEPS, SECONDS = 3, 1.0  # at least so many, for at least so long
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Images a second in training, measured on ``batch`` images of ``macs`` each a step."""
+
+    images_per_s: float
+    batch: int
+    macs: int
+    step_s: float
+
+
+def describe(recipe: Recipe) -> str:
+    """Return ``MLP 784-4096-4096-4096-10`` or ``ConvNet(128), fc 1024``."""
+    network = recipe.network
+    if network.kind == "convnet":
+        return f"ConvNet({network.width}), fc {network.fc}"
+    inputs = 1
+    for size in IMAGE_SHAPES[recipe.dataset]:
+        inputs *= size
+    return "MLP " + "-".join(map(str, (inputs, *network.hidden, CLASSES)))
+
+
+def key_of(job: Job, recipe: Recipe, device: str) -> str:
+    """Return what a throughput depends on most; the modes of a network share one."""
+    rule: str = recipe.optimizer.kind
+    if recipe.method.kind != "backprop" and job.mode != "float":
+        rule = recipe.method.kind
+    parts = (recipe.dataset, describe(recipe), recipe.network.norm.kind, rule)
+    return ", ".join((*parts, f"batch {recipe.batch}", f"{job.threads} threads", device))
+
+
+class Calibration:
+    """Throughputs by key, in one file a machine. Another version of torch measures anew."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: dict[str, Throughput] = {}
+        if path.exists():
+            held = read_json(path)
+            if held.get("schema") == SCHEMA and held.get("torch") == torch.__version__:
+                self._rows = {key: Throughput(**row) for key, row in held["rows"].items()}
+
+    def get(self, key: str, measure: Callable[[], Throughput]) -> Throughput:
+        """Return the throughput of ``key``; measure it and write the file where it is not there.
+
+        Raises:
+            HarnessError: the file cannot be written.
+        """
+        if key not in self._rows:
+            self._rows[key] = measure()
+            self._save()
+        return self._rows[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def _save(self) -> None:
+        rows = {key: vars(row) for key, row in self._rows.items()}
+        write_json(self.path, {"schema": SCHEMA, "torch": torch.__version__, "rows": rows})
+
+
+def measure_throughput(job: Job, recipe: Recipe, device: torch.device) -> Throughput:
+    """Train a few steps on noise with the job's network, batch and threads, and time them.
+
+    The time of a step is scaled from the measured images to the batch; validation and test, which
+    only go forward, are no part of it.
+    """
+    macs = image_macs(recipe, job.mode)
+    batch = max(2, min(recipe.batch, STEP_MACS // macs))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(job.threads)
+    try:
+        step_s = _time_steps(_stepper(recipe, job.mode, batch, device), device)
+    finally:
+        torch.set_num_threads(threads)
+    return Throughput(batch / step_s, batch, macs, step_s)
+
+
+def image_macs(recipe: Recipe, mode: str) -> int:
+    """Return the multiply-accumulates of one image's forward pass."""
+    return total_macs(layer_costs(recipe.network, get_mode(mode), recipe.dataset))
+
+
+def _stepper(recipe: Recipe, mode: str, batch: int, device: torch.device) -> Callable[[], Any]:
+    streams, named = Streams(0, device), get_mode(mode)
+    shape = IMAGE_SHAPES[recipe.dataset]
+    network = build_network(recipe.network, recipe.deployed_mode(named), streams, shape, None)
+    method = build_method(recipe, named, network.to(device), streams)
+    method.start_epoch(recipe.method.real_epochs, True)  # of two stages the quantized one
+    generator = torch.Generator(device).manual_seed(0)
+    x = torch.randn((batch, *shape), generator=generator, device=device)
+    labels = torch.arange(batch, device=device) % CLASSES
+    return lambda: method.step(x, labels)
+
+
+def _time_steps(step: Callable[[], Any], device: torch.device) -> float:
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    step()  # allocates the optimizer's state
+    wait()
+    times: list[float] = []
+    while len(times) < STEPS or sum(times) < SECONDS:
+        began = time.perf_counter()
+        step()
+        wait()
+        times.append(time.perf_counter() - began)
+        if not times[-1] > 0:
+            raise HarnessError("the clock stood still during a training step")
+    return sorted(times)[len(times) // 2]
