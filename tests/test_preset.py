@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.preset import PRESETS, check_settings, jobs_of, load_preset, run_name, split_run_name
-from harness.spec import MODES, RECIPES
+from harness.spec import MODES, RECIPE_FOLDER, RECIPES, load_recipe
 
 
 def preset(**changes: Any) -> dict[str, Any]:
@@ -46,3 +46,26 @@ def test_two_entries_of_one_run_are_refused() -> None:
     twice["runs"] *= 2
     with pytest.raises(ValueError, match="mnist/theano-bnn-det/seed0 twice"):
         jobs_of(twice)
+
+
+def test_the_paper_preset_is_complete() -> None:
+    found = {(job.dataset, job.recipe, job.mode) for job in jobs_of(load_preset("paper")).values()}
+    wanted = set()
+    for path in RECIPE_FOLDER.glob("*.yaml"):
+        recipe, dataset = path.stem.rsplit("-", 1)
+        own = {"binaryconnect": ("float", "bc-det", "bc-stoch")}  # what its authors trained
+        rule = load_recipe(recipe, dataset).method.kind
+        modes = MODES if rule == "backprop" else ("float", "bnn-det")
+        wanted |= {(dataset, recipe, mode) for mode in own.get(recipe, modes)}
+    assert found == wanted
+    settings = [job.settings for job in jobs_of(load_preset("paper")).values()]
+    assert not any(settings), "the paper's recipes are run as they stand"
+
+
+@pytest.mark.parametrize("name", ["quick", "cpu"])
+def test_small_presets_have_every_mode_and_method_on_mnist(name: str) -> None:
+    jobs = [job for job in jobs_of(load_preset(name)).values() if job.dataset == "mnist"]
+    assert {job.mode for job in jobs} == set(MODES)
+    methods = {job.resolved_recipe().method.kind for job in jobs}
+    assert methods == {"backprop", "ebp", "bitwise", "ternary"}
+    assert "binaryconnect" in {job.recipe for job in jobs}
