@@ -7,6 +7,7 @@ Two ways to the same int32 dots ``sum_k o[m, k] * w[n, k]``:
   packed products, weighted by powers of two (paper, section 1.5, for inputs in [-1, 1]).
 """
 
+import numpy as np
 import torch
 
 from kernels.base import check_packed
@@ -29,16 +30,33 @@ def _check_pixels(u: torch.Tensor, k: int) -> torch.Tensor:
     return u.contiguous()
 
 
+def _panels(signs: torch.Tensor) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the weights for ``kernels.cpu.pixels`` on a CPU where torch's int8 is slow."""
+    from kernels.cpu import vectors
+
+    if vectors.VNNI or not vectors.AVX2:
+        return None
+    from kernels.cpu import pixels
+
+    return pixels.panels(signs.numpy())
+
+
 class PixelsInt8:
     """Weights ready for products with pixels through int8."""
 
     def __init__(self, w: Packed) -> None:
         self.signs = unpack_rows(check_packed("weights", w, "cpu"), torch.int8)
         self.sums = self.signs.sum(1, dtype=torch.int32)
+        self._panels = _panels(self.signs)
 
     def product(self, u: torch.Tensor) -> torch.Tensor:
         """Return int32 [M, N] of uint8 pixels [M, K]; raises as ``pixels_product_int8``."""
         u = _check_pixels(u, int(self.signs.shape[1]))
+        if self._panels is not None:
+            from kernels.cpu import pixels
+
+            dots = torch.from_numpy(pixels.product(u.numpy(), *self._panels))
+            return dots[:, : len(self.signs)].contiguous()
         centred = (u ^ 128).view(torch.int8)
         return int8_product(centred, self.signs).mul_(2).add_(self.sums)
 

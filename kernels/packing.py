@@ -108,6 +108,41 @@ def pack_rows(x: torch.Tensor) -> Packed:
     return Packed(words, int(x.shape[1]))
 
 
+def check_threshold(
+    threshold: torch.Tensor, flip: torch.Tensor, n: int, device: torch.device
+) -> None:
+    """Check a threshold int32 [n] and a flip bool [n] on ``device``.
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape or device.
+    """
+    for name, given, dtype in (("threshold", threshold, torch.int32), ("flip", flip, torch.bool)):
+        if given.dtype != dtype:
+            raise TypeError(f"{name} has dtype {given.dtype}; allowed: {dtype}")
+        if tuple(given.shape) != (n,) or given.device != device:
+            raise ValueError(
+                f"{name} must have shape [{n}] on {device}, "
+                f"got {list(given.shape)} on {given.device}"
+            )
+
+
+def pack_bounds(
+    threshold: torch.Tensor, flip: torch.Tensor, n: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what makes pad bits 0: thresholds padded past every dot, and flips as packed words.
+
+    Returns:
+        int32 [ceil(n/64) * 64], and int64 [ceil(n/64)].
+
+    Raises:
+        TypeError, ValueError: as ``check_threshold``.
+    """
+    check_threshold(threshold, flip, n, torch.device("cpu"))
+    bounds = torch.full((words_for(n) * WORD_BITS,), torch.iinfo(torch.int32).max).to(torch.int32)
+    bounds[:n] = threshold
+    return bounds, pack_rows(flip.reshape(1, n)).words[0]
+
+
 def pack_threshold(dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor) -> Packed:
     """Pack ``bit[m, n] = (dots[m, n] >= threshold[n]) ^ flip[n]`` in one pass.
 
@@ -121,14 +156,7 @@ def pack_threshold(dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tens
     """
     dots = _matrix("dots", dots, (torch.int32, torch.float32))
     n = int(dots.shape[1])
-    for name, given, dtype in (("threshold", threshold, torch.int32), ("flip", flip, torch.bool)):
-        if given.dtype != dtype:
-            raise TypeError(f"{name} has dtype {given.dtype}; allowed: {dtype}")
-        if tuple(given.shape) != (n,) or given.device != dots.device:
-            raise ValueError(
-                f"{name} must have shape [{n}] on {dots.device}, "
-                f"got {list(given.shape)} on {given.device}"
-            )
+    check_threshold(threshold, flip, n, dots.device)
     if dots.is_cuda:
         from kernels.triton import pack as gpu
 

@@ -1,6 +1,6 @@
 """Matrix products of the vendor's library through torch, a kernel a precision; exact on ±1."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -37,8 +37,14 @@ class VendorFp32(_Vendor):
     """``torch.mm`` in float32: exact while K <= 2^24."""
 
     name = "vendor-fp32"
+    first_layer = "float32"
     summary = "torch.mm in float32 (oneDNN or MKL)"
     dtype = torch.float32
+
+    def on_pixels(self, w: Packed) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return a product with 2u - 255 in float32, as this kernel multiplies."""
+        weights = self.weights(w)
+        return lambda u: self.product(u.to(torch.float32).mul_(2).sub_(255), weights)
 
     def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Return float32 dots [M, N]."""

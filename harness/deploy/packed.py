@@ -64,6 +64,25 @@ class PackedLayer:
 
         return lambda words: multiply(words.to(device)).to("cpu", torch.int32)
 
+    def bits_on_bits(self, kernel: Kernel) -> Dots | None:
+        """Return the map of packed rows to packed rows in one product, where the kernel fuses them.
+
+        None for a kernel that writes dots out, for convolutions, whose border is corrected in the
+        dots, and for scores.
+        """
+        if not (kernel.fused and self.spec.folded and self.spec.kind == "linear"):
+            return None
+        k, groups, device = self.spec.k, self.spec.groups, kernel.device
+        weights = kernel.weights(Packed(self.weights.words.to(device), k, groups))
+        threshold, flip = (self.tensors[name].to(device) for name in ("threshold", "flip"))
+
+        def multiply(words: Tensor) -> Tensor:
+            operand = kernel.activations(Packed(words.flatten(1).to(device), k, groups))
+            bits: Packed = kernel.product_bits(operand, weights, threshold, flip)
+            return bits.words.to("cpu")
+
+        return multiply
+
     def dots_on_pixels(self, way: str, height: int, width: int) -> Dots:
         """Return the map of uint8 pixels [n, c, h, w] to int32 dots, [n*h*w, N] or [n, N]."""
         if self.spec.kind == "conv":
@@ -108,12 +127,18 @@ def _float_block(spec: LayerSpec, tensors: dict[str, Tensor], seed: int) -> Bloc
 
 @dataclass(frozen=True)
 class Step:
-    """A layer with its product, on maps of ``height`` x ``width``."""
+    """A layer with its product, on maps of ``height`` x ``width``; ``fused``: straight to bits."""
 
     layer: PackedLayer
-    dots: Dots
+    product: Dots
     height: int
     width: int
+    fused: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the packed activations, or the scores, of the layer before's."""
+        found = self.product(x)
+        return found if self.fused else self.layer.output(found, self.height, self.width)
 
 
 def _parts(x: Tensor, size: int) -> Iterator[Tensor]:
@@ -186,6 +211,10 @@ class PackedNetwork:
         steps: list[Step] = []
         for layer, (height, width) in zip(self.layers, self._sizes(), strict=True):
             if layer.spec.input == "bits":
+                bits = layer.bits_on_bits(found)
+                if bits is not None:
+                    steps.append(Step(layer, bits, height, width, fused=True))
+                    continue
                 dots = layer.dots_on_bits(found, height, width)
             elif layer.spec.input == "odd-integers":
                 dots = layer.dots_on_pixels(first_layer, height, width)
@@ -196,7 +225,7 @@ class PackedNetwork:
 
     def _run(self, x: Tensor, steps: list[Step]) -> Tensor:
         for step in steps:
-            x = step.layer.output(step.dots(x), step.height, step.width)
+            x = step(x)
         return x
 
     def _sizes(self) -> list[tuple[int, int]]:

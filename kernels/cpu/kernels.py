@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from kernels.base import Kernel, check_packed, check_real_pair, signs_from_dots
-from kernels.packing import Packed, unpack_rows
+from kernels.packing import Packed, pack_bounds, unpack_rows, words_for
 
 
 class Naive(Kernel):
@@ -65,6 +65,7 @@ class XnorCpu(Kernel):
 
     name = "xnor-cpu"
     packed = True
+    fused = True
     summary = "packed words, xor and popcount, register- and cache-blocked"
 
     def weights(self, p: Packed) -> Panels:
@@ -81,14 +82,7 @@ class XnorCpu(Kernel):
 
     def product(self, a: Packed, w: Panels) -> torch.Tensor:
         """Return int32 dots [M, N] for any M, N, K."""
-        check_packed("activations", a, self.device)
-        if not isinstance(w, Panels):
-            raise TypeError(f"weights must be what xnor-cpu prepares, got {type(w).__name__}")
-        if (a.k, a.words.shape[1]) != (w.k, w.width):
-            raise ValueError(
-                f"activations have K={a.k} in {a.words.shape[1]} words a row, "
-                f"the weights K={w.k} in {w.width}"
-            )
+        self._check(a, w)
         out = torch.empty(a.rows, w.n, dtype=torch.int32)
         self.product_into(a, w, out)
         return out
@@ -98,3 +92,27 @@ class XnorCpu(Kernel):
         from kernels.cpu import xnor
 
         xnor.product(a.words.numpy(), w.words.numpy(), w.n, w.k, out.numpy())
+
+    def product_bits(
+        self, a: Packed, w: Panels, threshold: torch.Tensor, flip: torch.Tensor
+    ) -> Packed:
+        """Return ``(dots >= threshold) ^ flip`` packed, from registers: no dots in memory."""
+        from kernels.cpu import xnor
+
+        self._check(a, w)
+        bounds, flips = pack_bounds(threshold, flip, w.n)
+        out = torch.zeros(a.rows, words_for(w.n), dtype=torch.int64)
+        xnor.product_bits(
+            a.words.numpy(), w.words.numpy(), w.n, w.k, bounds.numpy(), flips.numpy(), out.numpy()
+        )
+        return Packed(out, w.n)
+
+    def _check(self, a: Packed, w: Panels) -> None:
+        check_packed("activations", a, self.device)
+        if not isinstance(w, Panels):
+            raise TypeError(f"weights must be what xnor-cpu prepares, got {type(w).__name__}")
+        if (a.k, a.words.shape[1]) != (w.k, w.width):
+            raise ValueError(
+                f"activations have K={a.k} in {a.words.shape[1]} words a row, "
+                f"the weights K={w.k} in {w.width}"
+            )

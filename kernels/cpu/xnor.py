@@ -6,137 +6,25 @@ among ``x_1..x_T`` are the changes along ``y_0 = 0, y_1, ..., y_T``, so
 
     sum_t popc(x_t) = 2 * (number of 1 -> 0 changes) + popc(y_T),
 
-and two steps hold at most one 1 -> 0 change: ``c = (y0 & ~y1) | (y1 & ~y2)``, one three-input logic
-instruction. Two words thus cost xor, xor, logic, popcount, add: 5 vector instructions and one
+and two steps hold at most one 1 -> 0 change: ``falls = (y0 & ~y1) | (y1 & ~y2)``, one three-input
+logic instruction. Two words thus cost xor, xor, logic, popcount, add: 5 vector instructions and one
 popcount, where ``popc(a ^ b)`` word by word costs 6 and two.
 
 The vector runs over 8 outputs (8 rows of the weights, stored word by word): no horizontal sum, no
-waste at small K. The tile is written as LLVM vectors, so that its shape in registers is the one
-meant; LLVM lowers them to VPOPCNTQ and VPTERNLOGQ on AVX-512, and to what AVX2 or NEON have.
+waste at small K. Tiles are written as LLVM vectors (``kernels.cpu.tile``): VPOPCNTQ and VPTERNLOGQ
+on AVX-512; on AVX2 LLVM counts by a table of nibbles, on NEON by CNT.
 """
-# Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
+# Compiled code is typed by numba, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
-
-from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import binding, ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
+from kernels.cpu.counts import LANES
 from kernels.cpu.jit import jit
+from kernels.cpu.tile import TILE_ROWS, bits_tile, dots_tile
 
-LANES = 8  # outputs a vector: eight 64-bit counters in 512 bits
 PANEL_BYTES = 1 << 18  # weights that a thread goes over before it takes new rows: a part of L2
-
-
-_FALLS = 0b01110100  # truth table of (y0 & ~y1) | (y1 & ~y2), bit 4*y0 + 2*y1 + y2
-_AVX512 = bool(binding.get_host_cpu_features().get("avx512f", False))
-# Two vectors of state an output row. With the 32 registers of AVX-512 8 rows spill nothing: 2.38
-# TOP/s a core at 2048^3, against 2.26 with 12 rows and 8 spills. AVX2 and NEON hold three rows.
-TILE_ROWS = 8 if _AVX512 else 3
-
-
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index])
-
-
-@intrinsic(prefer_literal=True)
-def _tile(typingctx, rows, alpha, beta, beta_at, steps, k, out, out_at, stride):
-    """``out[out_at + i*stride + l] = k - 2*sum_t popc`` for rows i and lanes l.
-
-    ``alpha[t, i]`` and ``beta[t, l]`` are prefix xors, ``t < 2*steps``; ``rows`` is a literal.
-    """
-    if not isinstance(rows, types.IntegerLiteral):
-        return None
-    count = rows.literal_value
-    signature = types.void(
-        rows, alpha, beta, types.intp, types.intp, types.intp, out, types.intp, types.intp
-    )
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _, alpha_, beta_, beta_at_, steps_, k_, out_, out_at_, stride_ = args
-        zero = ir.Constant(ir.IntType(64), 0)
-        a = _pointer(context, builder, sig.args[1], alpha_, zero)
-        b = _pointer(context, builder, sig.args[2], beta_, beta_at_)
-        o = _pointer(context, builder, sig.args[6], out_, out_at_)
-        totals = _emit_counts(builder, count, a, b, steps_)
-        _emit_stores(builder, totals, k_, o, stride_)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-_VECTOR = ir.VectorType(ir.IntType(64), LANES)
-
-
-def _splat(builder: Any, scalar: Any) -> Any:
-    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.IntType(32)(0))
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), mask)
-
-
-def _load_vector(builder: Any, pointer: Any) -> Any:
-    return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=8)
-
-
-def _emit_falls(builder: Any, y0: Any, y1: Any, y2: Any) -> Any:
-    """Emit ``(y0 & ~y1) | (y1 & ~y2)``.
-
-    LLVM 20 spells it with two instructions on AVX-512, where one VPTERNLOGQ does it: name that one.
-    """
-    if _AVX512:
-        byte, kind = ir.IntType(32), [_VECTOR] * 3
-        signature = ir.FunctionType(_VECTOR, [*kind, byte])
-        name = "llvm.x86.avx512.pternlog.q.512"
-        ternary = cgutils.get_or_insert_function(builder.module, signature, name)
-        return builder.call(ternary, [y0, y1, y2, byte(_FALLS)])
-    ones = ir.Constant(_VECTOR, [-1] * LANES)
-    first = builder.and_(y0, builder.xor(y1, ones))
-    return builder.or_(first, builder.and_(y1, builder.xor(y2, ones)))
-
-
-def _emit_counts(builder: Any, count: int, a: Any, b: Any, steps: Any) -> list[Any]:
-    """Emit the loop over pairs of words; return for each row the vector of ``sum_t popc(x_t)``."""
-    word = ir.IntType(64)
-    zero = ir.Constant(_VECTOR, [0] * LANES)
-    kind = ir.FunctionType(_VECTOR, [_VECTOR])
-    popcount = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
-    sums = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
-    states = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
-    with cgutils.for_range(builder, steps) as loop:
-        a_at = builder.mul(loop.index, word(2 * count))
-        b_at = builder.mul(loop.index, word(2 * LANES))
-        weights = [
-            _load_vector(builder, builder.gep(b, [builder.add(b_at, word(half * LANES))]))
-            for half in (0, 1)
-        ]
-        for i in range(count):
-            y = [builder.load(states[i])]
-            for half in (0, 1):
-                at = builder.add(a_at, word(half * count + i))
-                y.append(
-                    builder.xor(_splat(builder, builder.load(builder.gep(a, [at]))), weights[half])
-                )
-            changes = builder.call(popcount, [_emit_falls(builder, *y)])
-            builder.store(builder.add(builder.load(sums[i]), changes), sums[i])
-            builder.store(y[2], states[i])
-    totals = []
-    for total, state in zip(sums, states, strict=True):
-        twice = builder.shl(builder.load(total), ir.Constant(_VECTOR, [1] * LANES))
-        totals.append(builder.add(twice, builder.call(popcount, [builder.load(state)])))
-    return totals
-
-
-def _emit_stores(builder: Any, totals: list[Any], k: Any, out: Any, stride: Any) -> None:
-    half_vector = ir.VectorType(ir.IntType(32), LANES)
-    length, one = _splat(builder, k), ir.Constant(_VECTOR, [1] * LANES)
-    for i, total in enumerate(totals):
-        dots = builder.trunc(builder.sub(length, builder.shl(total, one)), half_vector)
-        row = builder.gep(out, [builder.mul(stride, ir.IntType(64)(i))])
-        builder.store(dots, builder.bitcast(row, half_vector.as_pointer()), align=4)
 
 
 @jit()
@@ -170,8 +58,8 @@ def _panels_of(words):
 
 
 @jit()
-def _rows_by_panels(words, first, count, panels, begin, end, n, k, alpha, edge, out):
-    """Rows ``first..first+count`` (TILE_ROWS or 1) times panels ``begin..end``."""
+def _dots_rows(words, first, count, panels, begin, end, n, k, alpha, edge, out):
+    """Rows ``first..first+count`` (TILE_ROWS or 1) times panels ``begin..end``, to dots."""
     even = words.shape[1] + words.shape[1] % 2
     _prefix_rows(words, first, count, alpha)
     for panel in range(begin, end):
@@ -182,9 +70,9 @@ def _rows_by_panels(words, first, count, panels, begin, end, n, k, alpha, edge, 
         out_at = first * n + panel * LANES if whole else 0
         stride = n if whole else LANES
         if count == TILE_ROWS:
-            _tile(TILE_ROWS, alpha, panels, at, even // 2, k, target, out_at, stride)
+            dots_tile(TILE_ROWS, alpha, panels, at, even, k, target, out_at, stride)
         else:
-            _tile(1, alpha, panels, at, even // 2, k, target, out_at, stride)
+            dots_tile(1, alpha, panels, at, even, k, target, out_at, stride)
         if not whole:
             for i in range(count):
                 for lane in range(left):
@@ -192,27 +80,57 @@ def _rows_by_panels(words, first, count, panels, begin, end, n, k, alpha, edge, 
 
 
 @jit()
-def _task(words, panels, n, k, row_begin, row_end, begin, end, out):
+def _bits_rows(words, first, count, panels, begin, end, k, threshold, flips, alpha, out, stride):
+    """Rows ``first..first+count`` (TILE_ROWS or 1) times panels ``begin..end``, to bytes."""
     even = words.shape[1] + words.shape[1] % 2
-    alpha = np.empty(even * TILE_ROWS, dtype=np.uint64)
-    edge = np.empty(TILE_ROWS * LANES, dtype=np.int32)
-    row = row_begin
-    while row < row_end:
-        count = TILE_ROWS if row + TILE_ROWS <= row_end else 1
-        _rows_by_panels(words, row, count, panels, begin, end, n, k, alpha, edge, out)
-        row += count
+    _prefix_rows(words, first, count, alpha)
+    for panel in range(begin, end):
+        at = panel * even * LANES
+        to = first * stride + panel
+        if count == TILE_ROWS:
+            bits_tile(
+                TILE_ROWS, alpha, panels, at, even, k, threshold, flips, panel, out, to, stride
+            )
+        else:
+            bits_tile(1, alpha, panels, at, even, k, threshold, flips, panel, out, to, stride)
+
+
+@jit()
+def _part(total, parts, part):
+    return total * part // parts, total * (part + 1) // parts
 
 
 @jit(parallel=True)
-def _product(words, panels, n, k, row_parts, panel_parts, out):
-    blocks = (words.shape[0] + TILE_ROWS - 1) // TILE_ROWS
-    count = (n + LANES - 1) // LANES
+def _dots(words, panels, n, k, row_parts, panel_parts, out):
+    rows = words.shape[0]
+    blocks, count = (rows + TILE_ROWS - 1) // TILE_ROWS, (n + LANES - 1) // LANES
     for task in numba.prange(row_parts * panel_parts):
-        part, chunk = task // panel_parts, task % panel_parts
-        row_begin = blocks * part // row_parts * TILE_ROWS
-        row_end = min(blocks * (part + 1) // row_parts * TILE_ROWS, words.shape[0])
-        begin, end = count * chunk // panel_parts, count * (chunk + 1) // panel_parts
-        _task(words, panels, n, k, row_begin, row_end, begin, end, out)
+        row, row_end = _part(blocks, row_parts, task // panel_parts)
+        row, row_end = row * TILE_ROWS, min(row_end * TILE_ROWS, rows)
+        begin, end = _part(count, panel_parts, task % panel_parts)
+        alpha = np.empty((words.shape[1] + 1) * TILE_ROWS, dtype=np.uint64)
+        edge = np.empty(TILE_ROWS * LANES, dtype=np.int32)
+        while row < row_end:
+            some = TILE_ROWS if row + TILE_ROWS <= row_end else 1
+            _dots_rows(words, row, some, panels, begin, end, n, k, alpha, edge, out)
+            row += some
+
+
+@jit(parallel=True)
+def _bits(words, panels, n, k, threshold, flips, row_parts, panel_parts, out, stride):
+    rows = words.shape[0]
+    blocks, count = (rows + TILE_ROWS - 1) // TILE_ROWS, (n + LANES - 1) // LANES
+    for task in numba.prange(row_parts * panel_parts):
+        row, row_end = _part(blocks, row_parts, task // panel_parts)
+        row, row_end = row * TILE_ROWS, min(row_end * TILE_ROWS, rows)
+        begin, end = _part(count, panel_parts, task % panel_parts)
+        alpha = np.empty((words.shape[1] + 1) * TILE_ROWS, dtype=np.uint64)
+        while row < row_end:
+            some = TILE_ROWS if row + TILE_ROWS <= row_end else 1
+            _bits_rows(
+                words, row, some, panels, begin, end, k, threshold, flips, alpha, out, stride
+            )
+            row += some
 
 
 def panels(words: np.ndarray) -> np.ndarray:
@@ -221,19 +139,50 @@ def panels(words: np.ndarray) -> np.ndarray:
     return laid.view(np.int64)
 
 
-def product(words: np.ndarray, panels: np.ndarray, n: int, k: int, out: np.ndarray) -> None:
-    """Write the dots of packed rows (int64 [M, W]) and panels of N rows to ``out`` (int32 [M, N]).
+def _parts(rows: int, total: int, n: int) -> tuple[int, int]:
+    """Return into how many parts rows and panels are cut: a task is one part of each.
 
-    The work is cut into tasks of rows x panels: rows over the threads, panels by ``PANEL_BYTES``;
-    too few rows for the threads are made up for by more cuts of the panels.
+    Rows go over the threads, panels by ``PANEL_BYTES``; too few rows for the threads are made up
+    for by more cuts of the panels.
     """
-    rows, total = words.shape
-    if rows == 0 or n == 0:
-        return
     blocks, count = -(-rows // TILE_ROWS), -(-n // LANES)
     threads = numba.get_num_threads()
     row_parts = min(blocks, threads)
     by_cache = -(-count * total * LANES * 8 // PANEL_BYTES)
-    panel_parts = min(count, max(by_cache, -(-threads // row_parts)))
-    words, panels = words.view(np.uint64), panels.view(np.uint64)
-    _product(words, panels, n, k, row_parts, panel_parts, out.reshape(-1))
+    return row_parts, min(count, max(by_cache, -(-threads // row_parts)))
+
+
+def product(words: np.ndarray, panels: np.ndarray, n: int, k: int, out: np.ndarray) -> None:
+    """Write the dots of packed rows (int64 [M, W]) and panels of N rows to ``out`` int32 [M, N]."""
+    rows, total = words.shape
+    if rows and n:
+        words, panels = words.view(np.uint64), panels.view(np.uint64)
+        _dots(words, panels, n, k, *_parts(rows, total, n), out.reshape(-1))
+
+
+def product_bits(
+    words: np.ndarray,
+    panels: np.ndarray,
+    n: int,
+    k: int,
+    threshold: np.ndarray,
+    flips: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write ``(dots >= threshold) ^ flips`` as packed rows: no dots in memory.
+
+    Args:
+        words: int64 [M, W].
+        panels: of N rows.
+        n: N.
+        k: true length of a row.
+        threshold: int32 [N] padded to a whole number of 64 by the greatest int32.
+        flips: int64 [ceil(N/64)], packed, pads 0.
+        out: int64 [M, ceil(N/64)], zeros.
+    """
+    rows, total = words.shape
+    if rows and n:
+        octets, flips = out.view(np.uint8), flips.view(np.uint8)
+        words, panels = words.view(np.uint64), panels.view(np.uint64)
+        parts = _parts(rows, total, n)
+        _bits(words, panels, n, k, threshold, flips, *parts, octets.reshape(-1), octets.shape[1])
