@@ -73,6 +73,15 @@ class Kernel(ABC):
 
         return PixelsInt8(w).product
 
+    def convolution(
+        self, filters: Packed, height: int, width: int
+    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Return a direct 3x3 convolution, packed map to int32 dots; None: by patches and product.
+
+        ``filters`` are ``kernels.conv.pack_filters``'s; see ``kernels.conv.Conv3x3``.
+        """
+        return None
+
     @abstractmethod
     def product(self, a: Any, w: Any) -> torch.Tensor:
         """Return the dots [M, N]: int32, or float32 whose ``.to(torch.int32)`` is exact.

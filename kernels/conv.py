@@ -110,10 +110,15 @@ class Conv3x3:
         if filters.segments != TAPS:
             raise ValueError(f"filters must have {TAPS} segments, got {filters.segments}")
         self.kernel, self.size, self.channels = kernel, (height, width), filters.k // TAPS
+        self._direct = kernel.convolution(filters, height, width)
+        if self._direct is not None:
+            return
         self._weights: Any = kernel.weights(filters)
-        correction = border_correction(tap_sums(filters), height, width)
-        self._border = torch.nonzero(correction.any(1)).flatten()
-        self._correction = correction[self._border]
+        # On the CPU: CUDA has no product of integer matrices.
+        correction = border_correction(tap_sums(filters).cpu(), height, width)
+        border = torch.nonzero(correction.any(1)).flatten()
+        device = filters.words.device
+        self._border, self._correction = border.to(device), correction[border].to(device)
 
     def __call__(self, words: torch.Tensor) -> torch.Tensor:
         """Return the int32 dots [B*H*W, N] of a packed map [B, H, W, ceil(C/64)].
@@ -125,6 +130,8 @@ class Conv3x3:
             raise ValueError(
                 f"the map must be {self.size} high and wide, got {tuple(words.shape[1:3])}"
             )
+        if self._direct is not None:
+            return self._direct(words)
         rows: Any
         if self.kernel.packed:
             rows = self.kernel.activations(patches(words, self.channels))

@@ -18,13 +18,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.triton import dot, naive, onebit, outer, pack
+from kernels.triton import conv, dot, naive, onebit, outer, pack
 
 TARGET = GPUTarget("cuda", 90, 32)
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
 _POINTERS = {"threshold_ptr": "*i32", "flip_ptr": "*u8", "row_ptr": "*i32", "col_ptr": "*i32"}
-_ALIGNED = re.compile(r".*_ptr|.*_stride|row_bytes")
+_ALIGNED = re.compile(r".*_ptr|.*_stride|.*_row|row_bytes")
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,21 @@ def dot_build(way: str, tile: dot.Tile, packed: bool) -> Build:
     )
 
 
+def conv_build(tile: dot.Tile, pool: bool) -> Build:
+    """Return a build of the convolution of 128 channels to pooled bits, or to int32."""
+    pointers = {"map_ptr": "*fp8e4nv", "filter_ptr": "*fp8e4nv", "out_ptr": "*i32"}
+    constants = {"WAY": "bits", "POOL": pool, "PACKED": pool, "CHANNEL_BYTES": 16}
+    return Build(
+        f"conv {tile.m}x{tile.n}x{tile.bytes} {'pooled' if pool else 'int32'}",
+        conv._conv,
+        pointers | {"ones_ptr": "*i32", "table_ptr": "*i32"},
+        constants | {"M": tile.m, "N": tile.n, "BYTES": tile.bytes},
+        tile.warps,
+        tile.stages,
+        one_bit=True,
+    )
+
+
 def pack_build() -> Build:
     """Return a build of packing float32 rows that lie in order, with popcounts."""
     pointers = {"x_ptr": "*fp32", "words_ptr": "*i32", "ones_ptr": "*i32"}
@@ -164,6 +179,7 @@ def builds() -> list[Build]:
     for packed in (False, True):
         found += [outer_build(form, tiles[0], packed) for form, tiles in outer.TILES.items()]
         found += [dot_build("bits", tile, packed) for tile in dot.TILES]
+    found += [conv_build(conv.TILE, pool) for pool in (False, True)]
     return [*found, dot_build("int8", dot.TILES[1], False)]
 
 

@@ -1,5 +1,6 @@
 """Products on tensor cores as kernels: ``xnor-tensor`` and its comparison ``triton-int8``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -114,6 +115,14 @@ class XnorTensor(TritonKernel):
         words = empty_bits(len(a.ones), n, a.bits.device)
         dot.launch(a.bits, w.bits, words, n, dot.Terms(4, -2, a.ones, w.col), threshold, flip)
         return Counted(words.view(torch.uint8), pack.row_ones(words), n, words_for(n))
+
+    def convolution(
+        self, filters: Packed, height: int, width: int
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the convolution straight from the map."""
+        from kernels.triton.conv import DirectConv3x3
+
+        return DirectConv3x3(filters, height, width)
 
     def _check(self, a: object, w: object) -> None:
         check_operand("activations", a, Counted, self.name)

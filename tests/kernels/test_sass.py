@@ -52,8 +52,7 @@ def test_a_word_costs_as_many_instructions_as_counted(name: str) -> None:
 @pytest.mark.parametrize("name", BITS)
 def test_single_bits_on_tensor_cores_run_on_without_waiting(name: str) -> None:
     code = machine_code(name)
-    steps = dot.TILES[0].bytes // 32
-    assert code.opcodes["BGMMA"] >= steps
+    assert code.opcodes["BGMMA"] >= (2 if name.startswith("conv") else 4)
     assert ".AND.POPC" in code.text
     assert not {"IGMMA", "QGMMA", "HGMMA", "IMMA", "QMMA", "BMMA"} & set(code.opcodes)
     # One arrive and two waits; ptxas that serialises the products adds a pair to each.

@@ -1,0 +1,244 @@
+"""3x3 convolutions of packed maps on tensor cores, straight from the map: no patches in memory.
+
+An implicit product: row p is a position of a map, and K runs over the bytes of its nine taps, which
+are read from the map where they lie and as 0 beyond its border. With the AND form of ``dot``
+
+    dot = 9C - 2*pa - 2*pb + 4 * popc(a & b) + sum of w over the taps outside,
+
+pa the bits set in the taps inside. All but pa and AND depend on the filter and on which borders p
+touches: 16 classes, a table. A 2x2 max-pool before batch norm and sign takes the largest of four
+dots, then the threshold (for bits: OR where the channel rises, AND where it falls); positions are
+numbered window by window, so that the four lie in one program.
+"""
+# Jit functions are typed by triton, not by mypy.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+
+from contextlib import nullcontext
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.conv import TAPS, tap_sums
+from kernels.packing import Packed, words_for
+from kernels.triton import dot, onebit
+from kernels.triton.base import check_bits
+from kernels.triton.bits import fires, pack_columns
+from kernels.triton.device import DEVICE, INTERPRETED
+from kernels.triton.outer import padded
+from kernels.triton.pack import row_ones
+
+# K = 9C fills whole steps of 64 bytes to 75, 90 and 100 % at 128, 256 and 512 channels (of 128 bytes
+# to 56, 75 and 90 %). With steps of 64, 128 x 128 outputs spill when pooled.
+TILE = dot.Tile(64, 64, 64, 4, 1) if INTERPRETED else dot.Tile(128, 64, 64, 4, 4)
+CLASSES = 16  # bit 0: the first row, 1: the last row, 2: the first column, 3: the last column
+
+
+@triton.jit
+def _place(p, height, width, POOL: tl.constexpr):
+    """Return image, row and column of position p, counted window by window if ``POOL``."""
+    if POOL:
+        window, corner = p // 4, p % 4
+        wide, high = width // 2, height // 2
+        x = window % wide * 2 + corner % 2
+        y = window // wide % high * 2 + corner // 2
+        image = window // (wide * high)
+    else:
+        x, y, image = p % width, p // width % height, p // (width * height)
+    return image, y, x
+
+
+@triton.jit
+def _conv(
+    map_ptr,
+    filter_ptr,
+    out_ptr,
+    ones_ptr,
+    table_ptr,
+    threshold_ptr,
+    flip_ptr,
+    positions,
+    n,
+    height,
+    width,
+    row_bytes,
+    out_row,
+    WAY: tl.constexpr,
+    POOL: tl.constexpr,
+    PACKED: tl.constexpr,
+    CHANNEL_BYTES: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    BYTES: tl.constexpr,
+):
+    tl.assume(row_bytes > 0)
+    p = tl.program_id(0) * M + tl.arange(0, M)
+    cols = tl.program_id(1) * N + tl.arange(0, N)
+    image, y, x = _place(p, height, width, POOL)
+    centre = (image.to(tl.int64) * height + y) * width + x
+    used = p < positions
+    step = tl.arange(0, BYTES)
+    filter_at = filter_ptr + (cols % n).to(tl.int64)[None, :] * row_bytes + step[:, None]
+    acc = tl.zeros((M, N), tl.float32 if WAY == "bits" else tl.int32)
+    for start in range(0, row_bytes, BYTES):
+        byte = start + step
+        tap = byte // CHANNEL_BYTES
+        dy, dx = tap // 3 - 1, tap % 3 - 1
+        ty, tx = y[:, None] + dy[None, :], x[:, None] + dx[None, :]
+        inside = (ty >= 0) & (ty < height) & (tx >= 0) & (tx < width)
+        inside = inside & used[:, None] & (tap < 9)[None, :]
+        shift = (dy * width + dx) * CHANNEL_BYTES + byte % CHANNEL_BYTES
+        at = map_ptr + centre[:, None] * CHANNEL_BYTES + shift[None, :]
+        a = tl.load(at, mask=inside, other=0.0 if WAY == "bits" else 0)
+        acc = dot.multiply(a, tl.load(filter_at), acc, WAY)
+        filter_at += BYTES
+    ones = tl.zeros((M,), tl.int32)
+    for tap in tl.static_range(9):
+        ty, tx = y + (tap // 3 - 1), x + (tap % 3 - 1)
+        inside = (ty >= 0) & (ty < height) & (tx >= 0) & (tx < width) & used
+        shift = (tap // 3 - 1) * width + (tap % 3 - 1)
+        ones += tl.load(ones_ptr + centre + shift, mask=inside, other=0)
+    first, last = (y == 0).to(tl.int32), (y == height - 1).to(tl.int32)
+    left, right = (x == 0).to(tl.int32), (x == width - 1).to(tl.int32)
+    touches = first + 2 * last + 4 * left + 8 * right
+    kept = used[:, None] & (cols < n)[None, :]
+    rest = tl.load(table_ptr + touches[:, None] * n + cols[None, :], mask=kept, other=0)
+    dots = 4 * acc.to(tl.int32, bitcast=True) - 2 * ones[:, None] + rest
+    if PACKED:
+        outputs: tl.constexpr = M // 4 if POOL else M
+        if POOL:
+            dots = tl.max(tl.reshape(dots, (outputs, 4, N)), axis=1)
+        row = tl.program_id(0) * outputs + tl.arange(0, outputs)
+        bits = fires(dots, threshold_ptr, flip_ptr, cols, n)
+        packed = pack_columns(bits, outputs, N // 32, 32)
+        word = tl.program_id(1) * (N // 32) + tl.arange(0, N // 32)
+        total = positions // 4 if POOL else positions
+        keep = (row < total)[:, None] & (word < out_row)[None, :]
+        at = out_ptr + row.to(tl.int64)[:, None] * out_row + word[None, :]
+        tl.store(at, packed.to(tl.int32, bitcast=True), mask=keep)
+    else:
+        at = out_ptr + p.to(tl.int64)[:, None] * out_row + cols[None, :]
+        tl.store(at, dots, mask=kept)
+
+
+def border_table(filters: Packed) -> torch.Tensor:
+    """Return 9C - 2*pb + the sum of each filter over the taps outside: int32 [16, N]."""
+    sums = tap_sums(filters)
+    outside = torch.zeros(CLASSES, TAPS, dtype=torch.bool)
+    for touched in range(CLASSES):
+        for tap in range(TAPS):
+            y, x = tap // 3, tap % 3
+            beyond = (y == 0, y == 2, x == 0, x == 2)
+            outside[touched, tap] = any(beyond[b] and touched >> b & 1 for b in range(4))
+    missing = torch.stack([sums[:, taps].sum(1) for taps in outside.to(sums.device)])
+    return (missing - sums.sum(1)).to(torch.int32)  # 9C - 2*pb = -(2*pb - 9C) = -sum of w
+
+
+class DirectConv3x3:
+    """Filters made ready for maps of one size, on Hopper's 1-bit tensor cores."""
+
+    def __init__(self, filters: Packed, height: int, width: int) -> None:
+        """Prepare packed ``filters`` (``kernels.conv.pack_filters``).
+
+        Raises:
+            ValueError: filters that are not in nine segments, or elsewhere.
+        """
+        if filters.segments != TAPS:
+            raise ValueError(f"filters must have {TAPS} segments, got {filters.segments}")
+        if filters.words.device.type != DEVICE:
+            raise ValueError(f"filters are on device {filters.words.device}; allowed: {DEVICE}")
+        self.size, self.n, self.channels = (height, width), filters.rows, filters.k // TAPS
+        row_bytes = 8 * int(filters.words.shape[1])
+        self._filters = torch.zeros(
+            self.n, padded(row_bytes, TILE.bytes), dtype=torch.uint8, device=filters.words.device
+        )
+        self._filters[:, :row_bytes] = filters.words.view(torch.uint8)
+        self._table = border_table(filters)
+
+    def __call__(self, words: torch.Tensor) -> torch.Tensor:
+        """Return the int32 dots [B*H*W, N] of a packed map int64 [B, H, W, ceil(C/64)].
+
+        Raises:
+            TypeError, ValueError: a map of another dtype, size or device.
+        """
+        positions = self._check(words)
+        out = torch.empty(positions, self.n, dtype=torch.int32, device=words.device)
+        self._launch(words, out, positions)
+        return out
+
+    def bits(
+        self, words: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor, pool: bool = False
+    ) -> torch.Tensor:
+        """Return the packed map of ``(dot >= threshold) ^ flip``, pooled 2x2 before if ``pool``.
+
+        Returns:
+            int64 [B, H, W, ceil(N/64)], or [B, H//2, W//2, ceil(N/64)].
+
+        Raises:
+            TypeError, ValueError: as ``__call__``, or thresholds that do not fit.
+        """
+        check_bits(threshold, flip, self.n)
+        self._check(words)
+        height, width = (side // 2 for side in self.size) if pool else self.size
+        shape = (len(words), height, width, words_for(self.n))
+        out = torch.empty(shape, dtype=torch.int64, device=words.device)
+        positions = len(words) * height * width * (4 if pool else 1)
+        self._launch(words, out.view(torch.int32).flatten(0, 2), positions, threshold, flip, pool)
+        return out
+
+    def _check(self, words: torch.Tensor) -> int:
+        if not isinstance(words, torch.Tensor) or words.dtype != torch.int64:
+            found = getattr(words, "dtype", type(words).__name__)
+            raise TypeError(f"a packed map must be a torch.int64 tensor, got {found}")
+        wanted = (*self.size, words_for(self.channels))
+        if words.ndim != 4 or tuple(words.shape[1:]) != wanted:
+            raise ValueError(
+                f"a packed map of {self.channels} channels must have shape "
+                f"[B, {', '.join(map(str, wanted))}], got {list(words.shape)}"
+            )
+        if words.device.type != DEVICE:
+            raise ValueError(f"the map is on device {words.device}; allowed: {DEVICE}")
+        return len(words) * self.size[0] * self.size[1]
+
+    def _launch(
+        self,
+        words: torch.Tensor,
+        out: torch.Tensor,
+        positions: int,
+        threshold: torch.Tensor | None = None,
+        flip: torch.Tensor | None = None,
+        pool: bool = False,
+    ) -> None:
+        if positions == 0 or self.n == 0:
+            return
+        flat = words.contiguous().view(-1, words.shape[3])
+        packed = threshold is not None
+        columns = out.shape[1] * 32 if packed else self.n
+        way = "emulated" if INTERPRETED else "bits"
+        carrier = torch.uint8 if INTERPRETED else torch.float8_e4m3fn
+        with nullcontext() if INTERPRETED else onebit.rewriting():
+            kernel = _conv[(triton.cdiv(positions, TILE.m), triton.cdiv(columns, TILE.n))](
+                flat.view(carrier),
+                self._filters.view(carrier),
+                out,
+                row_ones(flat),
+                self._table,
+                threshold,
+                flip if flip is None else flip.view(torch.uint8),
+                positions,
+                self.n,
+                *self.size,
+                self._filters.shape[1],
+                out.shape[1],
+                WAY=way,
+                POOL=pool,
+                PACKED=packed,
+                CHANNEL_BYTES=8 * words.shape[3],
+                M=TILE.m,
+                N=TILE.n,
+                BYTES=TILE.bytes,
+                num_warps=TILE.warps,
+                num_stages=TILE.stages,
+            )
+        if not INTERPRETED:
+            onebit.check(kernel)
