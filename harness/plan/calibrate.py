@@ -36,14 +36,14 @@ class Throughput:
 
 
 def describe(recipe: Recipe) -> str:
-    """Return ``MLP 784-4096-4096-4096-10`` or ``ConvNet(128), fc 1024``."""
+    """Return ``MLP 3 × 1024`` or ``ConvNet(128), fc 1024``."""
     network = recipe.network
     if network.kind == "convnet":
         return f"ConvNet({network.width}), fc {network.fc}"
-    inputs = 1
-    for size in IMAGE_SHAPES[recipe.dataset]:
-        inputs *= size
-    return "MLP " + "-".join(map(str, (inputs, *network.hidden, CLASSES)))
+    hidden = network.hidden
+    if len(set(hidden)) == 1:
+        return f"MLP {len(hidden)} × {hidden[0]}"
+    return "MLP " + "-".join(map(str, hidden))
 
 
 def key_of(job: Job, recipe: Recipe, device: str) -> str:

@@ -68,7 +68,11 @@ def _known(value: float) -> float | None:
 
 
 def judge_all(paper: Paper, frames: Frames) -> list[Judged]:
-    """Return the verdicts on all claims, in the paper's order."""
+    """Return the verdicts on all claims, in the paper's order.
+
+    Runs with a label are variations of a recipe, and say nothing about the paper's number.
+    """
+    frames = frames.unlabelled()
     return [judge(claim, frames) for claim in paper.claims]
 
 

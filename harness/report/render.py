@@ -31,14 +31,13 @@ def render(frames: Frames, out: Path, paper: Paper | None = None) -> Path:
         HarnessError: ``out`` cannot be written, or ``harness/paper.yaml`` is not valid.
     """
     paper = paper or load_paper()
-    plain = frames.unlabelled()  # a variation of a recipe says nothing about the paper's number
     judged = judge_all(paper, frames)
     _write_claims(judged, out / "claims.csv")
     varied = ablations(frames)
     tables = _tables(judged, paper, frames, varied)
     for table in tables.values():
         table.write(out / "tables")
-    drawings = draw_all(plain, paper, out / "figures", varied)
+    drawings = draw_all(frames.unlabelled(), paper, out / "figures", varied)
     page = out / "report.html"
     write_text(page, page_html(frames, paper, judged, tables, drawings))
     return page
