@@ -114,3 +114,50 @@ def test_bad_input_is_named() -> None:
         preprocess.fit("zca", _pixels(0, 1, 4, 4))
     with pytest.raises(HarnessError, match="found a single value, 9"):
         preprocess.fit("global", np.full((3, 1, 4, 4), 9, np.uint8))
+
+
+def test_contrast_and_whitening_by_the_formula() -> None:
+    """BinaryConnect's: each image minus its mean, scaled to a length of 55, then ZCA."""
+    train, other = _pixels(60, 1, 4, 4)[:50], _pixels(60, 1, 4, 4)[50:]
+
+    def contrast(pixels: np.ndarray) -> np.ndarray:
+        rows = pixels.reshape(len(pixels), -1).astype(np.float64)
+        rows -= rows.mean(axis=1, keepdims=True)
+        return np.asarray(55 * rows / np.sqrt(np.square(rows).sum(axis=1, keepdims=True)))
+
+    values = contrast(train)
+    mean = values.mean(axis=0)
+    variances, vectors = np.linalg.eigh(np.cov((values - mean).T, bias=True))
+    matrix = (vectors / np.sqrt(np.maximum(variances, 0) + 0.1)) @ vectors.T
+    expected = (contrast(other) - mean) @ matrix
+    fitted = preprocess.fit("gcn-zca", train)
+    found = fitted.apply(other).reshape(10, -1)
+    assert np.allclose(found, expected, atol=2e-4)
+    again = preprocess.from_state("gcn-zca", fitted.state())
+    assert np.array_equal(again.apply(other), fitted.apply(other))
+    flat = np.full((1, 1, 4, 4), 9, np.uint8)
+    assert np.isfinite(fitted.apply(flat)).all(), "an image without contrast stays finite"
+
+
+def test_pixel_mean_centres_each_pixel_and_leaves_constant_ones_at_zero() -> None:
+    train = _pixels(50, 1, 4, 4)
+    train[:, :, 0] = 7
+    fitted = preprocess.fit("pixel-mean", train)
+    centred = train - train.mean(axis=0)
+    expected = centred / np.sqrt(np.square(centred).mean())
+    found = fitted.apply(train)
+    assert np.allclose(found, expected, atol=1e-5)
+    assert (found[:, :, 0] == 0).all()
+    again = preprocess.from_state("pixel-mean", fitted.state())
+    assert np.array_equal(again.apply(train), found)
+    assert fitted.affine is None
+    with pytest.raises(HarnessError, match="images that differ"):
+        preprocess.fit("pixel-mean", np.full((3, 1, 2, 2), 4, np.uint8))
+
+
+def test_bipolar_is_a_threshold_at_half() -> None:
+    pixels = np.array([0, 127, 128, 255], np.uint8).reshape(1, 1, 2, 2)
+    fitted = preprocess.fit("bipolar", pixels)
+    found = preprocess.from_state("bipolar", fitted.state()).apply(pixels)
+    assert found.dtype == np.float32
+    assert found.reshape(-1).tolist() == [-1, -1, 1, 1]

@@ -1,11 +1,14 @@
 """Tables as readers see them."""
 
 import csv
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness.report.frames import Frames
+from harness.report.collect import collect
+from harness.report.frames import Frames, read_frames
 from harness.report.paper import load_paper
 from harness.report.table import Table
 from harness.report.table1 import table1
@@ -20,6 +23,25 @@ def test_table_1_sets_ours_beside_the_papers_with_labels(frames: Frames) -> None
     assert rows["BNN (Theano)"][cifar] == ("11.40", "[running]")
     assert rows["torch7 / bc-stoch"][mnist] == ("–", "[failed]")
     assert rows["Maxout (Goodfellow et al.)"][mnist] == ("0.94", "quoted only")
+
+
+def test_table_1_has_a_row_for_each_way_to_test_a_run(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    for recipe, mode, other in (("ebp", "bnn-det", "mean"), ("binaryconnect", "bc-stoch", "sign")):
+        path = write_run(tmp_path, recipe=recipe, mode=mode, reduce=False) / "run.json"
+        run = json.loads(path.read_text())
+        run |= {"other_weights": other, "other_test_error_pct": 2.25, "test_error_pct": 5.5}
+        path.write_text(json.dumps(run))
+    collect(tmp_path)
+    rows = {row[0]: row[1:3] for row in table1(load_paper(), read_frames(tmp_path)).rows if row[1:]}
+    own, other = "5.50 (n = 1; ", "2.25 (n = 1; "
+    assert rows["EBP (Cheng et al., 2015)"][0] == "2.20 ± 0.1"
+    assert rows["EBP (Cheng et al., 2015)"][1].startswith(own)
+    assert rows["EBP-P, the same tested with the means of its weights"][0] == "–"
+    assert rows["EBP-P, the same tested with the means of its weights"][1].startswith(other)
+    assert rows["binaryconnect / bc-stoch"][1].startswith(own)
+    assert rows["binaryconnect / bc-stoch, tested with sign weights"][1].startswith(other)
 
 
 def test_table_1_says_in_notes_what_its_labels_mean(frames: Frames) -> None:
