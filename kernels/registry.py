@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from kernels.base import Kernel
 from kernels.cpu.kernels import Naive, XnorCpu
+from kernels.cuda.shared import NaiveShared, NaiveSharedXnor
 from kernels.gpu import gpu_kernels
 from kernels.vendor import VendorBf16, VendorFp32, VendorInt8
 from kernels.vendor_cuda import vendor_kernels
@@ -22,6 +23,8 @@ KERNELS: dict[tuple[str, str], Kernel] = {
         VendorBf16(),
         VendorInt8(),
         *gpu_kernels(),
+        NaiveShared(),
+        NaiveSharedXnor(),
         *vendor_kernels(),
     )
 }

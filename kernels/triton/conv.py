@@ -28,8 +28,8 @@ from kernels.triton.device import DEVICE, INTERPRETED
 from kernels.triton.outer import padded
 from kernels.triton.pack import row_ones
 
-# K = 9C fills whole steps of 64 bytes to 75, 90 and 100 % at 128, 256 and 512 channels (of 128 bytes
-# to 56, 75 and 90 %). With steps of 64, 128 x 128 outputs spill when pooled.
+# K = 9C fills whole steps of 64 bytes to 75, 90 and 100 % at 128, 256 and 512 channels; of 128,
+# to 56, 75 and 90 %. With steps of 64, 128 x 128 outputs spill when pooled.
 TILE = dot.Tile(64, 64, 64, 4, 1) if INTERPRETED else dot.Tile(128, 64, 64, 4, 4)
 CLASSES = 16  # bit 0: the first row, 1: the last row, 2: the first column, 3: the last column
 
