@@ -35,6 +35,7 @@ def why_no_gpu(capability: tuple[int, int] | None = None, exactly: bool = False)
     return f"needs compute capability {major}.{minor}{more}, this GPU has {found[0]}.{found[1]}"
 
 
+@cache
 def processors() -> int:
     """Return the number of streaming multiprocessors (1 under the interpreter)."""
     if INTERPRETED:

@@ -100,10 +100,22 @@ def test_a_kernel_left_in_the_cache_without_the_rewrite_is_not_taken() -> None:
     with onebit.rewriting():
         assert Path(triton.knobs.cache.dir) == folder / onebit.CACHE
     assert triton.knobs.runtime.add_stages_inspection_hook is None
+    assert Path(triton.knobs.cache.dir) == folder
     onebit.check(sass.compile_for_hopper(build))
     again: Any = sass.compile_for_hopper(build)  # from the cache
     assert "b1.b1.and.popc" in again.asm["ptx"]
     assert "e4m3.e4m3" not in again.asm["ptx"]
+
+
+def test_the_knobs_are_as_before_also_after_an_error(monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.delitem(vars(triton.knobs.cache), "dir")
+    before = triton.knobs.cache.dir
+    with pytest.raises(RuntimeError, match="broken"), onebit.rewriting():
+        assert triton.knobs.runtime.add_stages_inspection_hook is not None
+        raise RuntimeError("broken")
+    assert triton.knobs.cache.dir == before
+    assert "dir" not in vars(triton.knobs.cache)
+    assert triton.knobs.runtime.add_stages_inspection_hook is None
 
 
 @pytest.mark.parametrize("form", outer.TILES)
