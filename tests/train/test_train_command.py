@@ -282,3 +282,17 @@ def test_damaged_weights_are_an_error_with_a_remedy(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(HarnessError, match="is damaged.*train again"):
             load_weights(path)
+
+
+def test_a_label_is_recorded_and_a_bad_one_refused(
+    bnn: Bnn, data_root: Path, tmp_path: Path
+) -> None:
+    settings = {**TINY, "epochs": 1, "optimizer.clip": False}
+    arguments = command(tmp_path, data_root, **settings)
+    code, errors = bnn([*arguments, "--label", "No Clip"])
+    assert code == 1
+    assert "label 'No Clip'" in errors
+    assert bnn([*arguments, "--label", "no-clip"])[0] == 0
+    assert read_run(tmp_path)["label"] == "no-clip"
+    latent = load_weights(tmp_path / "best.safetensors")["blocks.0.layer.weight"]
+    assert latent.abs().max() > 1, "the weights were clipped"
