@@ -73,6 +73,13 @@ class Kernel(ABC):
 
         return PixelsInt8(w).product
 
+    def bits_on_pixels(
+        self, w: Packed
+    ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Any]:
+        """Return the first layer to bits: (u, threshold, flip) to what ``product`` takes next."""
+        dots = self.on_pixels(w)
+        return lambda u, threshold, flip: self.activations_from_dots(dots(u), threshold, flip)
+
     def convolution(
         self, filters: Packed, height: int, width: int
     ) -> Callable[[torch.Tensor], torch.Tensor] | None:

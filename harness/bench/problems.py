@@ -147,13 +147,13 @@ class Network:
     def subject(self, kernel: Kernel, includes: str) -> Subject | None:
         """Return the network with every layer on ``kernel``, activations bound inside the clock."""
         device = kernel.device
-        first = kernel.on_pixels(self.weights[0].to(device))
+        first = kernel.bits_on_pixels(self.weights[0].to(device))
         *hidden, last = [kernel.weights(w.to(device)) for w in self.weights[1:]]
         thresholds = [threshold.to(device) for threshold in self.thresholds]
         flips = [flip.to(device) for flip in self.flips]
 
         def run(pixels: Tensor) -> Tensor:
-            x = kernel.activations_from_dots(first(pixels), thresholds[0], flips[0])
+            x = first(pixels, thresholds[0], flips[0])
             for w, threshold, flip in zip(hidden, thresholds[1:], flips[1:], strict=True):
                 x = kernel.product_bits(x, w, threshold, flip)
             return kernel.product(x, last)

@@ -116,6 +116,21 @@ class XnorTensor(TritonKernel):
         dot.launch(a.bits, w.bits, words, n, dot.Terms(4, -2, a.ones, w.col), threshold, flip)
         return Counted(words.view(torch.uint8), pack.row_ones(words), n, words_for(n))
 
+    def bits_on_pixels(
+        self, w: Packed
+    ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Counted]:
+        """Return the first layer by int8 values with its bits packed in the same pass."""
+        from kernels.triton.pixels import PixelsInt8
+
+        first = PixelsInt8(w)
+
+        def bits(u: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor) -> Counted:
+            words = first.product_words(u, threshold, flip)
+            ones = pack.row_ones(words)
+            return Counted(words.view(torch.uint8), ones, w.rows, words_for(w.rows))
+
+        return bits
+
     def convolution(
         self, filters: Packed, height: int, width: int
     ) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -1,5 +1,6 @@
 """XNOR on CUDA cores as kernels: ``xnor-popc``, ``xnor-csa`` and ``xnor-csa7``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -90,6 +91,20 @@ class XnorPopc(TritonKernel):
         shape = (a.rows, w.rows, a.k)
         outer.launch(a.words, w.words, out, shape, self.form, threshold, flip)
         return WordMajor(out, a.rows, w.rows, words_for(w.rows))
+
+    def bits_on_pixels(
+        self, w: Packed
+    ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], WordMajor]:
+        """Return the first layer by int8 values with its bits packed in the same pass."""
+        from kernels.triton.pixels import PixelsInt8
+
+        first, used = PixelsInt8(w), 2 * words_for(w.rows)
+
+        def bits(u: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor) -> WordMajor:
+            words = first.product_words(u, threshold, flip)[:, :used].contiguous()
+            return word_major(Packed(words.view(torch.int64), w.rows))
+
+        return bits
 
     def _check(self, a: object, w: object) -> None:
         check_operand("activations", a, WordMajor, self.name)

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from kernels import reference
+from kernels.base import Kernel
 from kernels.packing import Packed
 from kernels.triton import pixels
 from kernels.triton.pack import pack_rows
+from kernels.triton.tensor import XnorTensor
+from kernels.triton.xnor import XnorCsa
 from tests.triton.operands import layer, on_device, signs
 
 WAYS = {"int8": pixels.PixelsInt8, "bitplanes": pixels.PixelsBitplanes}
@@ -54,6 +57,22 @@ def test_bits_of_the_layer_in_one_pass(n: int) -> None:
     words = reference.pack(reference.threshold(dots, threshold, flip)).view(torch.int32)
     assert torch.equal(found[:, : words.shape[1]].cpu(), words)
     assert not found[:, words.shape[1] :].any()
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("kernel", [XnorTensor(), XnorCsa()], ids=lambda kernel: kernel.name)
+def test_a_network_from_pixels_on(kernel: Kernel) -> None:
+    reason = kernel.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    u, w, dots = operands(5, 35, 90)
+    threshold, flip = layer(35, 3, 2000)
+    first = kernel.bits_on_pixels(pack_rows(on_device(w)))
+    hidden = first(on_device(u), on_device(threshold), on_device(flip))
+    last = signs(4, 35, 8)
+    found = kernel.product(hidden, kernel.weights(pack_rows(on_device(last))))
+    expected = reference.gemm(reference.threshold(dots, threshold, flip), last)
+    assert torch.equal(found.cpu(), expected)
 
 
 def test_wrong_pixels_are_refused(way: Way) -> None:
