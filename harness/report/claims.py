@@ -70,9 +70,9 @@ def _known(value: float) -> float | None:
 def judge_all(paper: Paper, frames: Frames) -> list[Judged]:
     """Return the verdicts on all claims, in the paper's order.
 
-    Runs with a label are variations of a recipe, and say nothing about the paper's number.
+    Runs with a label are variations of a recipe: they count where a claim compares settings, and
+    nowhere else (see :func:`harness.report.measures.gather`).
     """
-    frames = frames.unlabelled()
     return [judge(claim, frames) for claim in paper.claims]
 
 

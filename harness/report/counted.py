@@ -7,7 +7,7 @@ from harness.nn.costs import LayerCost, layer_costs, total_macs, weight_memory_b
 from harness.report.energy import EnergyModel, accesses, weight_accesses
 from harness.report.evidence import Evidence
 from harness.report.frames import Frames
-from harness.report.inspected import REAL_INPUTS
+from harness.report.inspected import PIXEL_INPUTS
 from harness.report.paper import load_facts
 from harness.spec import MODES, load_recipe
 
@@ -17,7 +17,7 @@ Costs = tuple[LayerCost, ...]
 def recipe_costs(recipe: str, dataset: str, mode: str) -> Costs:
     """Return the layer costs of a recipe's full network in a mode."""
     found = load_recipe(recipe, dataset)
-    real_input = found.preprocess in REAL_INPUTS
+    real_input = found.preprocess not in PIXEL_INPUTS
     return layer_costs(found.network, MODES[mode], dataset, real_input)
 
 

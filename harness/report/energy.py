@@ -41,6 +41,7 @@ class EnergyModel:
             "add": table["32-bit float"][1],
             "planes": PIXEL_BITS * xnor,
             "xnor": xnor,
+            "ternary": 2 * xnor,
         }
         levels = [Level(n, v["bytes"], v["pj"]) for n, v in facts["memory_access_64_bit"].items()]
         return cls(mac, tuple(levels))

@@ -9,10 +9,23 @@ from matplotlib.figure import Figure
 from harness.report.ablation_figures import CAPTION, draw_ablation
 from harness.report.ablations import Ablation
 from harness.report.curves import draw_curves, draw_run
+from harness.report.filter_figures import CAPTION as FILTERS
+from harness.report.filter_figures import draw_filters
 from harness.report.frames import Frames
+from harness.report.inside import (
+    CALIBRATION,
+    CONFUSION,
+    FLIPS,
+    LATENT,
+    draw_calibration,
+    draw_confusion,
+    draw_flips,
+    draw_latent,
+)
 from harness.report.paper import Paper
 from harness.report.speed import draw_figure3, draw_sweep
 from harness.report.style import house_style, save
+from harness.report.tradeoff import SEEDS, TRADE, draw_seeds, draw_trade
 
 __all__ = ["Drawing", "draw_all", "draw_run"]
 
@@ -38,7 +51,7 @@ def draw_all(
             save(figure, folder / f"{name}.png")
             found.append(Drawing(name, title, caption, save(figure, folder / f"{name}.svg")))
     kept = {drawing.name for drawing in found}
-    for pattern in ("figure1-*", "figure3", "speed", "ablation-*"):
+    for pattern in _PATTERNS:
         for path in (*folder.glob(f"{pattern}.svg"), *folder.glob(f"{pattern}.png")):
             if path.stem not in kept:
                 path.unlink()
@@ -58,10 +71,40 @@ def _figures(
     sweep = draw_sweep(frames)
     if sweep is not None:
         yield "speed", "Speed against size", _SWEEP, sweep
+    yield from _inside(frames, paper)
     for one in ablations:
         yield one.name, f"Ablation: {one.group.title}", CAPTION, draw_ablation(one)
 
 
+def _inside(frames: Frames, paper: Paper) -> Iterator[tuple[str, str, str, Figure]]:
+    """Yield what the paper lacks, and Figure 2."""
+    names = paper.datasets
+    for dataset, shown in names.items():
+        made = {
+            "figure2": (f"Figure 2, {shown}: binary filters", FILTERS,
+                        draw_filters(frames, paper, dataset)),
+            "latent": (f"Latent weights, {shown}", LATENT, draw_latent(frames, names, dataset)),
+            "confusion": (f"Confusion, {shown}", CONFUSION,
+                          draw_confusion(frames, names, dataset)),
+        }  # fmt: skip
+        for kind, (title, caption, figure) in made.items():
+            if figure is not None:
+                yield f"{kind}-{dataset}", title, caption, figure
+    whole = {
+        "flips": ("Flipped weights by epoch", FLIPS, draw_flips(frames, names)),
+        "calibration": ("Calibration", CALIBRATION, draw_calibration(frames, names)),
+        "trade": ("Error against bits and operations", TRADE, draw_trade(frames, names)),
+        "seeds": ("Spread over seeds", SEEDS, draw_seeds(frames, names)),
+    }
+    for name, (title, caption, figure) in whole.items():
+        if figure is not None:
+            yield name, title, caption, figure
+
+
+_PATTERNS = (
+    "figure1-*", "figure2-*", "figure3", "speed", "latent-*", "confusion-*", "flips", "calibration",
+    "trade", "seeds", "ablation-*",
+)  # fmt: skip
 _CURVES = (
     "Solid: validation error. Dotted: mean square hinge loss over the training epoch, with the "
     "weights as they changed. Beside each mode, its least validation error. Over several seeds: "

@@ -21,8 +21,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "status", "failure", "epochs", "best_epoch", "valid_error_pct", "test_error_pct",
         "train_seconds", "images_per_s", "device", "threads", "machine", "commit", "dirty",
         "network", "parameters", "binary_weights", "changes", "export", "export_reason",
-        "bytes_packed", "bytes_float32", "macs", "bit_macs", "weight_bits", "test_images",
-        "started", "finished", "method", "other_weights", "other_best_epoch",
+        "bytes_packed", "bytes_float32", "macs", "bit_macs", "operations", "weight_bits",
+        "test_images", "started", "finished", "method", "other_weights", "other_best_epoch",
         "other_valid_error_pct", "other_test_error_pct",
     ),
     # One row a run and epoch.

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.nn.costs import layer_costs, total_macs, weight_memory_bits
+from harness.nn.costs import layer_costs, total_macs, weight_memory_bits, word_operations
 from harness.report.folders import read_record
 from harness.report.frames import COLUMNS
 from harness.spec import Recipe, from_mapping, get_mode
 
 Row = dict[str, Any]
 INSPECT = "inspect.json"
-REAL_INPUTS = ("zca", "gcn-lcn")  # preprocessing whose values are no longer 8-bit pixels
+PIXEL_INPUTS = ("scale", "global")  # preprocessing that is affine in 8-bit pixels, all alike
 
 
 def inspect_rows(path: Path) -> tuple[list[Row], list[Row]]:
@@ -55,17 +55,20 @@ def numbers_of(text: str) -> list[float]:
 def network_costs(run: Mapping[str, Any]) -> Row:
     """Return a run's multiply-accumulates an image, and the bits of its weights.
 
-    ``bit_macs`` are those that are done on bits: by XNOR, or on bit planes. All are None where
+    ``bit_macs`` are those that are done on bits, by XNOR or on bit planes. All are None where
     this version does not know the run's recipe or mode.
     """
     try:
         recipe = from_mapping(Recipe, run.get("resolved"), "run.json: resolved")
-        mode = recipe.deployed_mode(get_mode(str(run["mode"])))
+        mode = get_mode(str(run["mode"]))
     except HarnessError:
-        return {"macs": None, "bit_macs": None, "weight_bits": None}
-    costs = layer_costs(recipe.network, mode, recipe.dataset, recipe.preprocess in REAL_INPUTS)
+        return dict.fromkeys(("macs", "bit_macs", "operations", "weight_bits"))
+    zeros = recipe.deployed_mode(mode) != mode  # stored as numbers: -1, 0 and +1 times a scale
+    real_input = recipe.preprocess not in PIXEL_INPUTS
+    costs = layer_costs(recipe.network, mode, recipe.dataset, real_input, ternary=zeros)
     return {
         "macs": total_macs(costs),
-        "bit_macs": total_macs(costs, "xnor", "planes"),
+        "bit_macs": total_macs(costs, "xnor", "planes", "ternary"),
+        "operations": word_operations(costs),
         "weight_bits": weight_memory_bits(costs),
     }

@@ -45,8 +45,11 @@ def page_html(
         total=len(frames.runs),
         standins=_standins(frames, paper),
         tables=tables,
-        curves=[_shown(d) for d in drawings if d.name.startswith("figure1")],
-        speed=[_shown(d) for d in drawings if not d.name.startswith(("figure1", "ablation"))],
+        errors=_of(drawings, "trade", "seeds"),
+        curves=_of(drawings, "figure1", "flips"),
+        filters=_of(drawings, "figure2"),
+        inside=_of(drawings, "latent", "confusion", "calibration"),
+        speed=_of(drawings, "figure3", "speed"),
         ablations=[
             (_shown(drawing), tables[drawing.name])
             for drawing in drawings
@@ -72,6 +75,11 @@ def _tags(found: re.Match[str]) -> str:
 def _standins(frames: Frames, paper: Paper) -> list[str]:
     names = set(frames.runs[frames.runs["source"] == "standin"]["dataset"])
     return [shown for name, shown in paper.datasets.items() if name in names]
+
+
+def _of(drawings: Sequence[Drawing], *names: str) -> list[dict[str, Any]]:
+    """Return the figures of a section of the page, in the order of ``names``."""
+    return [_shown(d) for name in names for d in drawings if d.name.startswith(name)]
 
 
 def _shown(drawing: Drawing) -> dict[str, Any]:

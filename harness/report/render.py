@@ -6,6 +6,7 @@ from harness.files import atomic_path, write_text
 from harness.report.ablations import Ablation, ablation_tables, ablations
 from harness.report.claim_table import claims_table
 from harness.report.claims import Judged, as_rows, judge_all
+from harness.report.cost_tables import costs_table, energy_table, filters_table
 from harness.report.figures import draw_all
 from harness.report.frames import Frames
 from harness.report.page import page_html
@@ -52,6 +53,9 @@ def _tables(
         kernels_table(frames),
         agreement_table(frames),
         memory_table(frames),
+        costs_table(),
+        energy_table(paper),
+        filters_table(frames),
         runs_table(frames),
         provenance_table(frames),
         *ablation_tables(varied),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.data.names import IMAGE_SHAPES
-from harness.nn.costs import layer_costs, total_macs, weight_memory_bits
+from harness.nn.costs import layer_costs, total_macs, weight_memory_bits, word_operations
 from harness.nn.networks import Block, build_network
 from harness.nn.streams import Streams
 from harness.spec import MODES, NetworkSpec, NormSpec, load_recipe
@@ -74,6 +74,18 @@ def test_each_mode_has_its_operations(
     assert [cost.operation for cost in costs] == operations
     assert {cost.weight_bits for cost in costs} == {weight_bits}
     assert [cost.input_bits for cost in costs] == input_bits
+
+
+def test_ternary_weights_take_two_bits_and_two_steps() -> None:
+    plain, zeros = (
+        layer_costs(SMALL["mnist"], MODES["bnn-det"], "mnist", real_input=True, ternary=ternary)
+        for ternary in (False, True)
+    )
+    assert [cost.operation for cost in zeros] == ["add", "ternary", "ternary"]
+    assert {cost.weight_bits for cost in zeros} == {2}
+    inner = 33 * 20 + 20 * 10
+    assert word_operations(plain) == 784 * 33 + inner * 6 / 32
+    assert word_operations(zeros) == 784 * 33 + 2 * inner * 6 / 32
 
 
 def test_real_inputs_and_real_layers_cost_floats() -> None:

@@ -27,7 +27,11 @@ def test_the_same_frames_give_the_same_bytes(frames: Frames, tmp_path: Path) -> 
     for name in ("a", "b"):
         drawn = draw_all(frames, paper, tmp_path / name)
     names = [drawing.name for drawing in drawn]
-    assert names == ["figure1-mnist", "figure1-svhn", "figure1-cifar10", "figure3", "speed"]
+    assert names == [
+        "figure1-mnist", "figure1-svhn", "figure1-cifar10", "figure3", "speed", "latent-mnist",
+        "confusion-mnist", "figure2-svhn", "latent-svhn", "confusion-svhn", "flips", "calibration",
+        "trade", "seeds",
+    ]  # fmt: skip
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
         assert b"<dc:date>" not in path.read_bytes()

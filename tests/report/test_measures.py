@@ -130,7 +130,9 @@ def test_reduced_pairs_of_settings_say_partly_and_name_the_scale(tmp_path: Path)
         *runs(2.3, 2.4, 2.5, label="no-clip", changes=f"{small}; optimizer.clip=False",
               network="MLP 1 × 256", epochs=20),
     ]  # fmt: skip
-    judged = judge(CLAIMS["clip-matters"], made_frames(tmp_path, runs=rows))
+    found = {c.id: c for c in judge_all(load_paper(), made_frames(tmp_path, runs=rows))}
+    assert found["mnist-theano"].ours == pytest.approx(2.1), "labelled runs stay out of the others"
+    judged = found["clip-matters"]
     assert (judged.verdict, judged.ours, judged.n) == ("partly", pytest.approx(0.3), 3)
     assert "MLP 1 × 256, 20 epochs" in judged.reason
 

@@ -66,7 +66,8 @@ def test_the_page_stands_alone_and_is_well_formed(page: str) -> None:
 def test_the_verdicts_come_first(page: str) -> None:
     tables = re.findall(r'<table class="(\w+)"', page)
     assert tables == [
-        "claims", "table1", "figure3", "memory", "agreement", "runs", "provenance",
+        "claims", "table1", "filters", "figure3", "memory", "costs", "energy", "agreement", "runs",
+        "provenance",
     ]  # fmt: skip
     assert page.index('id="claims"') < page.index("<svg")
 
@@ -78,7 +79,7 @@ def test_the_page_shows_labels_holes_agreement_and_provenance(page: str) -> None
     assert "xnor-cpu 200,000/200,000" in page
     assert "c0ffeec0ff" in page
     assert "Python 3.11.7" in page or "python 3.11.7" in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 14
 
 
 def test_rendering_twice_gives_the_same_files(frames: Frames, tmp_path: Path) -> None:
@@ -111,9 +112,9 @@ def test_the_commands_from_run_folders_to_page(
     assert "No kernel has been benched yet" in text
     assert (out / "claims.csv").exists()
     assert sorted(path.name for path in (out / "figures").iterdir()) == [
-        "figure1-mnist.png", "figure1-mnist.svg",
+        f"{name}.{form}" for name in ("figure1-mnist", "flips", "trade") for form in ("png", "svg")
     ]  # fmt: skip
-    assert len(list((out / "tables").iterdir())) == 21
+    assert len(list((out / "tables").iterdir())) == 30
 
 
 def test_labels_become_tags_and_text_is_escaped() -> None:
