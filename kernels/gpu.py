@@ -12,6 +12,7 @@ NAMES = (
     "xnor-csa",
     "xnor-csa7",
     "xnor-tensor",
+    "xnor-tensor-tma",
     "triton-int8",
 )
 

@@ -2,7 +2,7 @@
 
 from kernels.base import Kernel
 from kernels.triton.naive import Naive, NaiveXnor
-from kernels.triton.tensor import TritonInt8, XnorTensor
+from kernels.triton.tensor import TritonInt8, XnorTensor, XnorTensorTma
 from kernels.triton.xnor import XnorCsa, XnorCsa7, XnorPopc
 
 
@@ -15,5 +15,6 @@ def kernels() -> list[Kernel]:
         XnorCsa(),
         XnorCsa7(),
         XnorTensor(),
+        XnorTensorTma(),
         TritonInt8(),
     ]

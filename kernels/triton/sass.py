@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.triton import conv, dot, naive, onebit, outer, pack
+from kernels.triton import conv, dot, naive, onebit, outer, pack, tma
 
 TARGET = GPUTarget("cuda", 90, 32)
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
@@ -140,6 +140,25 @@ def dot_build(way: str, tile: dot.Tile, packed: bool) -> Build:
     )
 
 
+def tma_build(tile: dot.Tile, packed: bool) -> Build:
+    """Return a build of ``tma``."""
+    kind = "tensordesc<fp8e4nv[{}, {}]>"
+    pointers = {
+        "a_desc": kind.format(tile.m, tile.bytes),
+        "b_desc": kind.format(tile.n, tile.bytes),
+    }
+    constants = {"WAY": "bits", "SCALE": 4, "ROW_SCALE": -2, "PACKED": packed, "GROUP": dot.GROUP}
+    return Build(
+        f"tma {tile.m}x{tile.n}x{tile.bytes} {'bits' if packed else 'int32'}",
+        tma._product,
+        pointers | {"out_ptr": "*i32"},
+        constants | {"M": tile.m, "N": tile.n, "BYTES": tile.bytes},
+        tile.warps,
+        tile.stages,
+        one_bit=True,
+    )
+
+
 def conv_build(tile: dot.Tile, pool: bool) -> Build:
     """Return a build of the convolution of 128 channels to pooled bits, or to int32."""
     pointers = {"map_ptr": "*fp8e4nv", "filter_ptr": "*fp8e4nv", "out_ptr": "*i32"}
@@ -179,11 +198,24 @@ def builds() -> list[Build]:
     for packed in (False, True):
         found += [outer_build(form, tiles[0], packed) for form, tiles in outer.TILES.items()]
         found += [dot_build("bits", tile, packed) for tile in dot.TILES]
-    found += [conv_build(conv.TILE, pool) for pool in (False, True)]
+    for packed in (False, True):
+        found += [tma_build(dot.TILES[0], packed), conv_build(conv.TILE, packed)]
     return [*found, dot_build("int8", dot.TILES[1], False)]
 
 
-COLUMNS = ("POPC", "LOP3", "IADD3", "IMAD", "FFMA", "LDG", "LDGSTS", "BGMMA", "IGMMA", "QGMMA")
+COLUMNS = (
+    "POPC",
+    "LOP3",
+    "IADD3",
+    "IMAD",
+    "FFMA",
+    "LDG",
+    "LDGSTS",
+    "UTMALDG",
+    "BGMMA",
+    "IGMMA",
+    "QGMMA",
+)
 
 
 def main() -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from kernels.base import check_packed
 from kernels.packing import Packed, words_for
-from kernels.triton import dot, pack
+from kernels.triton import dot, pack, tma
 from kernels.triton.base import TritonKernel, check_bits, check_operand, check_values
 from kernels.triton.device import DEVICE, HOPPER, why_no_gpu
 from kernels.triton.outer import padded
@@ -102,7 +103,7 @@ class XnorTensor(TritonKernel):
         self._check(a, w)
         n = len(w.ones)
         out = torch.empty(len(a.ones), n, dtype=torch.int32, device=a.bits.device)
-        dot.launch(a.bits, w.bits, out, n, dot.Terms(4, -2, a.ones, w.col))
+        self._launch(a.bits, w.bits, out, n, dot.Terms(4, -2, a.ones, w.col))
         return out
 
     def product_bits(
@@ -113,8 +114,11 @@ class XnorTensor(TritonKernel):
         n = len(w.ones)
         check_bits(threshold, flip, n)
         words = empty_bits(len(a.ones), n, a.bits.device)
-        dot.launch(a.bits, w.bits, words, n, dot.Terms(4, -2, a.ones, w.col), threshold, flip)
+        self._launch(a.bits, w.bits, words, n, dot.Terms(4, -2, a.ones, w.col), threshold, flip)
         return Counted(words.view(torch.uint8), pack.row_ones(words), n, words_for(n))
+
+    def _launch(self, *operands: Any) -> None:
+        dot.launch(*operands)
 
     def bits_on_pixels(
         self, w: Packed
@@ -148,6 +152,16 @@ class XnorTensor(TritonKernel):
                 f"activations have K={a.k} in {a.width} words a row, "
                 f"the weights K={w.k} in {w.width}"
             )
+
+
+class XnorTensorTma(XnorTensor):
+    """``xnor-tensor`` with tiles fetched by the tensor memory accelerator."""
+
+    name = "xnor-tensor-tma"
+    summary = "1-bit tensor cores, tiles fetched by descriptors (TMA), Hopper only"
+
+    def _launch(self, *operands: Any) -> None:
+        tma.launch(*operands)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def test_single_bits_on_tensor_cores_run_on_without_waiting(name: str) -> None:
     assert code.opcodes["WARPGROUP"] <= 3
     assert (code.spills, code.stack_bytes) == (0, 0)
     assert code.registers <= 255
+    assert bool(code.opcodes["UTMALDG"]) == name.startswith("tma")
 
 
 def test_the_int8_kernel_is_not_rewritten() -> None:
