@@ -16,7 +16,8 @@ class Case:
 
     Attributes:
         name: as in commands and file names.
-        group: "square" or "layer" (one product), "mlp" (a whole network).
+        group: "square" or "layer" (one product), "mlp" (a whole network), "ceiling" (what the
+            machine can do at most).
         m: rows of the activations.
         shapes: (N, K) of each product in turn.
     """
@@ -48,7 +49,9 @@ class Case:
     @property
     def includes(self) -> tuple[str, ...]:
         """What is clocked, one benchmark each."""
-        return ("network",) if self.group == "mlp" else ("gemm", "pack+gemm")
+        if self.group == "ceiling":
+            return ("ceiling",)
+        return ("network",) if self.group == "mlp" else ("gemm", "pack+gemm", "gemm+bits")
 
 
 def _square(name: str, size: int) -> Case:
@@ -59,15 +62,21 @@ def _layer(name: str, m: int, n: int, k: int) -> Case:
     return Case(name, "layer", m, ((n, k),))
 
 
-def _mnist_mlp(name: str, width: int) -> Case:
+def _mnist_mlp(name: str, width: int, images: int = TEST_IMAGES) -> Case:
     shapes = ((width, PIXELS), (width, width), (width, width), (CLASSES, width))
-    return Case(name, "mlp", TEST_IMAGES, shapes)
+    return Case(name, "mlp", images, shapes)
+
+
+def _ceilings(name: str) -> Case:
+    return Case(name, "ceiling", 1, ((1, 1),))
 
 
 _PATTERNS: dict[str, tuple[str, Callable[..., Case]]] = {
     "square-<size>": (r"square-(\d+)", _square),
     "layer-<m>x<n>x<k>": (r"layer-(\d+)x(\d+)x(\d+)", _layer),
     "mnist-mlp-<hidden units>": (r"mnist-mlp-(\d+)", _mnist_mlp),
+    "mnist-mlp-<hidden units>x<images>": (r"mnist-mlp-(\d+)x(\d+)", _mnist_mlp),
+    "ceilings": (r"ceilings", _ceilings),
 }
 
 

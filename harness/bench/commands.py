@@ -11,9 +11,25 @@ from harness.errors import HarnessError
 
 def bench(
     case: Annotated[
-        list[str], typer.Option(help="square-2048, layer-100x1024x784, mnist-mlp-1024; repeatable")
-    ],
-    out: Annotated[Path, typer.Option(help="folder; writes <machine>/<case>.json below it")],
+        list[str] | None,
+        typer.Option(help="square-2048, layer-100x1024x784, mnist-mlp-1024; repeatable"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder; writes <machine>/<case>.json below it; with --preset, frames too "
+            "(default: results/reference/<machine>)"
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="cpu or gpu: the whole set of cases, then frames; resumable")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="with --preset: bench cases again that are there")
+    ] = False,
+    limit: Annotated[
+        float, typer.Option(help="a kernel foreseen to take more seconds a call has no time")
+    ] = float("inf"),
     kernel: Annotated[
         list[str], typer.Option(help="kernel of the registry, repeatable; all: every one")
     ] = ["all"],  # noqa: B006  typer copies it
@@ -32,24 +48,40 @@ def bench(
 
     A kernel that cannot run here, is wrong or fails becomes a row that says so, without a time.
 
+    With --preset everything is benched that the machine can do, its ceilings first, in minutes;
+    interrupted, the same command goes on with the cases that are missing.
+
+    Example: bnn bench --preset cpu
+
     Example: bnn bench --case square-1024 --kernel naive --kernel xnor-cpu --out results/mine/bench
     """
     from harness.bench.cases import get_case
-    from harness.bench.runner import available_threads, run_case
+    from harness.bench.presets import run_preset
+    from harness.bench.runner import Settings, available_threads, run_case
     from kernels import registry
 
     if seconds <= 0:
         raise HarnessError(f"--seconds must be above 0, found {seconds}")
+    if (preset is None) == (case is None):
+        raise HarnessError("give either --case or --preset")
+    if preset is not None:
+        folder, red = run_preset(preset, out, limit, fresh, _show)
+        typer.echo(f"{folder}: bench files and frames; bnn report --frames {folder} draws them")
+        if strict and red:
+            raise typer.Exit(1)
+        return
+    if out is None:
+        raise HarnessError("--case needs --out: the folder to write below")
     try:
         place = registry.device_for(kernel, device)
         names = registry.resolve(kernel, place)
     except ValueError as error:
         raise HarnessError(f"--kernel, --device: {error}") from error
-    cases = [get_case(name) for name in case]
+    cases = [get_case(name) for name in case or ()]
     used = min(threads, available_threads()) or available_threads()
     red = False
     for found in cases:
-        path, document = run_case(found, names, place, seconds, used, out)
+        path, document = run_case(found, Settings(names, place, seconds, used, limit), out)
         rows = [row["extra_info"]["status"] for row in document["benchmarks"]]
         red = red or not {"wrong", "failed"}.isdisjoint(rows)
         _show(document)
@@ -58,13 +90,13 @@ def bench(
         raise typer.Exit(1)
 
 
-def _show(document: dict[str, Any]) -> None:
+def _show(document: dict[str, Any], progress: str = "") -> None:
     from rich.console import Console
     from rich.table import Table
 
     rows = document["benchmarks"]
     first = rows[0]["extra_info"]
-    table = Table(title=f"{first['case']}, threads: {first['threads']}")
+    table = Table(title=f"{progress} {first['case']}, threads: {first['threads']}".strip())
     for heading in ("kernel", "clocked"):
         table.add_column(heading, no_wrap=True)
     for heading in ("median ms", "rounds", "TOP/s", "vs baseline"):

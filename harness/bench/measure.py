@@ -1,13 +1,18 @@
 """One kernel on one case: the gate, then the clock."""
 
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.bench.problems import Problem, nbytes
+from harness.bench.ceilings import Ceiling
+from harness.bench.gpu import capture, copies_for, keep_samples, replay_seconds
+from harness.bench.positions import first_wrong_position
+from harness.bench.problems import Problem, Subject, nbytes
 from kernels.base import Kernel
 
 MIN_ROUNDS = 3
@@ -26,12 +31,18 @@ class NoTimeError(Exception):
 
 
 def check_available(kernel: Kernel, problem: Problem) -> None:
-    """Raise ``NoTimeError`` where the kernel cannot run here, or not one of the products."""
+    """Raise ``NoTimeError`` where the kernel cannot run here, or not one of the products.
+
+    A packed kernel that is wrong on a one-hot bit somewhere along K is wrong.
+    """
     case = problem.case
     for n, k in case.shapes:
         reason = kernel.why_not(case.m, n, k)
         if reason is not None:
             raise NoTimeError("unavailable", reason)
+    wrong = first_wrong_position(kernel) if kernel.packed else None
+    if wrong is not None:
+        raise NoTimeError("wrong", wrong)
 
 
 def check_dots(dots: Tensor, expected: Tensor) -> None:
@@ -76,36 +87,75 @@ def _warm_up(call: Callable[[], Tensor], budget_s: float) -> tuple[float, Tensor
             return fastest, result
 
 
+def _measure_on_gpu(
+    subject: Subject, problem: Problem, expected: Tensor, benchmark: Any, seconds: float
+) -> dict[str, int]:
+    operand = subject.prepare(None)
+    size = nbytes([operand, subject.weights])
+    operands = [operand, *(subject.prepare(None) for _ in range(copies_for(size) - 1))]
+    calls = [partial(subject.run, one) for one in operands]
+    graph, results = capture(calls, torch.cuda)
+    (first,) = replay_seconds(graph, len(calls), 1, torch.cuda)
+    check_dots(subject.dots(results[0])[problem.rows], expected)
+    rounds = rounds_for(first * len(calls), seconds)
+    keep_samples(benchmark, replay_seconds(graph, len(calls), rounds, torch.cuda))
+    check_dots(subject.dots(results[-1])[problem.rows], expected)
+    return {"bytes": nbytes([operand, subject.weights, results[-1]])}
+
+
+def measure_ceiling(ceiling: Ceiling, benchmark: Any, seconds: float, on_gpu: bool) -> None:
+    """Clock a bound of the machine."""
+    warm_s, _ = _warm_up(ceiling.run, WARM_UP * seconds)
+    if on_gpu:
+        graph, _ = capture([ceiling.run], torch.cuda)
+        (warm_s,) = replay_seconds(graph, 1, 1, torch.cuda)
+        rounds = rounds_for(warm_s, seconds)
+        keep_samples(benchmark, replay_seconds(graph, 1, rounds, torch.cuda))
+    else:
+        benchmark.pedantic(ceiling.run, rounds=rounds_for(warm_s, seconds))
+
+
 def measure(
-    problem: Problem, kernel: Kernel, includes: str, benchmark: Any, seconds: float
+    problem: Problem,
+    kernel: Kernel,
+    includes: str,
+    benchmark: Any,
+    seconds: float,
+    limit: float = math.inf,
 ) -> dict[str, int] | None:
     """Check ``kernel`` on the case, then clock it with pytest-benchmark's fixture.
 
     The kernel first multiplies the sampled rows alone; the result must equal the reference. A call
     foreseen to take longer than ``FORESIGHT * seconds`` is clocked once, without warm-up. The last
     clocked result is checked again; if it is wrong, its times are void. Operands are made outside
-    the clock and stay in the caches as far as they fit.
+    the clock; on a CPU they stay in the caches as far as they fit, on a GPU copies rotate past the
+    L2 (``harness.bench.gpu``). A call foreseen to take longer than ``limit`` seconds has no time.
 
     Returns:
         {"bytes": of operands and result}, or None where there is nothing to clock.
 
     Raises:
-        NoTimeError: the kernel cannot run here, or is wrong.
+        NoTimeError: the kernel cannot run here, is wrong, or takes too long.
     """
     check_available(kernel, problem)
     subject = problem.subject(kernel, includes)
     if subject is None:
         return None
+    expected = problem.expected if subject.expected is None else subject.expected
     sample = subject.prepare(problem.rows)
-    check_dots(subject.run(sample), problem.expected)  # compiles, too
+    check_dots(subject.dots(subject.run(sample)), expected)  # compiles, too
     calls_s = [_warm_up(lambda: subject.run(sample), 0)[0] for _ in range(SAMPLE_CALLS)]
     call_s = min(calls_s) * problem.case.m / len(problem.rows)
+    if call_s > limit:
+        raise NoTimeError("skipped", f"foreseen to take {call_s:.0f} s a call, over {limit:g} s")
     operand = subject.prepare(None)
+    if kernel.device == "cuda":
+        return _measure_on_gpu(subject, problem, expected, benchmark, seconds)
     if call_s <= FORESIGHT * seconds:
         warm_s, dots = _warm_up(lambda: subject.run(operand), WARM_UP * seconds)
         call_s = min(call_s, warm_s)  # another process may have held up the only warm-up call
-        check_dots(dots[problem.rows], problem.expected)
+        check_dots(subject.dots(dots)[problem.rows], expected)
     rounds = rounds_for(call_s, seconds)
     dots = benchmark.pedantic(subject.run, args=(operand,), rounds=rounds)
-    check_dots(dots[problem.rows], problem.expected)
+    check_dots(subject.dots(dots)[problem.rows], expected)
     return {"bytes": nbytes([operand, subject.weights, dots])}

@@ -10,6 +10,8 @@ import psutil
 import pytest
 
 from harness.bench.cases import Case, get_case
+from harness.bench.ceilings import Ceiling, ceilings
+from harness.bench.gpu import gpu_state
 from harness.bench.measure import NoTimeError
 from harness.bench.problems import Problem, build
 from harness.files import write_json
@@ -25,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--bnn-kernels", required=True, type=lambda names: names.split(","))
     group.addoption("--bnn-device", required=True)
     group.addoption("--bnn-seconds", required=True, type=float)
+    group.addoption("--bnn-limit", required=True, type=float)
     group.addoption("--bnn-threads", required=True, type=int)
     group.addoption("--bnn-rows", required=True, type=Path)
 
@@ -43,6 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one benchmark of each kernel and each thing that the case clocks."""
     case = get_case(metafunc.config.getoption("--bnn-case"))
+    if "ceiling" in metafunc.fixturenames:
+        found = ceilings(metafunc.config.getoption("--bnn-device"))
+        metafunc.parametrize("ceiling", found, ids=[one.name for one in found])
+        return
     metafunc.parametrize("includes", case.includes)
     metafunc.parametrize("kernel_name", metafunc.config.getoption("--bnn-kernels"))
 
@@ -70,6 +77,12 @@ def seconds(pytestconfig: pytest.Config) -> float:
 
 
 @pytest.fixture
+def limit(pytestconfig: pytest.Config) -> float:
+    """Return how long a call may take to be clocked at all."""
+    return float(pytestconfig.getoption("--bnn-limit"))
+
+
+@pytest.fixture
 def kernel(pytestconfig: pytest.Config, kernel_name: str) -> Kernel:
     """Return the kernel of that name on the device asked for."""
     return registry.get(kernel_name, pytestconfig.getoption("--bnn-device"))
@@ -90,6 +103,17 @@ class Record:
         self.rows: list[dict[str, Any]] = []
         self.state = _machine_state()
 
+    def ceiling(self, ceiling: Ceiling, benchmark: Any) -> None:
+        """Fill ``benchmark.extra_info`` for a bound of the machine."""
+        case = get_case(self.config.getoption("--bnn-case"))
+        benchmark.extra_info.update(
+            {"case": case.name, "group": case.group, "kernel": ceiling.name},
+            device=self.config.getoption("--bnn-device"),
+            threads=self.config.getoption("--bnn-threads"),
+            includes="ceiling", m=None, n=None, k=None, baseline=False, first_layer=None,
+            ops=ceiling.ops, bytes=ceiling.bytes, caches="", status="ok", reason=None,
+        )  # fmt: skip
+
     @contextmanager
     def row(self, kernel: Kernel, includes: str, benchmark: Any) -> Iterator[dict[str, Any]]:
         """Fill ``benchmark.extra_info``; whatever goes wrong inside becomes a row without a time.
@@ -104,7 +128,7 @@ class Record:
             yield info
         except NoTimeError as error:
             self._no_time(benchmark, error.status, error.reason)
-            (pytest.skip if error.status == "unavailable" else pytest.fail)(error.reason)
+            (pytest.fail if error.status == "wrong" else pytest.skip)(error.reason)
         except Exception as error:
             self._no_time(benchmark, "failed", f"{type(error).__name__}: {error}")
             raise
@@ -136,7 +160,7 @@ def _columns(case: Case, kernel: Kernel) -> dict[str, Any]:
         "first_layer": kernel.first_layer if case.group == "mlp" else None,
         "ops": case.ops,
         "bytes": None,
-        "caches": "warm",
+        "caches": "warm" if kernel.device == "cpu" else "rotated",
         "status": "ok",
         "reason": None,
     }
@@ -148,4 +172,5 @@ def _machine_state() -> dict[str, Any]:
     return {
         "load_1_5_15_min": [round(load, 2) for load in os.getloadavg()],
         "cpu_mhz": round(frequency.current) if frequency else None,
+        "gpu": gpu_state(),
     }

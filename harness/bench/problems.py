@@ -14,6 +14,7 @@ from kernels.base import Kernel
 from kernels.packing import Packed, pack_rows, unpack_rows
 
 SAMPLED_ROWS = 64  # rows of the activations that the reference multiplies, all below that
+PROBES = 10  # rows that packed output is multiplied with to be compared
 _REFERENCE_BLOCK = 1024  # weights unpacked to float64 at once
 _PIXEL_SPREAD = 147.8  # standard deviation of 2u - 255 for even u
 
@@ -26,11 +27,15 @@ class Subject:
         prepare: rows (None: all) to the operand, outside the clock.
         run: operand to dots [M, N], inside it.
         weights: what ``run`` holds, for counting bytes.
+        dots: what ``run`` returns to dots [M, N] to compare, outside the clock.
+        expected: those of the sampled rows, where they are not the case's own.
     """
 
     prepare: Callable[[Tensor | None], Any]
-    run: Callable[[Any], Tensor]
+    run: Callable[[Any], Any]
     weights: Any
+    dots: Callable[[Any], Tensor] = lambda result: result
+    expected: Tensor | None = None
 
 
 class Problem(Protocol):
@@ -92,12 +97,18 @@ class Product:
         self.activations = _signs(case.m, case.k, generator)
         self.weights = _signs(case.n, case.k, generator)
         self.expected = _exact(unpack_rows(_taken(self.activations, self.rows)), self.weights)
+        spread = case.k**0.5
+        self.threshold = (spread * torch.randn(case.n, generator=generator)).round().int()
+        self.flip = torch.randint(0, 2, (case.n,), generator=generator).bool()
+        self.probe = _signs(PROBES, case.n, generator)
 
     def subject(self, kernel: Kernel, includes: str) -> Subject | None:
         """Return the product for one kernel.
 
         ``gemm`` starts from operands as the kernel takes them, ``pack+gemm`` from float32 ±1
-        activations; it is None for a kernel that takes these as they are.
+        activations; it is None for a kernel that takes these as they are. ``gemm+bits`` starts as
+        ``gemm`` and ends in packed bits, None for a kernel that does not fuse them; their product
+        with a few more rows is compared.
         """
         device = kernel.device
         weights = kernel.weights(self.weights.to(device))
@@ -107,6 +118,8 @@ class Product:
                 lambda a: kernel.product(a, weights),
                 weights,
             )
+        if includes == "gemm+bits":
+            return self._to_bits(kernel, weights) if kernel.fused and kernel.packed else None
         ones = torch.ones(1, self.case.k, device=device)
         if kernel.activations_from_real(ones) is ones:
             return None
@@ -114,6 +127,19 @@ class Product:
             lambda rows: unpack_rows(_taken(self.activations, rows).to(device)),
             lambda x: kernel.product(kernel.activations_from_real(x), weights),
             weights,
+        )
+
+    def _to_bits(self, kernel: Kernel, weights: Any) -> Subject:
+        device = kernel.device
+        threshold, flip = self.threshold.to(device), self.flip.to(device)
+        probe = kernel.weights(self.probe.to(device))
+        hidden = reference.threshold(self.expected, self.threshold, self.flip)
+        return Subject(
+            lambda rows: kernel.activations(_taken(self.activations, rows).to(device)),
+            lambda a: kernel.product_bits(a, weights, threshold, flip),
+            weights,
+            lambda bits: kernel.product(bits, probe),
+            reference.gemm(hidden, unpack_rows(self.probe)),
         )
 
 

@@ -1,10 +1,12 @@
 """A bench in a process of its own, with exactly the threads asked for."""
 
+import math
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +16,7 @@ import harness
 from harness.bench.cases import Case
 from harness.errors import HarnessError
 from harness.files import read_json, write_json
+from harness.provenance import machine_name
 
 PYTEST_RAN = (0, 1)  # all passed, some failed: either way there are rows
 LAST_LINES = 30
@@ -26,10 +29,35 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def run_case(
-    case: Case, kernels: Sequence[str], device: str, seconds: float, threads: int, out: Path
-) -> tuple[Path, dict[str, Any]]:
-    """Bench ``kernels`` of ``device`` on ``case`` and write ``out/<machine>/<case>.json``.
+@dataclass(frozen=True)
+class Settings:
+    """How a case is benched.
+
+    Attributes:
+        kernels: names of the registry.
+        device: where they run.
+        seconds: time that a kernel has.
+        threads: of the CPU.
+        limit: seconds that a call may be foreseen to take; a slower kernel has no time.
+        suffix: of the file's name, for a second way to bench the same case.
+    """
+
+    kernels: Sequence[str]
+    device: str
+    seconds: float
+    threads: int
+    limit: float = math.inf
+    suffix: str = ""
+
+
+def case_file(out: Path, case: Case, settings: Settings) -> Path:
+    """Return ``out/<machine>/<case>.json``; on a GPU, ``<case>-cuda.json``."""
+    place = "" if settings.device == "cpu" else f"-{settings.device}"
+    return out / machine_name() / f"{case.name}{place}{settings.suffix}.json"
+
+
+def run_case(case: Case, settings: Settings, out: Path) -> tuple[Path, dict[str, Any]]:
+    """Bench a case and write its file (``case_file``) below ``out``.
 
     The file is pytest-benchmark's, with a benchmark for each kernel: those that could not run, were
     wrong or failed have no ``stats``, and ``extra_info`` says why.
@@ -37,16 +65,21 @@ def run_case(
     Raises:
         HarnessError: the process that benches failed as a whole; the message ends with its output.
     """
+    threads = settings.threads
     with tempfile.TemporaryDirectory(prefix="bnn-bench-") as folder:
         raw, rows, empty = (Path(folder) / name for name in ("raw.json", "rows.json", "pytest.ini"))
         empty.write_text("[pytest]\n")  # the settings of no folder that happens to be near
-        command = [sys.executable, "-m", "pytest", "--pyargs", "harness.bench.suite"]
+        command = [sys.executable, "-m", "pytest", "--pyargs"]
+        command += [
+            f"harness.bench.suite::test_{'ceiling' if case.group == 'ceiling' else 'kernel'}"
+        ]
         command += ["-c", str(empty), "-p", "pytest_benchmark.plugin", "-p", "harness.bench.plugin"]
         command += ["-p", "no:cacheprovider", "-q", "-s", "--tb=short", "--benchmark-quiet"]
         command += ["--benchmark-enable", "--benchmark-disable-gc", f"--benchmark-json={raw}"]
-        command += [f"--bnn-case={case.name}", f"--bnn-kernels={','.join(kernels)}"]
-        command += [f"--bnn-device={device}", f"--bnn-seconds={seconds}"]
+        command += [f"--bnn-case={case.name}", f"--bnn-kernels={','.join(settings.kernels)}"]
+        command += [f"--bnn-device={settings.device}", f"--bnn-limit={settings.limit}"]
         command += [f"--bnn-threads={threads}", f"--bnn-rows={rows}"]
+        command += [f"--bnn-seconds={settings.seconds}"]
         done = subprocess.run(
             command, cwd=folder, env=_environment(threads), stdout=subprocess.PIPE, text=True
         )
@@ -56,7 +89,7 @@ def run_case(
                 f"the bench of {case.name} ended with status {done.returncode}:\n{last}"
             )
         document = _document(read_json(rows), read_json(raw) if raw.exists() else {})
-    path = out / document["machine_info"]["name"] / f"{case.name}.json"
+    path = case_file(out, case, settings)
     write_json(path, document)
     return path, document
 

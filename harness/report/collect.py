@@ -199,7 +199,7 @@ def _bench_rows(path: Path, origins: Origins) -> list[Row]:
     }
     when = record.get("datetime")
     origins.add("bench", provenance, when, when)
-    where = {"machine": path.parent.name, "case": path.stem, "commit": provenance.get("commit")}
+    where = {"machine": path.parent.name, "commit": provenance.get("commit")}
     return [_kernel_row(benchmark, path) | where for benchmark in record["benchmarks"]]
 
 
@@ -209,6 +209,7 @@ def _kernel_row(benchmark: Mapping[str, Any], path: Path) -> Row:
         if key not in info:
             raise HarnessError(f"{path}: a benchmark's extra_info lacks {key!r}; bench it again")
     row = {key: info.get(key) for key in COLUMNS["kernels"]}
+    row["case"] = info.get("case") or path.stem
     if info["status"] != "ok":  # a red gate gives no number
         return row | {"samples": 0}
     samples = [1000 * s for s in (benchmark.get("stats") or {}).get("data") or []]

@@ -58,7 +58,7 @@ def _panels_of(words):
 
 
 @jit()
-def _dots_rows(words, first, count, panels, begin, end, n, k, alpha, edge, out):
+def dots_rows(words, first, count, panels, begin, end, n, k, alpha, edge, out):
     """Rows ``first..first+count`` (TILE_ROWS or 1) times panels ``begin..end``, to dots."""
     even = words.shape[1] + words.shape[1] % 2
     _prefix_rows(words, first, count, alpha)
@@ -112,7 +112,7 @@ def _dots(words, panels, n, k, row_parts, panel_parts, out):
         edge = np.empty(TILE_ROWS * LANES, dtype=np.int32)
         while row < row_end:
             some = TILE_ROWS if row + TILE_ROWS <= row_end else 1
-            _dots_rows(words, row, some, panels, begin, end, n, k, alpha, edge, out)
+            dots_rows(words, row, some, panels, begin, end, n, k, alpha, edge, out)
             row += some
 
 
