@@ -37,14 +37,12 @@ def _items(cases: tuple[str, ...], kernels: tuple[str, ...], seconds: float) -> 
 
 
 def _cpu_items() -> list[Item]:
-    squares = [f"square-{size}" for size in (256, 512, 1024, 2048, 4096, 8192)]
-    found = [Item("ceilings", _CPU, 2.0), Item("ceilings", _CPU, 2.0, True)]
-    for square in squares:
-        kernels = _CPU if square in ("square-256", "square-512") else _FAST_CPU
-        found += [Item(square, kernels, 2.0), Item(square, kernels, 2.0, True)]
-    found += [Item("mnist-mlp-4096", _FAST_CPU, 2.0), Item("mnist-mlp-4096", _FAST_CPU, 2.0, True)]
-    found += [Item("mnist-mlp-4096x100", _FAST_CPU, 1.0)]
-    return found + _items(_MLP + _CONVNET, _FAST_CPU, 0.5)
+    both = ("ceilings", "square-1024", "square-2048", "mnist-mlp-4096", "square-4096")
+    found = [Item(case, _FAST_CPU, 1.0, one) for case in both for one in (False, True)]
+    found += [Item("square-512", _CPU, 0.5, one) for one in (False, True)]
+    found += [Item("square-8192", _FAST_CPU, 1.0, one) for one in (False, True)]
+    found += [Item("square-256", _CPU, 0.5), Item("mnist-mlp-4096x100", _FAST_CPU, 0.5)]
+    return found + _items(_MLP + _CONVNET, _FAST_CPU, 0.3)
 
 
 def _gpu_items() -> list[Item]:

@@ -70,9 +70,8 @@ def run_case(case: Case, settings: Settings, out: Path) -> tuple[Path, dict[str,
         raw, rows, empty = (Path(folder) / name for name in ("raw.json", "rows.json", "pytest.ini"))
         empty.write_text("[pytest]\n")  # the settings of no folder that happens to be near
         command = [sys.executable, "-m", "pytest", "--pyargs"]
-        command += [
-            f"harness.bench.suite::test_{'ceiling' if case.group == 'ceiling' else 'kernel'}"
-        ]
+        what = "ceiling" if case.group == "ceiling" else "kernel"
+        command += [f"harness.bench.suite::test_{what}"]
         command += ["-c", str(empty), "-p", "pytest_benchmark.plugin", "-p", "harness.bench.plugin"]
         command += ["-p", "no:cacheprovider", "-q", "-s", "--tb=short", "--benchmark-quiet"]
         command += ["--benchmark-enable", "--benchmark-disable-gc", f"--benchmark-json={raw}"]
