@@ -23,6 +23,7 @@ from harness.report.inside import (
     draw_latent,
 )
 from harness.report.paper import Paper
+from harness.report.roofline import draw_roofline
 from harness.report.speed import draw_figure3, draw_sweep
 from harness.report.style import house_style, save
 from harness.report.tradeoff import SEEDS, TRADE, draw_seeds, draw_trade
@@ -71,6 +72,9 @@ def _figures(
     sweep = draw_sweep(frames)
     if sweep is not None:
         yield "speed", "Speed against size", _SWEEP, sweep
+    roof = draw_roofline(frames)
+    if roof is not None:
+        yield "roofline", "Roofline", _ROOF, roof
     yield from _inside(frames, paper)
     for one in ablations:
         yield one.name, f"Ablation: {one.group.title}", CAPTION, draw_ablation(one)
@@ -102,9 +106,13 @@ def _inside(frames: Frames, paper: Paper) -> Iterator[tuple[str, str, str, Figur
 
 
 _PATTERNS = (
-    "figure1-*", "figure2-*", "figure3", "speed", "latent-*", "confusion-*", "flips", "calibration",
+    "figure1-*", "figure2-*", "figure3", "speed", "roofline", "latent-*", "confusion-*", "flips", "calibration",
     "trade", "seeds", "ablation-*",
 )  # fmt: skip
+_ROOF = (
+    "A point is one product of a case: its operations over the bytes of its operands and result, "
+    "against its speed. Lines are ceilings measured in the same run."
+)
 _CURVES = (
     "Solid: validation error. Dotted: mean square hinge loss over the training epoch, with the "
     "weights as they changed. Beside each mode, its least validation error. Over several seeds: "

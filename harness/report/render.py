@@ -11,6 +11,7 @@ from harness.report.figures import draw_all
 from harness.report.frames import Frames
 from harness.report.page import page_html
 from harness.report.paper import Paper, load_paper
+from harness.report.ratios import ratios_table
 from harness.report.table import Table
 from harness.report.table1 import table1
 from harness.report.tables import (
@@ -50,6 +51,7 @@ def _tables(
     made = [
         claims_table(judged),
         table1(paper, frames.unlabelled()),
+        ratios_table(frames, paper),
         kernels_table(frames),
         agreement_table(frames),
         memory_table(frames),

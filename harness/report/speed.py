@@ -1,6 +1,7 @@
 """Figure 3 (times and error by kernel) and the sweep of speed against size."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+_CLOCKED = {PACKED_TOO: " + pack", "gemm+bits": " to bits"}
 _BASELINE = "#8a929c"
 _VENDOR = ("#0072B2", "#3D9BD1", "#6c8ebf", "#004a75")
 _XNOR = ("#D55E00", "#E69F00", "#a63f00", "#f0b27a")
@@ -42,6 +44,12 @@ def kernel_colours(kernels: "pd.DataFrame") -> dict[str, str]:
     )
 
 
+def most_threads(kernels: "pd.DataFrame") -> "pd.DataFrame":
+    """Return, of each machine, device and case, the rows with the most threads."""
+    groups = kernels.groupby(["machine", "device", "case"])["threads"]
+    return kernels[(kernels["threads"] == groups.transform("max")) | kernels["threads"].isna()]
+
+
 def draw_figure3(frames: Frames, paper: Paper) -> Figure | None:
     """Return Figure 3, a row of three bar groups for each machine and device; None if empty.
 
@@ -49,6 +57,7 @@ def draw_figure3(frames: Frames, paper: Paper) -> Figure | None:
     logarithmic axes), and the MLP's test error with each kernel.
     """
     errors = mlp_errors(frames)
+    frames = replace(frames, kernels=most_threads(frames.kernels))
     places = _places(frames)
     if not places and errors.empty:
         return None
@@ -78,7 +87,8 @@ def draw_figure3(frames: Frames, paper: Paper) -> Figure | None:
 def _columns(frames: Frames) -> list[float]:
     """Return widths in inches: before each of three groups, room for its kernels' names."""
     longest = max((len(name) for name in frames.kernels["kernel"]), default=len("vendor-bf16"))
-    packed = " + pack" if (frames.kernels["includes"] == PACKED_TOO).any() else ""
+    packed = " to bits" if (frames.kernels["includes"] == "gemm+bits").any() else ""
+    packed = " + pack" if (frames.kernels["includes"] == PACKED_TOO).any() else packed
     first, others = (0.068 * (longest + len(packed)) + 0.2, 0.068 * longest + 0.35)
     width = (FULL_WIDTH - 0.1 - first - 2 * others) / 3
     return [first, width, others, width, others, width]
@@ -91,7 +101,8 @@ def _places(frames: Frames) -> list[tuple[str, str]]:
 
 def _tallest(frames: Frames, place: tuple[str, str], errors: "pd.DataFrame") -> int:
     here = select(frames.kernels, {"machine": place[0], "device": place[1]})
-    bars = here.groupby("case").size()
+    shown = here[here["group"].isin(["square", "mlp"])]
+    bars = shown.groupby("case").size()
     return max(3, 0 if bars.empty else int(bars.max()), 0 if place[0] else len(errors))
 
 
@@ -176,9 +187,7 @@ def _head(axes: "Axes", title: str, quoted: str) -> None:
 
 
 def _bars(axes: "Axes", rows: list[dict[str, Any]]) -> None:
-    names = [
-        row["kernel"] + (" + pack" if row.get("includes") == PACKED_TOO else "") for row in rows
-    ]
+    names = [row["kernel"] + _CLOCKED.get(str(row.get("includes")), "") for row in rows]
     axes.set_yticks(range(len(rows)), names, color="black")
     axes.grid(visible=False, axis="y")
 
@@ -230,7 +239,8 @@ def draw_sweep(frames: Frames) -> Figure | None:
 
     One line a kernel: 2·m·n·k operations over the median time, a band from p20 to p80.
     """
-    done = select(frames.kernels, {"group": "square", "status": "ok", "includes": "gemm"})
+    found = most_threads(frames.kernels)
+    done = select(found, {"group": "square", "status": "ok", "includes": "gemm"})
     places = [
         (place, rows)
         for place, rows in done.groupby(["machine", "device"], sort=True)

@@ -30,7 +30,9 @@ def share(value: Any) -> str:
 def kernels_table(frames: Frames) -> Table:
     """Return Figure 3's times: each kernel of each case, with ratios to baseline and float32."""
     data: list[dict[str, Any]] = []
-    for _, case in frames.kernels.groupby(["machine", "device", "group", "m", "case"], sort=True):
+    for _, case in frames.kernels.groupby(
+        ["machine", "device", "group", "m", "case", "threads"], sort=True
+    ):
         done = case[case["status"] == "ok"]
         base = done[done["baseline"] == True]["median_ms"].min()  # noqa: E712
         vendor = select(done, {"kernel": "vendor-fp32"})["median_ms"].min()

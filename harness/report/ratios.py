@@ -1,0 +1,101 @@
+"""How many times faster XNOR is, case by case, with the paper's ratios beside ours."""
+
+from typing import TYPE_CHECKING, Any
+
+from harness.report.evidence import select
+from harness.report.frames import Frames
+from harness.report.paper import Paper
+from harness.report.table import Table
+from harness.report.tables import number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CLOCKED = {"square": "gemm", "layer": "gemm", "mlp": "network"}
+
+
+def ratios_table(frames: Frames, paper: Paper) -> Table:
+    """Return one row a machine, device, case and number of threads that an XNOR kernel has.
+
+    The fastest XNOR kernel's median against the baseline's, float32's and the fastest vendor
+    line's; products with operands packed beforehand, networks with packing. The share of the
+    ceiling is of the ``xor+popcount`` rate measured in the same run.
+    """
+    data = []
+    keys = ["machine", "device", "group", "m", "case", "threads"]
+    for place, case in select(frames.kernels, {"status": "ok"}).groupby(keys, sort=True):
+        where: dict[str, Any] = dict(zip(keys, place, strict=True))
+        if where["group"] in _CLOCKED:
+            row = _ratios(case, where, frames, paper)
+            data += [row] if row else []
+    rows = [
+        (
+            f"{row['machine']}, {row['device']}",
+            row["case"],
+            f"{int(row['threads'])}",
+            row["kernel"],
+            number(row["median_ms"]),
+            number(row["over_baseline"]),
+            number(row["paper_over_baseline"]),
+            number(row["over_fp32"]),
+            number(row["paper_over_fp32"]),
+            f"{number(row['over_vendor'])} {row['vendor']}".strip(),
+            number(row["ceiling_pct"], 2),
+        )
+        for row in data
+    ]
+    header = ("Machine", "Case", "Threads", "XNOR kernel", "Median ms", "× baseline", "paper",
+              "× fp32", "paper", "× best vendor", "% of ceiling")  # fmt: skip
+    device = paper.facts["figure3"]["device"]
+    return Table(
+        name="ratios",
+        title="How many times faster XNOR is",
+        header=header,
+        rows=rows,
+        data=data,
+        caption=f"Medians. The paper's ratios are of one {device}, its product of 8192³. "
+        "% of ceiling: of xor and popcount on operands in the L1 cache, measured in the same run.",
+        numeric=frozenset({2, 4, 5, 6, 7, 8, 9, 10}),
+    )
+
+
+def _ratios(
+    case: "pd.DataFrame", where: dict[str, Any], frames: Frames, paper: Paper
+) -> dict[str, Any] | None:
+    clocked = select(case, {"includes": _CLOCKED[where["group"]]})
+    ours = clocked[clocked["kernel"].str.startswith("xnor")]
+    if ours.empty:
+        return None
+    best = ours.loc[ours["median_ms"].idxmin()]
+    vendors = clocked[clocked["kernel"].str.startswith("vendor")]
+    fastest = vendors.loc[vendors["median_ms"].idxmin()] if len(vendors) else None
+    quoted = _paper_ratios(where, paper)
+    time = float(best["median_ms"])
+    baseline = clocked[clocked["baseline"] == True]["median_ms"].min()  # noqa: E712
+    return {
+        **where,
+        "kernel": best["kernel"],
+        "median_ms": time,
+        "over_baseline": baseline / time,
+        "paper_over_baseline": quoted.get("xnor_over_baseline"),
+        "over_fp32": select(clocked, {"kernel": "vendor-fp32"})["median_ms"].min() / time,
+        "paper_over_fp32": quoted.get("xnor_over_vendor"),
+        "over_vendor": None if fastest is None else float(fastest["median_ms"]) / time,
+        "vendor": "" if fastest is None else f"({fastest['kernel'].removeprefix('vendor-')})",
+        "ceiling_pct": _ceiling_pct(float(best["tops"]), where, frames),
+    }
+
+
+def _paper_ratios(where: dict[str, Any], paper: Paper) -> dict[str, Any]:
+    facts = paper.facts["figure3"]
+    if where["group"] == "square" and where["m"] == facts["product"]["m"]:
+        return dict(facts["product"])
+    if where["group"] == "mlp" and where["m"] == facts["mlp"]["images"]:
+        return dict(facts["mlp"])
+    return {}
+
+
+def _ceiling_pct(tops: float, where: dict[str, Any], frames: Frames) -> float | None:
+    same = {key: where[key] for key in ("machine", "device", "threads")}
+    peak = select(frames.kernels, {**same, "kernel": "xor+popcount", "status": "ok"})["tops"]
+    return 100 * tops / float(peak.max()) if len(peak) else None

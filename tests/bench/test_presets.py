@@ -1,0 +1,117 @@
+"""``bnn bench --preset``: its cases, resuming, and the gates before the clock."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from harness.bench import presets
+from harness.bench.cases import get_case
+from harness.bench.measure import NoTimeError, check_available, measure
+from harness.bench.positions import first_wrong_position
+from harness.bench.presets import Item, is_whole, preset_settings
+from harness.bench.problems import build
+from harness.bench.runner import Settings, case_file
+from harness.cli import app
+from harness.errors import HarnessError
+from harness.report.frames import read_frames
+from kernels import registry
+from kernels.cpu.kernels import XnorCpu
+
+
+class SkipsOne(XnorCpu):
+    """Reads one position of K from its neighbour."""
+
+    def activations(self, p: Any) -> Any:
+        bits = p.words.clone()
+        bits[:, 9] = (bits[:, 9] & ~1) | (bits[:, 9] >> 1 & 1)
+        return type(p)(bits, p.k)
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_every_case_of_a_preset_exists_and_none_shares_a_file(name: str, tmp_path: Path) -> None:
+    found = list(preset_settings(name, 10.0))
+    files = [case_file(tmp_path, case, settings) for case, settings in found]
+    assert len(set(files)) == len(files) > 20
+    assert found[0][0].name == "ceilings"
+    assert {"square-8192", "mnist-mlp-4096"} <= {case.name for case, _ in found}
+
+
+def test_an_unknown_preset_names_the_allowed() -> None:
+    with pytest.raises(HarnessError, match="unknown preset 'tpu'; allowed: cpu, gpu"):
+        list(preset_settings("tpu", 1.0))
+    found = CliRunner().invoke(app, ["bench"])
+    assert "give either --case or --preset" in str(found.exception)
+    found = CliRunner().invoke(app, ["bench", "--case", "square-8"])
+    assert "--case needs --out" in str(found.exception)
+
+
+def test_a_preset_benches_collects_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    items = [Item("ceilings", ("naive",), 0.01), Item("square-8", ("naive", "xnor-cpu"), 0.01)]
+    monkeypatch.setitem(presets.PRESETS, "cpu", ("cpu", lambda: items))
+    ceiling = tmp_path / "bench" / machine / "ceilings.json"
+    ceiling.parent.mkdir(parents=True)
+    row = {
+        "group": "ceiling",
+        "kernel": "copy",
+        "case": "ceilings",
+        "status": "ok",
+        "device": "cpu",
+    }
+    stats = {"data": [0.5]}
+    ceiling.write_text(json.dumps({"benchmarks": [{"extra_info": row, "stats": stats}]}))
+    before = ceiling.read_bytes()
+    found = CliRunner().invoke(app, ["bench", "--preset", "cpu", "--out", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    assert "2/2 square-8" in found.output
+    assert "1/2" not in found.output
+    assert ceiling.read_bytes() == before
+    kernels = read_frames(tmp_path).kernels
+    assert set(kernels["kernel"]) == {"copy", "naive", "xnor-cpu"}
+    assert set(kernels["includes"]) == {"", "gemm", "pack+gemm", "gemm+bits"}
+
+
+def test_a_file_cut_short_or_without_a_kernel_is_not_whole(tmp_path: Path) -> None:
+    path, settings = tmp_path / "a.json", Settings(("naive", "xnor-cpu"), "cpu", 1.0, 1)
+    assert not is_whole(path, settings)
+    path.write_text('{"benchmarks": [')
+    assert not is_whole(path, settings)
+    path.write_text('{"benchmarks": []}')
+    assert not is_whole(path, settings)
+    rows = [{"extra_info": {"kernel": "naive", "group": "square"}}]
+    path.write_text(json.dumps({"benchmarks": rows}))
+    assert not is_whole(path, settings)
+    rows.append({"extra_info": {"kernel": "xnor-cpu", "group": "square"}})
+    path.write_text(json.dumps({"benchmarks": rows}))
+    assert is_whole(path, settings)
+
+
+def test_a_bit_taken_from_elsewhere_is_found_at_its_position() -> None:
+    assert first_wrong_position(registry.get("xnor-cpu")) is None
+    problem = build(get_case("layer-3x5x65"))
+    with pytest.raises(NoTimeError, match="one-hot bit at position 57[67] of K=1152") as red:
+        check_available(SkipsOne(), problem)
+    assert red.value.status == "wrong"
+
+
+def test_a_call_foreseen_to_take_too_long_has_no_time() -> None:
+    problem = build(get_case("square-256"))
+    with pytest.raises(NoTimeError, match="foreseen to take 0 s a call, over 1e-09 s") as found:
+        measure(problem, registry.get("naive"), "gemm", None, 0.01, 1e-9)
+    assert found.value.status == "skipped"
+
+
+def test_packed_output_is_compared_through_a_product() -> None:
+    problem = build(get_case("layer-70x130x65"))
+    subject = problem.subject(registry.get("xnor-cpu"), "gemm+bits")
+    assert subject is not None
+    assert problem.subject(registry.get("naive"), "gemm+bits") is None
+    bits = subject.run(subject.prepare(problem.rows))
+    assert torch.equal(subject.dots(bits), subject.expected)
+    bits.words[0, 0] ^= 1
+    assert not torch.equal(subject.dots(bits), subject.expected)
