@@ -106,8 +106,8 @@ def _inside(frames: Frames, paper: Paper) -> Iterator[tuple[str, str, str, Figur
 
 
 _PATTERNS = (
-    "figure1-*", "figure2-*", "figure3", "speed", "roofline", "latent-*", "confusion-*", "flips", "calibration",
-    "trade", "seeds", "ablation-*",
+    "figure1-*", "figure2-*", "figure3", "speed", "roofline", "latent-*", "confusion-*",
+    "flips", "calibration", "trade", "seeds", "ablation-*",
 )  # fmt: skip
 _ROOF = (
     "A point is one product of a case: its operations over the bytes of its operands and result, "

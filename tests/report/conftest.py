@@ -180,7 +180,7 @@ def benchmark(kernel: str, milliseconds: float, includes: str = "gemm", **info: 
         "k": size,
         "baseline": kernel.startswith("naive"),
         "ops": 2 * size**3,
-        "bytes": None,
+        "bytes": size**2 * 4,
         "threads": 2,
         "includes": includes,
         "caches": "warm",
@@ -225,8 +225,21 @@ def write_benches(results: Path) -> None:
             benchmark("vendor-bf16", 7.5 * unit, "pack+gemm", **info),
             without_time("vendor-int8", "unavailable", "the CPU has no VNNI", **info),
         ]
+        rows += [benchmark("xnor-cpu", 7 * unit, threads=1, **info)]
         write_bench(results, f"square-{size}", rows)
-    mlp: dict[str, Any] = {"group": "mlp", "m": 10000, "n": 1024, "k": 1024, "ops": 58 * 10**9}
+    rows = [benchmark("copy", 20.0, "ceiling"), benchmark("xor+popcount", 2.0, "ceiling")]
+    for row, size, ops in zip(rows, (2**29, 0), (0, 2 * 10**9), strict=True):
+        none = {"group": "ceiling", "case": "ceilings", "m": None, "n": None, "k": None}
+        row["extra_info"] |= {**none, "bytes": size, "ops": ops}
+    write_bench(results, "ceilings", rows)
+    mlp: dict[str, Any] = {
+        "case": "mnist-mlp-1024",
+        "group": "mlp",
+        "m": 10000,
+        "n": 1024,
+        "k": 1024,
+        "ops": 58 * 10**9,
+    }
     rows = [benchmark(k, t, "network", **mlp) for k, t in (("naive", 16000), ("xnor-cpu", 260))]
     rows += [benchmark("vendor-fp32", 700, "network", **mlp)]
     rows += [without_time("vendor-bf16", "wrong", "3 of 100,000 outputs differ", **mlp)]

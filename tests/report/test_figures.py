@@ -28,8 +28,8 @@ def test_the_same_frames_give_the_same_bytes(frames: Frames, tmp_path: Path) -> 
         drawn = draw_all(frames, paper, tmp_path / name)
     names = [drawing.name for drawing in drawn]
     assert names == [
-        "figure1-mnist", "figure1-svhn", "figure1-cifar10", "figure3", "speed", "latent-mnist",
-        "confusion-mnist", "figure2-svhn", "latent-svhn", "confusion-svhn", "flips", "calibration",
+        "figure1-mnist", "figure1-svhn", "figure1-cifar10", "figure3", "speed", "roofline",
+        "latent-mnist", "confusion-mnist", "figure2-svhn", "latent-svhn", "confusion-svhn", "flips", "calibration",
         "trade", "seeds",
     ]  # fmt: skip
     for path in (tmp_path / "a").iterdir():

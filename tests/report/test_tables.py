@@ -57,7 +57,7 @@ def test_kernels_without_a_time_say_why(frames: Frames) -> None:
         "unavailable: the CPU has no VNNI", "wrong: 3 of 100,000 outputs differ",
     }  # fmt: skip
     xnor = next(
-        row for row in rows if row[1:3] == ("2,048³", "xnor-cpu") and row[9].startswith("gemm")
+        row for row in rows if row[1:4] == ("2,048³", "xnor-cpu", "2") and row[9].startswith("gemm")
     )
     assert xnor[6:8] == ("225", "5.25")
 

@@ -1,0 +1,54 @@
+"""Ratios beside the paper's, the roofline, and several numbers of threads."""
+
+import pytest
+
+from harness.report.frames import Frames
+from harness.report.paper import load_paper
+from harness.report.ratios import ratios_table
+from harness.report.roofline import draw_roofline
+from harness.report.speed import draw_figure3, draw_sweep, most_threads
+from harness.report.style import house_style
+
+
+def test_ratios_stand_beside_the_papers(frames: Frames) -> None:
+    table = ratios_table(frames, load_paper())
+    rows = {(row["case"], row["threads"]): row for row in table.data}
+    square = rows["square-1024", 2]
+    assert square["over_baseline"] == pytest.approx(900 / 4)
+    assert square["over_fp32"] == pytest.approx(21 / 4)
+    assert (square["over_vendor"], square["vendor"]) == (pytest.approx(7 / 4), "(bf16)")
+    assert square["paper_over_baseline"] is None
+    speed = 2 * 1024**3 / 4e-3 / 1e12
+    assert square["ceiling_pct"] == pytest.approx(100 * speed / 1.0)  # of 2e9 operations in 2 ms
+    assert rows["square-8192", 2]["paper_over_baseline"] == 23
+    mlp = rows["mnist-mlp-1024", 2]
+    assert (mlp["over_baseline"], mlp["paper_over_baseline"]) == (pytest.approx(16000 / 260), 7)
+    assert rows["square-1024", 1]["kernel"] == "xnor-cpu"
+    assert all(len(row) == len(table.header) for row in table.rows)
+
+
+def test_figures_show_the_rows_with_the_most_threads(frames: Frames) -> None:
+    shown = most_threads(frames.kernels)
+    assert set(shown["threads"]) == {2}
+    assert len(shown) == len(frames.kernels) - 4
+    with house_style():
+        sweep, bars = draw_sweep(frames), draw_figure3(frames, load_paper())
+    assert sweep is not None and bars is not None
+    assert all(len(line.get_xdata()) == 4 for line in sweep.axes[0].lines)  # type: ignore[arg-type]
+
+
+def test_the_roofline_has_points_below_measured_lines(frames: Frames) -> None:
+    with house_style():
+        figure = draw_roofline(frames)
+    assert figure is not None
+    (axes,) = figure.axes  # gpu-box has no ceilings
+    texts = " ".join(text.get_text() for text in axes.texts)
+    assert "copies at 26.8 GB/s" in texts  # 2^29 bytes in 20 ms
+    assert "xor+popcount  1" in texts
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    assert len(points) == 4
+
+
+def test_without_ceilings_there_is_no_roofline(frames: Frames) -> None:
+    bare = frames.kernels[frames.kernels["group"] != "ceiling"]
+    assert draw_roofline(Frames(**{**vars(frames), "kernels": bare})) is None
