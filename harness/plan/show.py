@@ -43,6 +43,12 @@ def make_plan(
     recipes = {folder: job.resolved_recipe() for folder, job in jobs.items()}
     keys = {folder: key_of(job, recipes[folder], device.type) for folder, job in jobs.items()}
     missing = [key for key in dict.fromkeys(keys.values()) if key not in calibration]
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if missing and load > cores:
+        console.print(
+            f"This machine is busy (load {load:.0f} on {cores} cores): the throughputs measured now "
+            "are too low; measure on a quiet one."
+        )
     found = []
     for folder, job in jobs.items():
         recipe, key = recipes[folder], keys[folder]
