@@ -35,8 +35,8 @@ TABLE = {
     ("binaryconnect", "cifar10"): ("gcn-zca", 50, 500, "adam-lasagne", 3e-3, 2e-6, (128, 1024)),
     ("binaryconnect", "svhn"): ("scale", 50, 200, "adam-lasagne", 1e-2, 3e-6, (64, 1024)),
     ("ebp", "mnist"): ("pixel-mean", 10, 100, "adam-lasagne", 1e-2, 1e-4, (300, 300)),
-    ("bitwise", "mnist"): ("bipolar", 100, 200, "adam-lasagne", 1e-2, 1e-4, (1024,) * 3),
-    ("ternary", "mnist"): ("scale", 100, 200, "adam-lasagne", 1e-2, 1e-4, (1022,) * 3),
+    ("bitwise", "mnist"): ("scale", 100, 200, "adam-lasagne", 5e-2, 5e-4, (1024,) * 3),
+    ("ternary", "mnist"): ("scale", 100, 200, "adam-lasagne", 3e-2, 5e-4, (1022,) * 3),
 }
 
 

@@ -11,15 +11,13 @@ from train_children import run_cli, run_cli_and_die
 from train_helpers import assert_same_results, command, read_metrics, read_run, train_here
 
 from harness.data.dataset import load_dataset
+from harness.data.preprocess import fit
 from harness.deploy.evaluate import evaluate_run
 from harness.deploy.export import export_run, rebuild
-from harness.spec import get_mode, load_recipe
 from harness.train.checkpoint import load_weights
 from harness.train.evaluation import evaluate
 from harness.train.inputs import resident
 from harness.train.loop import Interrupted, Trainer
-from harness.train.record import RunSpec
-from harness.train.run import prepare_network
 
 Child = Callable[..., tuple[int, str]]
 STAGED = {"network.hidden": [16], "epochs": 3, "method.real_epochs": 1}
@@ -137,12 +135,10 @@ def test_stochastic_binaryconnect_is_tested_with_real_weights_and_with_their_sig
     run = read_run(tmp_path)
     dataset = load_dataset("mnist", data_root)
     tensors = load_weights(tmp_path / "best.safetensors")
+    preprocessor = fit("scale", dataset.train.pixels)
     errors = {}
     for mode in ("bc-stoch", "bc-det"):  # bc-det tests with sign(w)
         network = rebuild({**run, "mode": mode}, tensors, (1, 28, 28))
-        recipe = load_recipe("binaryconnect", "mnist", settings)
-        spec = RunSpec(recipe, get_mode(mode), 0, "test", tmp_path)
-        _, _, preprocessor = prepare_network(spec, dataset, torch.device("cpu"))
         test = resident(dataset.test, preprocessor, network.integer_input, torch.device("cpu"))
         errors[mode] = evaluate(network, test)[1]
     assert run["other_weights"] == "sign"
