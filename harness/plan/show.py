@@ -46,7 +46,7 @@ def make_plan(
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if missing and load > cores:
         console.print(
-            f"This machine is busy (load {load:.0f} on {cores} cores): the throughputs measured now "
+            f"The machine is busy (load {load:.0f} on {cores} cores): throughputs measured now "
             "are too low; measure on a quiet one."
         )
     found = []
