@@ -19,7 +19,7 @@ MIN_ROUNDS = 3
 MAX_ROUNDS = 1000  # samples in a file
 WARM_UP = 0.1  # of the time a kernel has
 SAMPLE_CALLS = 3  # on the sampled rows, to foresee how long a whole call takes
-LONG_SAMPLE = 2.0  # seconds, beyond which compiling is no matter and once is enough
+LONG_SAMPLE = 2.0  # seconds of the first call, beyond which one more must do
 FORESIGHT = 4  # a small product is less efficient than the whole by up to this
 
 
@@ -148,9 +148,9 @@ def measure(
     result = subject.run(sample)  # compiles, too
     first_s = time.perf_counter() - began
     check_dots(subject.dots(result), expected)
-    again = 0 if first_s > LONG_SAMPLE else SAMPLE_CALLS
+    again = 1 if first_s > LONG_SAMPLE else SAMPLE_CALLS  # the first compiles, too
     calls_s = [_warm_up(lambda: subject.run(sample), 0)[0] for _ in range(again)]
-    call_s = min([first_s, *calls_s]) * problem.case.m / len(problem.rows)
+    call_s = min(first_s, *calls_s) * problem.case.m / len(problem.rows)
     if call_s > limit:
         raise NoTimeError("skipped", f"foreseen to take {call_s:.0f} s a call, over {limit:g} s")
     operand = subject.prepare(None)
