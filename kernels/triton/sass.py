@@ -193,11 +193,11 @@ def naive_build(xnor: bool) -> Build:
 
 
 def builds() -> list[Build]:
-    """Return every kernel at its largest tile, and the 1-bit product at every tile."""
+    """Return every kernel at its largest tile, and the 1-bit product to bits at every tile."""
     found = [pack_build(), naive_build(False), naive_build(True)]
     for packed in (False, True):
         found += [outer_build(form, tiles[0], packed) for form, tiles in outer.TILES.items()]
-        found += [dot_build("bits", tile, packed) for tile in dot.TILES]
+        found += [dot_build("bits", tile, packed) for tile in dot.TILES if packed or tile.n > 128]
     for packed in (False, True):
         found += [tma_build(dot.TILES[0], packed), conv_build(conv.TILE, packed)]
     return [*found, dot_build("int8", dot.TILES[1], False)]

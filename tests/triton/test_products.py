@@ -14,9 +14,9 @@ from kernels.triton.pack import pack_rows
 from tests.triton.operands import INTERPRETED, OPERANDS, layer, on_device, signs
 
 SLOW_HERE = ("naive", "naive-xnor")  # under the interpreter: a program for each 16 x 16 outputs
-LENGTHS = (1, 31, 32, 33, 63, 64, 65, 127, 128)
+LENGTHS = (1, 31, 33, 64, 65, 128) if INTERPRETED else (1, 31, 32, 33, 63, 64, 65, 127, 128)
 # The largest is two tiles each way: of 64 x 64 outputs, or 32 x 64; of 16 x 16 for the naive ones.
-STRADDLING = ((0, 5, 70), (17, 18, 33), (65, 66, 5))
+STRADDLING = ((0, 5, 70), (65, 66, 5)) if INTERPRETED else ((0, 5, 70), (17, 18, 33), (65, 66, 5))
 SHAPES = st.tuples(st.integers(1, 16), st.integers(1, 16), st.integers(1, 70))
 
 
@@ -112,7 +112,7 @@ def test_fused_thresholds_equal_float64_batch_norm_and_sign(kernel: Kernel) -> N
 
 
 @settings(
-    max_examples=2 if INTERPRETED else 50,
+    max_examples=1 if INTERPRETED else 50,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
