@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from harness.methods.base import flat_signs
 from harness.nn.loss import squared_hinge
 from harness.nn.networks import BinaryNetwork
-from harness.nn.optim import build_optimizer, set_learning_rate
+from harness.nn.optim import build_optimizer, clips, set_learning_rate
 from harness.nn.streams import Streams
 from harness.spec import Recipe
 from harness.train.evaluation import error_pct, predict_scores
@@ -43,7 +43,7 @@ class Backprop:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        if self.recipe.optimizer.clip:
+        if self.recipe.optimizer.clip and not clips(self.optimizer):
             self.network.clip_latent()
         return loss.detach(), (scores.detach().argmax(1) != labels).sum()
 

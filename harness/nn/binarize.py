@@ -6,12 +6,17 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from harness.nn import fused
+
 
 def binary_sign(x: Tensor) -> Tensor:
     """Return +1 where ``x >= 0`` and -1 elsewhere, in ``x``'s dtype (paper, equation 1).
 
     ``sign(0) = sign(-0.0) = +1``; NaN gives -1, as packing gives it bit 0.
     """
+    signs = fused.sign(x)
+    if signs is not None:
+        return signs
     # ge into a float tensor, then 2b - 1: three vectorised passes, four times as fast as where().
     return torch.ge(x, 0, out=torch.empty_like(x)).mul_(2).sub_(1)
 

@@ -1,5 +1,6 @@
 """The update rules by name: Adam in Lasagne's form and in torch's, and shift-based AdaMax."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
+from harness.nn import fused
 from harness.nn.networks import BinaryNetwork
 from harness.nn.shift import ShiftAdaMax, ap2_scalar
 from harness.spec import OptimizerSpec
@@ -17,8 +19,13 @@ class LasagneAdam(Adam):
 
     ``theta -= lr sqrt(1-b2^t)/(1-b1^t) * m / (sqrt(v) + eps)``. torch's form divides by
     ``sqrt(v)/sqrt(1-b2^t) + eps'``; the two agree for ``eps' = eps / sqrt(1-b2^t)``, which is set
-    before each step so that torch's fused kernel does the work.
+    before each step so that torch's fused kernel does the work. On the CPU one pass does it with
+    the clip, to the same bits.
+
+    The first ``clipped_groups`` groups hold latent weights, which a step leaves in [-1, 1].
     """
+
+    clipped_groups = 0
 
     def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True)
@@ -32,7 +39,36 @@ class LasagneAdam(Adam):
         for group in self.param_groups:
             group["steps"] += 1
             group["eps"] = group["lasagne_eps"] / (1 - group["betas"][1] ** group["steps"]) ** 0.5
-        return super().step(closure)
+        if closure is None and self._one_pass():
+            return None
+        loss = super().step(closure)
+        for group in self.param_groups[: self.clipped_groups]:
+            for parameter in group["params"]:
+                parameter.clamp_(-1, 1)
+        return loss
+
+    def _one_pass(self) -> bool:
+        """Take the step by :func:`fused.adam_` if it takes every parameter; return whether."""
+        work: list[tuple[Tensor, Tensor, dict[str, Any], float]] = []
+        for index, group in enumerate(self.param_groups):
+            bound = 1.0 if index < self.clipped_groups else math.inf
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    if not fused.takes(parameter, parameter.grad):
+                        return False
+                    work.append((parameter, parameter.grad, group, bound))
+        for parameter, gradient, group, bound in work:
+            state = self.state[parameter]
+            if not state:  # as torch's Adam keeps it, so that either goes on from the other
+                state["step"] = torch.zeros((), dtype=torch.float32)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            fused.adam_(
+                parameter, gradient, state["exp_avg"], state["exp_avg_sq"], betas=group["betas"],
+                eps=group["eps"], lr=group["lr"], step=int(state["step"]), bound=bound,
+            )  # fmt: skip
+        return True
 
 
 def _groups(network: BinaryNetwork, spec: OptimizerSpec) -> list[dict[str, Any]]:
@@ -48,8 +84,19 @@ def _groups(network: BinaryNetwork, spec: OptimizerSpec) -> list[dict[str, Any]]
 
 
 def build_optimizer(network: BinaryNetwork, spec: OptimizerSpec, lr: float) -> Optimizer:
-    """Return the optimizer of ``spec`` with one group for each binary layer's scaled step."""
-    return optimizer_of(_groups(network, spec), spec, lr)
+    """Return the optimizer of ``spec`` with one group for each binary layer's scaled step.
+
+    Where ``spec`` clips, LasagneAdam and ShiftAdaMax do it within the step (:func:`clips`).
+    """
+    optimizer = optimizer_of(_groups(network, spec), spec, lr)
+    if spec.clip and isinstance(optimizer, LasagneAdam | ShiftAdaMax):
+        optimizer.clipped_groups = len(network.binary_layers())
+    return optimizer
+
+
+def clips(optimizer: Optimizer) -> bool:
+    """Return True where the optimizer's step clips the latent weights itself."""
+    return bool(getattr(optimizer, "clipped_groups", 0))
 
 
 def optimizer_of(groups: list[dict[str, Any]], spec: OptimizerSpec, lr: float) -> Optimizer:

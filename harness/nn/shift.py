@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.optim import Optimizer
 
+from harness.nn import fused
+
 # Mantissa bits of the first float32 above sqrt(2): from here on log2|z| rounds up. The nearest
 # float32, 0x3504F3, lies below sqrt(2) and rounds down.
 _SQRT2_MANTISSA = 0x3504F4
@@ -133,8 +135,11 @@ class ShiftAdaMax(Optimizer):
     ``theta -= AP2(lr / (1 - b1^t)) * scale * m * AP2(1/v)``. A group's ``lr_scale`` is its
     layer's Glorot coefficient in the form the recipe asks for. ``stored_ap2`` rounds the stored
     ``v`` to a power of two as the released code does, so that ``b2 v`` rounds back to ``v`` and
-    ``v`` never decays.
+    ``v`` never decays. The first ``clipped_groups`` groups hold latent weights, which a step
+    leaves in [-1, 1].
     """
+
+    clipped_groups = 0
 
     def __init__(
         self,
@@ -158,12 +163,15 @@ class ShiftAdaMax(Optimizer):
         """Update every parameter that has a gradient; ``closure`` is not supported."""
         if closure is not None:
             raise ValueError("ShiftAdaMax takes no closure")
-        for group in self.param_groups:
+        for index, group in enumerate(self.param_groups):
+            bound = 1.0 if index < self.clipped_groups else math.inf
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+                    self._update(parameter, parameter.grad, group, bound)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], bound: float
+    ) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = 0
@@ -172,9 +180,17 @@ class ShiftAdaMax(Optimizer):
         state["step"] += 1
         beta1, beta2 = group["betas"]
         m, v = state["m"], state["v"]
+        rate = ap2_scalar(group["lr"] / (1 - beta1 ** state["step"])) * group["lr_scale"]
+        if fused.takes(parameter, gradient, m, v):
+            fused.shift_adamax_(
+                parameter, gradient, m, v, betas=group["betas"], eps=group["eps"], rate=rate,
+                stored=group["stored_ap2"], bound=bound,
+            )  # fmt: skip
+            return
         m.lerp_(gradient, 1 - beta1)
         torch.maximum(v.mul_(beta2), gradient.abs().add_(group["eps"]), out=v)
         if group["stored_ap2"]:
             v.copy_(ap2(v))
-        rate = ap2_scalar(group["lr"] / (1 - beta1 ** state["step"])) * group["lr_scale"]
         parameter.addcmul_(m, ap2(v.reciprocal()), value=-rate)
+        if bound < math.inf:
+            parameter.clamp_(-bound, bound)

@@ -13,7 +13,7 @@ from train_helpers import command, read_metrics, read_run, train_here
 from harness import cli
 from harness.data.dataset import load_dataset
 from harness.errors import HarnessError
-from harness.nn.networks import BinaryNetwork
+from harness.methods.backprop import Backprop
 from harness.spec import get_mode, load_recipe
 from harness.train import loop
 from harness.train.checkpoint import load_weights
@@ -184,13 +184,14 @@ def test_a_rate_that_blows_up_a_float_network_fails_the_run(
 def test_nan_behind_a_sign_fails_the_run_though_the_loss_is_finite(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    clip = BinaryNetwork.clip_latent
+    step = Backprop.step
 
-    def poison(self: BinaryNetwork) -> None:
-        clip(self)
-        self.state_dict()[name].view(-1)[0] = float("nan")
+    def poison(self: Backprop, x: torch.Tensor, labels: torch.Tensor) -> Any:
+        result = step(self, x, labels)
+        self.network.state_dict()[name].view(-1)[0] = float("nan")
+        return result
 
-    monkeypatch.setattr(BinaryNetwork, "clip_latent", poison)
+    monkeypatch.setattr(Backprop, "step", poison)
     run = train_here(tmp_path, data_root, **TINY)
     assert run["status"] == "failed"
     assert run["failure"]["epoch"] == 1

@@ -1,0 +1,67 @@
+"""Which tensors the one-pass kernels of the CPU take: dense float32 ones, where numba is there."""
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+
+AVAILABLE = find_spec("numba") is not None
+# Below, a call costs more than the passes that it spares.
+SMALLEST_SIGN = 1 << 14
+
+
+def takes(*tensors: Tensor) -> bool:
+    """Return True where the kernels can work on all of the tensors as flat float32 arrays."""
+    return AVAILABLE and all(
+        t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors
+    )
+
+
+def flat(tensor: Tensor) -> "np.ndarray":
+    """Return the contiguous tensor's memory as a NumPy vector."""
+    return tensor.detach().view(-1).numpy()
+
+
+def adam_(
+    parameter: Tensor, gradient: Tensor, m: Tensor, v: Tensor, *,
+    betas: tuple[float, float], eps: float, lr: float, step: int, bound: float,
+) -> None:  # fmt: skip
+    """Take one step of Adam in torch's form, clipped to ``[-bound, bound]``, in place."""
+    from kernels.cpu import steps
+
+    arrays = flat(parameter), flat(gradient), flat(m), flat(v)
+    threads = torch.get_num_threads()
+    steps.adam(*arrays, betas=betas, eps=eps, lr=lr, step=step, bound=bound, threads=threads)
+    torch.autograd.graph.increment_version([parameter, m, v])
+
+
+def shift_adamax_(
+    parameter: Tensor, gradient: Tensor, m: Tensor, v: Tensor, *,
+    betas: tuple[float, float], eps: float, rate: float, stored: bool, bound: float,
+) -> None:  # fmt: skip
+    """Take one step of shift-based AdaMax, clipped to ``[-bound, bound]``, in place."""
+    from kernels.cpu import steps
+
+    arrays = flat(parameter), flat(gradient), flat(m), flat(v)
+    steps.shift_adamax(
+        *arrays, betas=betas, eps=eps, rate=rate, stored=stored, bound=bound,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    torch.autograd.graph.increment_version([parameter, m, v])
+
+
+def sign(x: Tensor) -> Tensor | None:
+    """Return the signs of ``x`` by one pass, or None where the kernel does not take it."""
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    dense = x.permute(0, 2, 3, 1) if last else x
+    if x.numel() < SMALLEST_SIGN or not takes(dense):
+        return None
+    from kernels.cpu import steps
+
+    out = torch.empty_like(dense, memory_format=torch.contiguous_format)
+    steps.sign(flat(dense), flat(out), torch.get_num_threads())
+    return out.permute(0, 3, 1, 2) if last else out
