@@ -6,7 +6,7 @@ their numbers (``harness.nn.fused`` chooses between the two). Loops run over sli
 first element: an index that might be negative keeps the compiler from vectors.
 """
 # Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
 
 from typing import Any
 
@@ -125,7 +125,7 @@ def _sign_threads(x, out):
 def _parallel(size: int, threads: int) -> bool:
     if threads == 1 or size <= 2 * CHUNK:
         return False
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     return True
 
 
