@@ -15,7 +15,7 @@ def test_names_give_shapes() -> None:
     square = get_case("square-2048")
     assert (square.group, square.m, square.n, square.k) == ("square", 2048, 2048, 2048)
     assert square.ops == 2 * 2048**3
-    assert square.includes == ("gemm", "pack+gemm")
+    assert square.includes == ("gemm", "pack+gemm", "gemm+bits")
     layer = get_case("layer-100x1024x784")
     assert (layer.group, layer.m, layer.n, layer.k) == ("layer", 100, 1024, 784)
 

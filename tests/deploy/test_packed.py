@@ -137,7 +137,7 @@ def test_ablations_pack_exactly(
         real = torch.from_numpy(from_state("zca", state).apply(pixels))
         with torch.no_grad():
             expected = network(real)
-    found = PackedNetwork.load(tmp_path / "model.bnn").predict(pixels, "xnor")
+    found = PackedNetwork.load(tmp_path / "model.bnn").predict(pixels, "xnor-cpu")
     assert torch.equal(found, expected)
 
 
