@@ -145,3 +145,15 @@ def check_real_pair(a: object, w: object, dtype: torch.dtype, device: str) -> No
     k = int(w.shape[1]) if isinstance(w, torch.Tensor) and w.ndim == 2 else 0
     check_real("weights", w, dtype, k, device)
     check_real("activations", a, dtype, k, device)
+
+
+def check_lengths(a: tuple[int, int], w: tuple[int, int]) -> None:
+    """Check that packed activations and weights, each (K, words a row), fit together.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if a != w:
+        raise ValueError(
+            f"activations have K={a[0]} in {a[1]} words a row, the weights K={w[0]} in {w[1]}"
+        )

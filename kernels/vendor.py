@@ -1,50 +1,21 @@
 """Matrix products of the vendor's library through torch, a kernel a precision; exact on ±1."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 
-from kernels.base import Kernel, check_packed, check_real_pair, signs_from_dots
-from kernels.packing import Packed, unpack_rows
+from kernels.base import check_real_pair
+from kernels.unpacked import Float32Kernel, UnpackedKernel
 
 _BF16_RUN = 512  # a dot of an even number of ±1 is even: bfloat16's 8 bits hold it up to 512
 _BF16_ODD_RUN = 256  # an odd one up to 256
 
 
-class _Vendor(Kernel):
-    dtype: torch.dtype
-
-    def weights(self, p: Packed) -> torch.Tensor:
-        """Return ±1 [N, K] in the kernel's dtype."""
-        return unpack_rows(check_packed("weights", p, self.device), self.dtype)
-
-    def activations(self, p: Packed) -> torch.Tensor:
-        """Return ±1 [M, K] in the kernel's dtype."""
-        return unpack_rows(check_packed("activations", p, self.device), self.dtype)
-
-    def activations_from_real(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` in the kernel's dtype."""
-        return x.to(self.dtype)
-
-    def activations_from_dots(
-        self, dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor
-    ) -> torch.Tensor:
-        """Return ±1 [M, N] in the kernel's dtype: nothing is packed."""
-        return signs_from_dots(dots, threshold, flip, self.dtype)
-
-
-class VendorFp32(_Vendor):
+class VendorFp32(Float32Kernel):
     """``torch.mm`` in float32: exact while K <= 2^24."""
 
     name = "vendor-fp32"
-    first_layer = "float32"
     summary = "torch.mm in float32 (oneDNN or MKL)"
-    dtype = torch.float32
-
-    def on_pixels(self, w: Packed) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return a product with 2u - 255 in float32, as this kernel multiplies."""
-        weights = self.weights(w)
-        return lambda u: self.product(u.to(torch.float32).mul_(2).sub_(255), weights)
 
     def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Return float32 dots [M, N]."""
@@ -67,7 +38,7 @@ def exact_runs(k: int) -> Iterator[tuple[int, int]]:
         begin = end
 
 
-class VendorBf16(_Vendor):
+class VendorBf16(UnpackedKernel):
     """``torch.mm`` in bfloat16 over runs of K that its 8-bit output holds, summed in float32.
 
     On the CPU torch gives no float32 output to a bfloat16 product. One product over all K is about
@@ -98,7 +69,7 @@ def int8_product(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return torch._int_mm(a, w.T)
 
 
-class VendorInt8(_Vendor):
+class VendorInt8(UnpackedKernel):
     """``torch._int_mm``: int8 operands, int32 dots."""
 
     name = "vendor-int8"

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.data.names import CLASSES
 from harness.nn.binarize import binarize_activation
 from harness.nn.layers import Conv3x3, Linear, WeightedLayer
 from harness.nn.norm import build_norm
@@ -139,7 +140,7 @@ class _Builder:
         train, test = self.mode.weights, self.mode.test_weights
         if treatment == "real":
             train, test = "real", "real"
-        shape = (self.classes, *shape[1:]) if last else shape
+        shape = (CLASSES, *shape[1:]) if last else shape
         kind = Linear if len(shape) == 2 else Conv3x3
         layer = kind(shape, train, test, self.streams["init"], self.streams["weights"])
         named = self.spec.output_norm if last else self.spec.norm
@@ -152,8 +153,6 @@ class _Builder:
         self.blocks.append(
             Block(layer, norm, activation, self.streams, pool, dropout, pool_last, gated)
         )
-
-    classes = 10
 
 
 def _mlp(builder: _Builder, image_shape: tuple[int, int, int]) -> None:

@@ -1,44 +1,20 @@
 """The numba kernels as the registry knows them: ``naive`` and ``xnor-cpu``."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from kernels.base import Kernel, check_packed, check_real_pair, signs_from_dots
-from kernels.packing import Packed, pack_bounds, unpack_rows, words_for
+from kernels.base import Kernel, check_packed, check_real_pair
+from kernels.packing import Packed, pack_bounds, words_for
+from kernels.unpacked import Float32Kernel
 
 
-class Naive(Kernel):
+class Naive(Float32Kernel):
     """The baseline: a plain float32 triple loop, one output at a time, rows over the threads."""
 
     name = "naive"
     baseline = True
-    first_layer = "float32"
     summary = "float32 triple loop, one output at a time (the baseline)"
-
-    def weights(self, p: Packed) -> torch.Tensor:
-        """Return ±1 float32 [N, K]."""
-        return unpack_rows(check_packed("weights", p, self.device))
-
-    def activations(self, p: Packed) -> torch.Tensor:
-        """Return ±1 float32 [M, K]."""
-        return unpack_rows(check_packed("activations", p, self.device))
-
-    def activations_from_real(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` itself."""
-        return x
-
-    def activations_from_dots(
-        self, dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor
-    ) -> torch.Tensor:
-        """Return ±1 float32 [M, N]."""
-        return signs_from_dots(dots, threshold, flip, torch.float32)
-
-    def on_pixels(self, w: Packed) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return a product with 2u - 255 in float32, on this kernel as in the paper."""
-        weights = self.weights(w)
-        return lambda u: self.product(u.to(torch.float32).mul_(2).sub_(255), weights)
 
     def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Return float32 dots [M, N], exact while K <= 2^24."""

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from kernels.base import Kernel, check_packed, check_real_pair, signs_from_dots
-from kernels.packing import Packed, unpack_rows
+from kernels.base import Kernel, check_lengths, check_packed, check_real_pair
+from kernels.packing import Packed
+from kernels.unpacked import Float32Kernel
 
 SOURCE = Path(__file__).with_name("shared.cu")
 TILE = 16
@@ -40,42 +41,17 @@ class _Shared(Kernel):
             return f"{m} rows; allowed: up to {MAX_ROWS}, a grid's second dimension"
         return None
 
-    def on_pixels(self, w: Packed) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return a product with 2u - 255 in float32 through shared memory."""
-        kernel = NaiveShared()
-        weights = kernel.weights(w)
-        return lambda u: kernel.product(u.to(torch.float32).mul_(2).sub_(255), weights)
-
     def _launch(self, name: str, operands: list[Any], m: int, n: int, *sizes: int) -> None:
         if m and n:
             grid = (-(-n // TILE), -(-m // TILE), 1)
             _compiled(name)(grid=grid, block=(TILE, TILE, 1), args=[*operands, m, n, *sizes])
 
 
-class NaiveShared(_Shared):
+class NaiveShared(_Shared, Float32Kernel):
     """Float32 through shared memory, exact while K <= 2^24."""
 
     name = "naive-shared"
-    first_layer = "float32"
     summary = "float32 in CUDA C, 16 x 16 tiles in shared memory"
-
-    def weights(self, p: Packed) -> torch.Tensor:
-        """Return ±1 float32 [N, K]."""
-        return unpack_rows(check_packed("weights", p, self.device))
-
-    def activations(self, p: Packed) -> torch.Tensor:
-        """Return ±1 float32 [M, K]."""
-        return unpack_rows(check_packed("activations", p, self.device))
-
-    def activations_from_real(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` itself."""
-        return x
-
-    def activations_from_dots(
-        self, dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor
-    ) -> torch.Tensor:
-        """Return ±1 float32 [M, N]."""
-        return signs_from_dots(dots, threshold, flip, torch.float32)
 
     def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Return float32 dots [M, N]."""
@@ -102,15 +78,15 @@ class NaiveSharedXnor(_Shared):
         """Return ``p`` itself."""
         return check_packed("activations", p, self.device)
 
+    def on_pixels(self, w: Packed) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the product of ``naive-shared`` with 2u - 255: pixels are no words."""
+        return NaiveShared().on_pixels(w)
+
     def product(self, a: Packed, w: Packed) -> torch.Tensor:
         """Return int32 dots [M, N]."""
         check_packed("activations", a, self.device)
         check_packed("weights", w, self.device)
-        if (a.k, a.words.shape[1]) != (w.k, w.words.shape[1]):
-            raise ValueError(
-                f"activations have K={a.k} in {a.words.shape[1]} words a row, "
-                f"the weights K={w.k} in {w.words.shape[1]}"
-            )
+        check_lengths((a.k, int(a.words.shape[1])), (w.k, int(w.words.shape[1])))
         out = torch.empty(a.rows, w.rows, dtype=torch.int32, device=a.words.device)
         words = [a.words.view(torch.int32), w.words.view(torch.int32)]
         width = int(words[0].shape[1])

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kernels.base import check_packed
+from kernels.base import check_lengths, check_packed
 from kernels.packing import Packed, words_for
 from kernels.triton import dot, pack, tma
 from kernels.triton.base import TritonKernel, check_bits, check_operand, check_values
@@ -147,11 +147,7 @@ class XnorTensor(TritonKernel):
         check_operand("activations", a, Counted, self.name)
         check_operand("weights", w, CountedWeights, self.name)
         assert isinstance(a, Counted) and isinstance(w, Counted)
-        if (a.k, a.width) != (w.k, w.width):
-            raise ValueError(
-                f"activations have K={a.k} in {a.width} words a row, "
-                f"the weights K={w.k} in {w.width}"
-            )
+        check_lengths((a.k, a.width), (w.k, w.width))
 
 
 class XnorTensorTma(XnorTensor):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from kernels.base import check_packed
+from kernels.base import check_lengths, check_packed
 from kernels.packing import Packed, words_for
 from kernels.triton import outer, pack
 from kernels.triton.base import TritonKernel, check_bits, check_operand, check_values
@@ -110,11 +110,7 @@ class XnorPopc(TritonKernel):
         check_operand("activations", a, WordMajor, self.name)
         check_operand("weights", w, WordMajor, self.name)
         assert isinstance(a, WordMajor) and isinstance(w, WordMajor)
-        if (a.k, a.width) != (w.k, w.width):
-            raise ValueError(
-                f"activations have K={a.k} in {a.width} words a row, "
-                f"the weights K={w.k} in {w.width}"
-            )
+        check_lengths((a.k, a.width), (w.k, w.width))
 
 
 class XnorCsa(XnorPopc):
