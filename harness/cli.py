@@ -8,6 +8,7 @@ from harness.bench.commands import bench, doctor
 from harness.data.commands import app as data_app
 from harness.deploy.commands import evaluate, export
 from harness.errors import HarnessError
+from harness.examine import examine
 from harness.inspect.commands import inspect
 from harness.plan.commands import plan
 from harness.report.commands import claims, collect, report
@@ -27,6 +28,7 @@ app.command()(train)
 app.command()(export)
 app.command()(evaluate)
 app.command()(inspect)
+app.command()(examine)
 app.command()(bench)
 app.command()(doctor)
 app.command()(collect)

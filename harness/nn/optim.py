@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from harness.nn import fused
+from harness.nn.eager import EagerOptimizer
 from harness.nn.networks import BinaryNetwork
 from harness.nn.shift import ShiftAdaMax, ap2_scalar
 from harness.spec import OptimizerSpec
 
 
-class LasagneAdam(Adam):
+class LasagneAdam(EagerOptimizer, Adam):
     """Adam with epsilon outside the bias correction, as in Lasagne (paper, section 2).
 
     ``theta -= lr sqrt(1-b2^t)/(1-b1^t) * m / (sqrt(v) + eps)``. torch's form divides by

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.optim import Optimizer
 
 from harness.nn import fused
+from harness.nn.eager import EagerOptimizer
 
 # Mantissa bits of the first float32 above sqrt(2): from here on log2|z| rounds up. The nearest
 # float32, 0x3504F3, lies below sqrt(2) and rounds down.
@@ -128,7 +128,7 @@ class ShiftBatchNorm(nn.Module):
         return centred * scale.view(shape) + self.bias.view(shape)
 
 
-class ShiftAdaMax(Optimizer):
+class ShiftAdaMax(EagerOptimizer):
     """Shift-based AdaMax (paper, Algorithm 4).
 
     ``m = b1 m + (1-b1) g``; ``v = max(b2 v, |g| + eps)``;

@@ -66,11 +66,15 @@ def house_style() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as SVG or PNG, by the ending of ``path``, without dates or versions."""
+    """Write a figure as SVG or PNG, by the ending of ``path``, without dates or versions.
+
+    Its layout is then fixed: to work it out again for its other form takes as long as drawing it.
+    """
     form = path.suffix.removeprefix(".")
     nothing = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=form, dpi=160, metadata=nothing)
+    figure.set_layout_engine("none")
     return path
 
 

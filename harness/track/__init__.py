@@ -6,6 +6,6 @@ except :class:`Mirror`, which costs nothing where MLflow is not installed or not
 """
 
 from harness.track.commands import app
-from harness.track.mirror import Mirror
+from harness.track.mirror import Mirror, Tracking
 
-__all__ = ["Mirror", "app"]
+__all__ = ["Mirror", "Tracking", "app"]

@@ -5,7 +5,7 @@ import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.track import record
 from harness.track.store import Store, errors
@@ -16,6 +16,17 @@ FIRST_RETRY_SECONDS = 60.0
 _log = logging.getLogger("harness.track")
 
 
+class Tracking(NamedTuple):
+    """Where a run is mirrored: an MLflow address, or None for nowhere.
+
+    A run that ends within ``after`` seconds is left to ``bnn track sync``: loading MLflow takes
+    longer than a short run's epochs.
+    """
+
+    uri: str | None = None
+    after: float = 0.0
+
+
 class Mirror:
     """Copies a run into MLflow as it happens, and never stops it.
 
@@ -23,7 +34,9 @@ class Mirror:
     what is pending is tried again later, ever more rarely; the rest is for ``bnn track sync``.
     """
 
-    def __init__(self, uri: str | None, run_json: Mapping[str, Any], run_dir: Path) -> None:
+    def __init__(
+        self, uri: str | None, run_json: Mapping[str, Any], run_dir: Path, after: float = 0.0
+    ) -> None:
         self._uri = uri
         self._run = dict(run_json)
         self._folder = Path(run_dir)
@@ -31,17 +44,21 @@ class Mirror:
         self._run_id: str | None = None
         self._known: set[int] = set()
         self._pending: list[tuple[str, float, int, int]] = []
-        self._retry_at = 0.0
+        self._short = after > 0
+        self._retry_at = time.monotonic() + after if self._short else 0.0
         self._wait = FIRST_RETRY_SECONDS
         self._warned = False
 
     @classmethod
-    def open(cls, uri: str | None, run_json: Mapping[str, Any], run_dir: Path) -> "Mirror":
+    def open(
+        cls, uri: str | None, run_json: Mapping[str, Any], run_dir: Path, after: float = 0.0
+    ) -> "Mirror":
         """Return a mirror of the run; ``uri`` None gives one that does nothing.
 
-        A run that was interrupted is found again by its fingerprint and goes on in place.
+        A run that was interrupted is found again by its fingerprint and goes on in place. One
+        that ends within ``after`` seconds is not mirrored (:class:`Tracking`).
         """
-        mirror = cls(uri, run_json, run_dir)
+        mirror = cls(uri, run_json, run_dir, after)
         mirror._attempt()
         return mirror
 
@@ -59,12 +76,15 @@ class Mirror:
         if self._uri is None:
             return
         self._run = dict(run_json)
+        if self._short and time.monotonic() < self._retry_at:
+            return
         self._retry_at = 0.0
         self._attempt(last=True)
 
     def _attempt(self, last: bool = False) -> None:
         if self._uri is None or time.monotonic() < self._retry_at:
             return
+        self._short = False
         try:
             self._send(self._uri, last)
         except errors() as error:

@@ -74,6 +74,9 @@ def train(
     threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
     checkpoint_seconds: Annotated[float, typer.Option(help="time between checkpoints")] = 60.0,
     track: Annotated[str | None, typer.Option(help="MLflow URI to mirror the run to")] = None,
+    track_after: Annotated[
+        float, typer.Option(help="seconds; a run that ends sooner is left to bnn track sync", min=0)
+    ] = 0.0,
 ) -> None:
     """Train one network and record the run. Interrupt it at any time; the same command goes on.
 
@@ -88,6 +91,7 @@ def train(
 
     from harness.preset import check_label
     from harness.spec import get_mode, load_recipe
+    from harness.track import Tracking
     from harness.train.loop import Interrupted
     from harness.train.record import RunSpec
     from harness.train.run import run_training
@@ -104,7 +108,8 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     try:
-        run = run_training(spec, data, device_of(device), checkpoint_seconds, track)
+        tracking = Tracking(track, track_after)
+        run = run_training(spec, data, device_of(device), checkpoint_seconds, tracking)
     except Interrupted as interrupted:
         typer.echo(f"stopped by {interrupted}; the same command goes on", err=True)
         raise typer.Exit(128 + interrupted.number) from interrupted

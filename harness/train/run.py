@@ -14,7 +14,7 @@ from harness.errors import HarnessError
 from harness.methods import build_method
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
-from harness.track import Mirror
+from harness.track import Mirror, Tracking
 from harness.train import record
 from harness.train.checkpoint import (
     BEST,
@@ -29,6 +29,7 @@ from harness.train.progress import ProgressBar
 from harness.train.record import RunSpec
 
 _log = logging.getLogger("harness.train")
+NOT_TRACKED = Tracking()
 
 
 def prepare_network(
@@ -63,7 +64,7 @@ def run_training(
     data: Path,
     device: torch.device,
     checkpoint_seconds: float,
-    track: str | None,
+    tracking: Tracking = NOT_TRACKED,
 ) -> dict[str, Any]:
     """Train ``spec`` and return its run.json; goes on from a checkpoint where there is one.
 
@@ -80,7 +81,7 @@ def run_training(
         ) from error
     try:
         remove_leftovers(spec.folder)
-        return _run_locked(spec, data, device, checkpoint_seconds, track)
+        return _run_locked(spec, data, device, checkpoint_seconds, tracking)
     finally:
         lock.release()
 
@@ -90,7 +91,7 @@ def _run_locked(
     data: Path,
     device: torch.device,
     checkpoint_seconds: float,
-    track: str | None,
+    tracking: Tracking,
 ) -> dict[str, Any]:
     dataset = load_dataset(spec.recipe.dataset, data)
     wanted = record.fingerprint(spec, dataset.manifest["digest"], device.type)
@@ -122,7 +123,7 @@ def _run_locked(
         run["started"] = trainer.progress.started or run["started"]
         _log.info("resuming at epoch %d", trainer.progress.epoch + 1)
     trainer.progress.started = run["started"]
-    return _Session(spec, trainer, run, preprocessor, track).run()
+    return _Session(spec, trainer, run, preprocessor, tracking).run()
 
 
 class _Session:
@@ -134,12 +135,12 @@ class _Session:
         trainer: Trainer,
         run: dict[str, Any],
         preprocessor: Preprocessor,
-        track: str | None,
+        tracking: Tracking,
     ) -> None:
         self.spec, self.trainer, self.json = spec, trainer, run
         arrays = preprocessor.state()
         self.extra = {f"preprocess.{k}": torch.as_tensor(v) for k, v in arrays.items()}
-        self.mirror = Mirror.open(track, run, spec.folder)
+        self.mirror = Mirror.open(tracking.uri, run, spec.folder, tracking.after)
 
     def run(self) -> dict[str, Any]:
         self._rewrite_files()

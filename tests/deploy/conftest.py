@@ -152,7 +152,7 @@ def train_run(data: Path) -> Callable[..., Path]:
         settings |= {key.replace("__", "."): value for key, value in changes.items()}
         resolved: Recipe = load_recipe(recipe, "mnist", settings)
         spec = RunSpec(resolved, get_mode(mode), SEED, "test", folder)
-        run_training(spec, data, torch.device("cpu"), 60.0, None)
+        run_training(spec, data, torch.device("cpu"), 60.0)
         return folder
 
     return train

@@ -157,6 +157,19 @@ def test_commands(train_run: Callable[..., Path], data: Path, tmp_path: Path) ->
     assert f"vendor-fp32 (int8): {IMAGES} of {IMAGES} predictions" in found.output
 
 
+def test_examine_writes_what_the_three_stages_write(
+    train_run: Callable[..., Path], data: Path, tmp_path: Path
+) -> None:
+    run = train_run(tmp_path)
+    command = ["examine", "--run", str(run), "--data", str(data), "--kernel", "naive"]
+    found = CliRunner().invoke(app, [*command, "--threads", "1"])
+    assert found.exit_code == 0, found.output
+    names = ("export.json", "evaluate-naive.json", "inspect.json")
+    records = [read_json(run / name) for name in names]
+    assert [record["status"] for record in records] == ["done"] * 3
+    assert records[1]["agree"] == records[1]["images"] == records[2]["images"]
+
+
 @pytest.fixture(scope="module")
 def svhn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("svhn")
@@ -170,7 +183,7 @@ def test_a_trained_convnet_agrees(svhn: Path, tmp_path: Path, preprocess: str) -
     changes = {"network.width": 4, "network.fc": 33, "epochs": 1, "preprocess": preprocess}
     recipe = load_recipe("torch7", "svhn", changes)
     spec = RunSpec(recipe, get_mode("bnn-stoch"), SEED, "test", tmp_path)
-    run_training(spec, svhn, torch.device("cpu"), 60.0, None)
+    run_training(spec, svhn, torch.device("cpu"), 60.0)
     export_run(tmp_path)
     (record,) = evaluate_run(tmp_path, svhn, ["xnor-cpu"])
     ways = {"scale": {"int8", "bitplanes"}, "gcn-lcn": {"real"}}[preprocess]

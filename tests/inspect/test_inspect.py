@@ -45,7 +45,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
             folder = tmp_path_factory.mktemp(f"{dataset}-{mode}")
             recipe = load_recipe("theano", dataset, SMALL[dataset])
             spec = RunSpec(recipe, get_mode(mode), 0, "test", folder)
-            run_training(spec, data, torch.device("cpu"), 60.0, None)
+            run_training(spec, data, torch.device("cpu"), 60.0)
             made[dataset, mode] = folder
         return made[dataset, mode]
 

@@ -34,6 +34,26 @@ def test_a_run_appears_while_it_goes_on(make, tmp_path, uri, stored, history):
     assert found.data.metrics["best/test_error_pct"] == 17.5
 
 
+def test_a_short_run_is_left_to_the_sync(make, tmp_path, uri, stored):
+    live = Mirror.open(uri, make.run_json(), tmp_path, after=60.0)
+    live.epoch(make.epochs()[0])
+    live.finish(make.ended(make.run_json()))
+    assert stored() == []
+
+
+def test_a_run_that_lasts_is_mirrored_with_its_first_epochs(make, tmp_path, uri, stored, history):
+    live = Mirror.open(uri, make.run_json(), tmp_path, after=0.2)
+    first, second = make.epochs()[:2]
+    live.epoch(first)
+    assert stored() == []
+    time.sleep(0.2)
+    live.epoch(second)
+    live.finish(make.ended(make.run_json()))
+    (found,) = stored()
+    assert [step for step, _ in history(found, "lr")] == [1, 2]
+    assert found.info.status == "FINISHED"
+
+
 def test_a_failed_run_says_why(make, tmp_path, uri, stored):
     run = make.run_json()
     failure = {"epoch": 2, "reason": "loss is NaN"}

@@ -23,7 +23,7 @@ def train_here(folder: Path, data: Path, **changes: Any) -> dict[str, Any]:
     seed, every = changes.pop("seed", 0), changes.pop("every", NEVER)
     chosen = load_recipe(recipe, "mnist", {**SETTINGS, **changes})
     spec = RunSpec(chosen, get_mode(mode), seed, "test", folder)
-    return run_training(spec, data, torch.device("cpu"), every, None)
+    return run_training(spec, data, torch.device("cpu"), every)
 
 
 def command(folder: Path, data: Path, **changes: Any) -> list[str]:

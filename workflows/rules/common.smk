@@ -1,4 +1,5 @@
 # The config and the preset, checked against their schemas before anything else.
+import re
 import shlex
 import sys
 
@@ -42,10 +43,12 @@ if STANDIN:
     config["data"] = f"{RESULTS}/standin"
 config.setdefault("track", f"sqlite:///{RESULTS}/mlflow.db")
 TRACKED = config["track"] != "off"
-config["mirror"] = f"--track {shlex.quote(config['track'])}" if TRACKED else ""
+# The sync at the end has what ended within the first seconds: loading MLflow takes five of them.
+config["mirror"] = f"--track {shlex.quote(config['track'])} --track-after 30" if TRACKED else ""
 config["machine"], config["commit"] = MACHINE, commit()[0] or "no checkout"
 
 BNN_JOBS = [folder for folder, job in JOBS.items() if job.is_bnn]
+BNN_RUNS = "|".join(sorted({re.escape(folder.split("/")[1]) for folder in BNN_JOBS})) or "(?!)"
 RUN_FILES = expand(f"{OUT}/runs/{{folder}}/run.json", folder=JOBS)
 EVALUATIONS = expand(
     f"{OUT}/runs/{{folder}}/evaluate-{{kernel}}.json", folder=BNN_JOBS, kernel=KERNELS

@@ -1,0 +1,29 @@
+"""``bnn examine``: the stages after training, in one process."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def examine(
+    run: Annotated[Path, typer.Option("--run", help="folder that bnn train wrote")],
+    data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
+    kernel: Annotated[
+        list[str], typer.Option(help="kernel of the registry, repeatable; all: every one")
+    ] = ["xnor-cpu"],  # noqa: B006  typer copies it
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
+) -> None:
+    """Export a trained BNN, evaluate it with each kernel and inspect it, as the workflow does.
+
+    The same records as of bnn export, bnn evaluate and bnn inspect one after the other, without
+    the seconds that each process takes to start.
+
+    Example: bnn examine --run results/mine/mnist --data data --kernel xnor-cpu --kernel naive
+    """
+    from harness.deploy.commands import evaluate, export
+    from harness.inspect.commands import inspect
+
+    export(run)
+    evaluate(run, data, kernel, threads=threads)
+    inspect(run, data, threads)
