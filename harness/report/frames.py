@@ -31,11 +31,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "valid_error_pct", "test_error_pct", "flip_pct", "best", "seconds", "images_per_s",
         "other_valid_error_pct", "other_test_error_pct",
     ),
-    # One row a run, kernel and way to do the first layer.
+    # One row a run, kernel, its device and way to do the first layer.
     "evaluations": (
-        *_RUN, "changes", "kernel", "first_layer", "status", "reason", "images", "agree",
-        "test_error_pct", "training_network_error_pct", "seconds", "images_per_s", "machine",
-        "commit",
+        *_RUN, "changes", "kernel", "device", "first_layer", "status", "reason", "images",
+        "agree", "test_error_pct", "training_network_error_pct", "seconds", "images_per_s",
+        "machine", "commit",
     ),
     # One row a run and layer, of the best weights. Lists are joined by spaces, so that the frames
     # stay small enough to be committed: `histogram` has the counts of equal bins over

@@ -14,6 +14,7 @@ from harness.report.figures import Drawing
 from harness.report.frames import Frames
 from harness.report.paper import Paper
 from harness.report.table import Table
+from harness.report.tables import kernel_label
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 _LABEL = re.compile(r"\[([^\[\]]*)\]")
@@ -109,9 +110,9 @@ def _agreement(frames: Frames) -> list[tuple[str, str, bool]]:
     done = frames.evaluations[frames.evaluations["status"] == "done"]
     return [
         (
-            str(kernel),
+            kernel_label(kernel, device),
             f"{int(group['agree'].sum()):,}/{int(group['images'].sum()):,}",
             bool(group["agree"].sum() == group["images"].sum()),
         )
-        for kernel, group in done.groupby("kernel", sort=True)
+        for (kernel, device), group in done.groupby(["kernel", "device"], sort=True)
     ]

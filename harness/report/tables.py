@@ -86,11 +86,11 @@ def agreement_table(frames: Frames) -> Table:
     A network's first layer runs in each of its ways; the cell gives the least of them.
     """
     found = frames.evaluations
-    kernels = sorted(set(found["kernel"]) - {""})
+    kernels = sorted(set(zip(found["kernel"], found["device"], strict=True)))
     key = ["dataset", "source", "recipe", "label", "mode", "seed"]
     rows = []
     for run, group in found.groupby(key, sort=True):
-        cells = [_agreement(select(group, {"kernel": kernel})) for kernel in kernels]
+        cells = [_agreement(select(group, {"kernel": k, "device": d})) for k, d in kernels]
         error = group["training_network_error_pct"].min()
         ways = ", ".join(sorted(set(group["first_layer"]) - {""}))
         dataset, source, recipe, label, mode, seed = run
@@ -102,13 +102,21 @@ def agreement_table(frames: Frames) -> Table:
     return Table(
         name="agreement",
         title="Packed network against training network",
-        header=("Dataset", "Recipe / mode", "Seed", "Error %", "First layer", *kernels),
+        header=(
+            *("Dataset", "Recipe / mode", "Seed", "Error %", "First layer"),
+            *(kernel_label(kernel, device) for kernel, device in kernels),
+        ),
         rows=rows,
         data=found.to_dict("records"),
         caption="Test images on which the packed network predicts what the training network "
         "predicts, of all; the least over the ways to do the first layer.",
         numeric=frozenset({2, 3}),
     )
+
+
+def kernel_label(kernel: str, device: str) -> str:
+    """Return a kernel's name, with its device where that is a GPU."""
+    return kernel if device == "cpu" else f"{kernel}, {device}"
 
 
 def _agreement(group: Any) -> str:

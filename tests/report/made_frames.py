@@ -13,8 +13,8 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 EVALUATION: dict[str, Any] = {
     "dataset": "mnist", "source": "official", "recipe": "theano", "label": "", "mode": "bnn-det",
-    "seed": 0, "changes": "", "kernel": "naive", "first_layer": "int8", "status": "done",
-    "images": 10000, "agree": 10000, "test_error_pct": 1.0,
+    "seed": 0, "changes": "", "kernel": "naive", "device": "cpu", "first_layer": "int8",
+    "status": "done", "images": 10000, "agree": 10000, "test_error_pct": 1.0,
 }  # fmt: skip
 KERNEL: dict[str, Any] = {
     "machine": "gpu", "case": "square-8192", "group": "square", "device": "cuda", "m": 8192,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made_frames import EVALUATION, made_frames
 
 from harness.report.collect import collect
 from harness.report.frames import Frames, read_frames
@@ -60,6 +61,14 @@ def test_kernels_without_a_time_say_why(frames: Frames) -> None:
         row for row in rows if row[1:4] == ("2,048³", "xnor-cpu", "2") and row[9].startswith("gemm")
     )
     assert xnor[6:8] == ("225", "5.25")
+
+
+def test_a_kernel_of_a_gpu_is_a_column_of_its_own(tmp_path: Path) -> None:
+    rows = [{**EVALUATION, "device": device} for device in ("cpu", "cuda")]
+    rows[1]["agree"] = 9999
+    table = agreement_table(made_frames(tmp_path, evaluations=rows))
+    assert table.header[-2:] == ("naive", "naive, cuda")
+    assert table.rows[0][-2:] == ("10,000/10,000", "9,999/10,000")
 
 
 def test_agreement_is_n_of_n_a_kernel(frames: Frames) -> None:
