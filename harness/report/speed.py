@@ -219,8 +219,8 @@ def _errors(axes: "Axes", errors: "pd.DataFrame", colours: dict[str, str], quote
         empty_panel(axes, "no packed network evaluated")
         return
     first = errors.iloc[0]
-    source = " [stand-in data]" if first["source"] == "standin" else ""
-    _head(axes, f"MLP test error{source}", quoted)
+    source = " [stand-in]" if first["source"] == "standin" else ""
+    _head(axes, f"MLP error{source}", quoted)
     rows = list(errors.sort_values("kernel").to_dict("records"))
     for y, row in enumerate(rows):
         colour = colours.get(row["kernel"], _BASELINE)
