@@ -1,6 +1,5 @@
 """The update rules by name: Adam in Lasagne's form and in torch's, and shift-based AdaMax."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +21,7 @@ class LasagneAdam(EagerOptimizer, Adam):
     ``sqrt(v)/sqrt(1-b2^t) + eps'``; the two agree for ``eps' = eps / sqrt(1-b2^t)``, which is set
     before each step so that torch's fused kernel does the work. On the CPU one pass does it with
     the clip, to the same bits.
-
-    The first ``clipped_groups`` groups hold latent weights, which a step leaves in [-1, 1].
     """
-
-    clipped_groups = 0
 
     def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True)
@@ -50,14 +45,9 @@ class LasagneAdam(EagerOptimizer, Adam):
 
     def _one_pass(self) -> bool:
         """Take the step by :func:`fused.adam_` if it takes every parameter; return whether."""
-        work: list[tuple[Tensor, Tensor, dict[str, Any], float]] = []
-        for index, group in enumerate(self.param_groups):
-            bound = 1.0 if index < self.clipped_groups else math.inf
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    if not fused.takes(parameter, parameter.grad):
-                        return False
-                    work.append((parameter, parameter.grad, group, bound))
+        work = list(self.gradients())
+        if not all(fused.takes(parameter, gradient) for parameter, gradient, _, _ in work):
+            return False
         for parameter, gradient, group, bound in work:
             state = self.state[parameter]
             if not state:  # as torch's Adam keeps it, so that either goes on from the other
@@ -90,7 +80,7 @@ def build_optimizer(network: BinaryNetwork, spec: OptimizerSpec, lr: float) -> O
     Where ``spec`` clips, LasagneAdam and ShiftAdaMax do it within the step (:func:`clips`).
     """
     optimizer = optimizer_of(_groups(network, spec), spec, lr)
-    if spec.clip and isinstance(optimizer, LasagneAdam | ShiftAdaMax):
+    if spec.clip and isinstance(optimizer, EagerOptimizer):
         optimizer.clipped_groups = len(network.binary_layers())
     return optimizer
 

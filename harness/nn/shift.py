@@ -135,11 +135,8 @@ class ShiftAdaMax(EagerOptimizer):
     ``theta -= AP2(lr / (1 - b1^t)) * scale * m * AP2(1/v)``. A group's ``lr_scale`` is its
     layer's Glorot coefficient in the form the recipe asks for. ``stored_ap2`` rounds the stored
     ``v`` to a power of two as the released code does, so that ``b2 v`` rounds back to ``v`` and
-    ``v`` never decays. The first ``clipped_groups`` groups hold latent weights, which a step
-    leaves in [-1, 1].
+    ``v`` never decays.
     """
-
-    clipped_groups = 0
 
     def __init__(
         self,
@@ -163,11 +160,8 @@ class ShiftAdaMax(EagerOptimizer):
         """Update every parameter that has a gradient; ``closure`` is not supported."""
         if closure is not None:
             raise ValueError("ShiftAdaMax takes no closure")
-        for index, group in enumerate(self.param_groups):
-            bound = 1.0 if index < self.clipped_groups else math.inf
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group, bound)
+        for parameter, gradient, group, bound in self.gradients():
+            self._update(parameter, gradient, group, bound)
 
     def _update(
         self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], bound: float

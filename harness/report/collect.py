@@ -179,7 +179,7 @@ def _differences(
 def _evaluation_rows(record: Mapping[str, Any]) -> list[Row]:
     provenance = record.get("provenance") or {}
     row = {key: record.get(key) for key in COLUMNS["evaluations"]}
-    row["device"] = record.get("device") or "cpu"
+    row["device"] = record.get("device") or "cpu"  # as records were before kernels had devices
     row["machine"] = (provenance.get("machine") or {}).get("name")
     row["commit"] = provenance.get("commit")
     ways = record.get("first_layers") or {}

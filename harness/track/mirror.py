@@ -44,8 +44,8 @@ class Mirror:
         self._run_id: str | None = None
         self._known: set[int] = set()
         self._pending: list[tuple[str, float, int, int]] = []
-        self._short = after > 0
-        self._retry_at = time.monotonic() + after if self._short else 0.0
+        self._opens_at = time.monotonic() + after
+        self._retry_at = self._opens_at
         self._wait = FIRST_RETRY_SECONDS
         self._warned = False
 
@@ -76,7 +76,7 @@ class Mirror:
         if self._uri is None:
             return
         self._run = dict(run_json)
-        if self._short and time.monotonic() < self._retry_at:
+        if time.monotonic() < self._opens_at:
             return
         self._retry_at = 0.0
         self._attempt(last=True)
@@ -84,7 +84,6 @@ class Mirror:
     def _attempt(self, last: bool = False) -> None:
         if self._uri is None or time.monotonic() < self._retry_at:
             return
-        self._short = False
         try:
             self._send(self._uri, last)
         except errors() as error:

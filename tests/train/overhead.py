@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from step_bench import build, image_shape, parse, parser
 
-from harness.methods import Method, build_method
-from harness.nn.networks import build_network
-from harness.nn.streams import Streams
-from harness.spec import MODES, load_recipe
+from harness.methods import Method
 from harness.train.inputs import Resident
 from harness.train.loop import Trainer
 from harness.train.progress import ProgressBar
@@ -50,14 +48,8 @@ def random_split(images: int, shape: tuple[int, int, int]) -> Resident:
 
 def overheads_pct(args: argparse.Namespace) -> tuple[list[float], float]:
     """Return each counted epoch's overhead in percent, and the last epoch's ms a step."""
-    is_mlp = args.network == "mlp"
-    size = {"network.hidden": [args.width] * 3} if is_mlp else {"network.width": args.width}
-    values = {**size, "batch": args.batch, "epochs": args.epochs + 1}
-    recipe = load_recipe(args.recipe, "mnist" if is_mlp else "svhn", values)
-    shape = (1, 28, 28) if is_mlp else (3, 32, 32)
-    streams, mode = Streams(0), MODES["bnn-det"]
-    network = build_network(recipe.network, mode, streams, shape, (1 / 255, 0.0))
-    method = Clocked(build_method(recipe, mode, network, streams))
+    recipe, bare = build(args, batch=args.batch, epochs=args.epochs + 1)
+    method, shape = Clocked(bare), image_shape(args)
     split = random_split(args.steps * args.batch, shape)
     splits = {"train": split, "valid": random_split(100, shape), "test": random_split(100, shape)}
     found, before, step_ms = [], 0.0, 0.0
@@ -79,20 +71,10 @@ def overheads_pct(args: argparse.Namespace) -> tuple[list[float], float]:
 
 def main() -> None:
     """Print the overhead."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--network", choices=["mlp", "convnet"], default="mlp")
-    parser.add_argument("--width", type=int, help="units (4096), or maps of the first layer (128)")
-    parser.add_argument("--batch", type=int, help="images a step; default 100, convnet 50")
-    parser.add_argument("--recipe", default="theano")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--steps", type=int, default=20, help="steps an epoch")
-    parser.add_argument("--epochs", type=int, default=3, help="counted epochs")
-    args = parser.parse_args()
-    args.width = args.width or (4096 if args.network == "mlp" else 128)
-    args.batch = args.batch or (100 if args.network == "mlp" else 50)
-    torch.set_num_threads(args.threads)
+    arguments = parser(__doc__)
+    arguments.add_argument("--steps", type=int, default=20, help="steps an epoch")
+    arguments.add_argument("--epochs", type=int, default=3, help="counted epochs")
+    args = parse(arguments)
     found, step_ms = overheads_pct(args)
     print(f"{args.network} {args.width}, batch {args.batch}, {args.recipe}, threads {args.threads}")
     print(

@@ -17,27 +17,16 @@ from typing import Any
 
 import torch
 from rival import Rival, convnet, mlp
-
-from harness.methods import build_method
-from harness.nn.networks import build_network
-from harness.nn.streams import Streams
-from harness.spec import MODES, load_recipe
+from step_bench import build, image_shape, parse, parser
 
 WARM_UP = 2
 
 
 def ours(args: argparse.Namespace, x: torch.Tensor, labels: torch.Tensor) -> Callable[[], Any]:
     """Return the harness's step on odd integers ``255 x``."""
-    is_mlp = args.network == "mlp"
-    size = {"network.hidden": [args.width] * 3} if is_mlp else {"network.width": args.width}
-    recipe = load_recipe(args.recipe, "mnist" if is_mlp else "cifar10", size)
-    streams = Streams(0)
-    shape = (1, 28, 28) if is_mlp else (3, 32, 32)
-    mode = recipe.deployed_mode(MODES[args.mode])
-    network = build_network(recipe.network, mode, streams, shape, (1 / 255, 0.0))
-    method = build_method(recipe, MODES[args.mode], network, streams)
+    _, method = build(args)
     method.start_epoch(0, fresh=True)
-    given = x * 255 if network.integer_input else x
+    given = x * 255 if method.network.integer_input else x
     return lambda: method.step(given, labels)
 
 
@@ -69,23 +58,10 @@ def describe(name: str, found: list[float], batch: int) -> str:
 
 def main() -> None:
     """Print both times and their ratio."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--network", choices=["mlp", "convnet"], default="mlp")
-    parser.add_argument("--width", type=int, help="units, or maps of the first layer")
-    parser.add_argument("--batch", type=int, help="images a step; default 100, convnet 50")
-    parser.add_argument("--recipe", default="theano", help="theano or torch7")
-    parser.add_argument("--mode", choices=sorted(MODES), default="bnn-det")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--steps", type=int, default=5, help="counted steps of each; at least 2")
-    args = parser.parse_args()
-    args.width = args.width or (4096 if args.network == "mlp" else 128)
-    args.batch = args.batch or (100 if args.network == "mlp" else 50)
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    side, channels = (28, 1) if args.network == "mlp" else (32, 3)
-    pixels = torch.randint(0, 256, (args.batch, channels, side, side))
+    arguments = parser(__doc__)
+    arguments.add_argument("--steps", type=int, default=5, help="counted steps of each; at least 2")
+    args = parse(arguments)
+    pixels = torch.randint(0, 256, (args.batch, *image_shape(args)))
     x, labels = (2 * pixels - 255) / 255, torch.randint(0, 10, (args.batch,))
     found = times_ms(ours(args, x, labels), theirs(args, x, labels), args.steps)
     print(f"{args.network} {args.width}, batch {args.batch}, {args.recipe}, {args.mode}, ", end="")
