@@ -187,7 +187,12 @@ class MethodSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one code base trained one dataset (paper, section 2; prior systems, Table 1)."""
+    """How one code base trained one dataset (paper, section 2; prior systems, Table 1).
+
+    ``precision`` is of the products of ±1 with ±1 or with gradients: ``exact`` takes the library's
+    float32, ``fast`` packed kernels on the CPU, to the same bits forward, with gradients rounded to
+    12 bits backward.
+    """
 
     name: str
     dataset: DatasetName
@@ -199,6 +204,7 @@ class Recipe:
     batch: int
     epochs: int
     method: MethodSpec = MethodSpec()
+    precision: Literal["exact", "fast"] = "exact"
 
     def __post_init__(self) -> None:
         for key in ("batch", "epochs"):
@@ -209,6 +215,8 @@ class Recipe:
         _require(real < self.epochs or real == 0, "method.real_epochs", below, real)
         if self.method.kind != "backprop":
             self._check_own_rule()
+            allowed = f"'exact' for method {self.method.kind!r}"
+            _require(self.precision == "exact", "recipe.precision", allowed, self.precision)
 
     def _check_own_rule(self) -> None:
         network, kind = self.network, self.method.kind

@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from harness.errors import HarnessError
 from harness.methods.base import flat_signs
+from harness.nn import signed
 from harness.nn.loss import squared_hinge
 from harness.nn.networks import BinaryNetwork
 from harness.nn.optim import build_optimizer, clips, set_learning_rate
@@ -24,10 +26,21 @@ class Backprop:
 
     def __init__(self, recipe: Recipe, network: BinaryNetwork, streams: Streams) -> None:
         self.recipe, self.network, self.streams = recipe, network, streams
+        if recipe.precision == "fast":
+            self._check_fast()
+            network.multiply_by_signs()
         layers = network.binary_layers()
         self._tested_real = [layer for layer in layers if layer.test_weights == "real"]
         self.other_weights = "sign" if self._tested_real else ""
         self.optimizer = build_optimizer(network, recipe.optimizer, recipe.schedule.rate(0, 1))
+
+    def _check_fast(self) -> None:
+        device = next(self.network.parameters()).device
+        if not signed.available(device):
+            raise HarnessError(
+                "precision 'fast' needs numba and a CPU with AVX2 (device cpu), "
+                f"found device {str(device)!r}; 'exact' runs anywhere"
+            )
 
     def start_epoch(self, epoch: int, fresh: bool) -> float:
         """Set and return the epoch's learning rate."""

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.nn.binarize import binarize_weight
+from harness.nn import signed
+from harness.nn.binarize import binarize_weight, stochastic_sign
 from harness.spec import Binarization
 
 
@@ -30,6 +31,7 @@ class WeightedLayer(nn.Module):
         self.fan_in, self.fan_out = shape[1] * area, shape[0] * area
         self.train_weights, self.test_weights = train_weights, test_weights
         self._draws = draws
+        self._gradient: Tensor | None = None
         bound = 1.0 if self.is_binary else math.sqrt(6 / (self.fan_in + self.fan_out))
         weight = torch.empty(shape).uniform_(-bound, bound, generator=init)
         self.weight = nn.Parameter(weight)
@@ -52,8 +54,38 @@ class WeightedLayer(nn.Module):
             return self.weight
         return binarize_weight(self.weight, self._draws if precision == "stoch" else None)
 
+    def is_binary_now(self) -> bool:
+        """Return True where :meth:`used_weight` binarizes in this training state."""
+        return (self.train_weights if self.training else self.test_weights) != "real"
+
+    @torch.no_grad()
+    def signed_weight(self) -> Tensor:
+        """Return a tensor of the signs that :meth:`used_weight` gives: latent weights, or draws."""
+        precision = self.train_weights if self.training else self.test_weights
+        if precision == "stoch" and self._draws is not None:
+            return stochastic_sign(self.weight, self._draws)
+        return self.weight
+
+    def gradient_buffer(self) -> Tensor:
+        """Return memory for the weights' gradient, the same at each step.
+
+        A new tensor of many megabytes comes from the system page by page, which takes longer than
+        filling it.
+        """
+        if self._gradient is None or self._gradient is self.weight.grad:
+            self._gradient = torch.empty_like(self.weight)
+        return self._gradient
+
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return the layer's product without bias: exact integers for ±1 operands."""
+        raise NotImplementedError
+
+    def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
+        """Return the product of ±1 inputs and weights by packed kernels (``harness.nn.signed``).
+
+        ``rate``: x has gone through dropout, so it is 0 or ``±1 / (1 - rate)``. ``integers``: the
+        inputs are odd integers ``2u - 255`` in place of ±1, and take no gradient.
+        """
         raise NotImplementedError
 
 
@@ -62,6 +94,10 @@ class Linear(WeightedLayer):
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
+
+    def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
+        by_kind = signed.integer_linear if integers else signed.signed_linear
+        return by_kind(x, self, rate)
 
 
 class Conv3x3(WeightedLayer):
@@ -74,3 +110,8 @@ class Conv3x3(WeightedLayer):
             weight.contiguous(memory_format=torch.channels_last),
             padding=1,
         )
+
+    def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
+        if rate or integers:
+            raise ValueError("a convolution by signs takes inputs of ±1 alone, without dropout")
+        return signed.signed_conv(x, self)

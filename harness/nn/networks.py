@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,8 @@ class Block(nn.Module):
     ``tanh`` or ``none`` (the output layer). ``scale`` and ``offset`` turn a product with odd
     integers ``o = 2u - 255`` into the product with ``x = scale * o + offset``. ``pool_last`` puts
     the pooling after the activation; among tied maxima the first takes the gradient. ``gated`` is
-    the straight-through estimator's gate.
+    the straight-through estimator's gate. ``binary_input`` says that the block's inputs are ±1
+    (before dropout); ``by_signs`` that their products with ±1 weights go by packed kernels.
     """
 
     def __init__(
@@ -35,12 +37,15 @@ class Block(nn.Module):
         dropout: float = 0.0,
         pool_last: bool = False,
         gated: bool = True,
+        binary_input: bool = False,
     ) -> None:
         super().__init__()
         self.layer, self.norm = layer, norm
         self.pool_last, self.gated = pool and pool_last, gated
         self.activation, self.pool, self.dropout = activation, pool, dropout
         self.scale, self.offset = 1.0, 0.0
+        self.binary_input = binary_input
+        self.by_signs = False
         self._streams = streams
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,11 +53,16 @@ class Block(nn.Module):
             x = self._drop(x)
         if x.dim() == 4 and isinstance(self.layer, Linear):
             x = x.flatten(1)
-        weight = self.layer.used_weight()
-        dots = self.layer.product(x, weight)
+        row_sums = None
+        if self.by_signs and self.layer.is_binary_now():
+            rate = self.dropout if self.training else 0.0
+            dots = self.layer.signed_product(x, rate, integers=not self.binary_input)
+        else:
+            weight = self.layer.used_weight()
+            dots = self.layer.product(x, weight)
+            row_sums = weight.flatten(1).sum(1) if self.offset else None
         if self.pool and not self.pool_last:
             dots = F.max_pool2d(dots, 2)
-        row_sums = weight.flatten(1).sum(1) if self.offset else None
         y = self._activate(self.norm(self.pre_norm(dots, 1, row_sums)))
         return F.max_pool2d(y, 2) if self.pool_last else y
 
@@ -119,6 +129,14 @@ class BinaryNetwork(nn.Module):
         """Return the layers whose weights training binarizes."""
         return [b.layer for b in self.blocks if b.layer.is_binary]  # type: ignore[union-attr, misc]
 
+    def multiply_by_signs(self) -> None:
+        """Take the products of ±1 inputs and ±1 weights by packed kernels from now on."""
+        blocks = cast(list[Block], list(self.blocks))
+        for block in blocks:
+            linear = isinstance(block.layer, Linear) and not block.offset
+            takes_pixels = block is blocks[0] and self.integer_input and linear
+            block.by_signs = block.layer.is_binary and (block.binary_input or takes_pixels)
+
     @torch.no_grad()
     def clip_latent(self) -> None:
         """Clip the latent weights of the binary layers to [-1, 1] (paper, Algorithm 1)."""
@@ -150,8 +168,11 @@ class _Builder:
                 layer.weight.mul_(math.sqrt((layer.fan_in + layer.fan_out) / 2))
         activation = "none" if last else self.activation
         pool_last, gated = self.spec.pool == "after-sign", self.spec.ste == "gated"
+        binary_input = not first and self.mode.activations != "real"
         self.blocks.append(
-            Block(layer, norm, activation, self.streams, pool, dropout, pool_last, gated)
+            Block(
+                layer, norm, activation, self.streams, pool, dropout, pool_last, gated, binary_input
+            )
         )
 
 

@@ -1,7 +1,9 @@
 """What the two benches of a train step share: their command line, and the method they clock."""
 
 import argparse
+from typing import Any
 
+import numba
 import torch
 
 from harness.methods import Method, build_method
@@ -20,6 +22,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     found.add_argument("--batch", type=int, help="images a step; default 100, convnet 50")
     found.add_argument("--recipe", default="theano", help="theano or torch7")
     found.add_argument("--mode", choices=sorted(MODES), default="bnn-det")
+    found.add_argument("--precision", choices=["exact", "fast"], default="exact")
     found.add_argument("--threads", type=int, default=torch.get_num_threads())
     return found
 
@@ -30,6 +33,7 @@ def parse(arguments: argparse.ArgumentParser) -> argparse.Namespace:
     args.width = args.width or (4096 if args.network == "mlp" else 128)
     args.batch = args.batch or (100 if args.network == "mlp" else 50)
     torch.set_num_threads(args.threads)
+    numba.set_num_threads(args.threads)
     torch.manual_seed(0)
     return args
 
@@ -39,10 +43,11 @@ def image_shape(args: argparse.Namespace) -> tuple[int, int, int]:
     return (1, 28, 28) if args.network == "mlp" else (3, 32, 32)
 
 
-def build(args: argparse.Namespace, **settings: int) -> tuple[Recipe, Method]:
+def build(args: argparse.Namespace, **settings: Any) -> tuple[Recipe, Method]:
     """Return the recipe with ``settings`` and its method over a new network."""
     is_mlp = args.network == "mlp"
-    size = {"network.hidden": [args.width] * 3} if is_mlp else {"network.width": args.width}
+    size: dict[str, Any] = {"precision": args.precision}
+    size |= {"network.hidden": [args.width] * 3} if is_mlp else {"network.width": args.width}
     recipe = load_recipe(args.recipe, "mnist" if is_mlp else "cifar10", {**size, **settings})
     streams = Streams(0)
     mode = MODES[args.mode]

@@ -1,0 +1,180 @@
+"""Layers whose inputs and weights are both ±1, by packed products: recipe key ``precision: fast``.
+
+Forward, XNOR and popcount give the integers that float32 gives: not a bit moves. Backward, the
+gradient is rounded to 12 bits where it meets signs (``kernels.cpu.signed``).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from harness.nn import fused
+from kernels.conv import Conv3x3, pack_filters, pack_map
+from kernels.packing import Packed, pack_rows, words_for
+
+if TYPE_CHECKING:
+    from harness.nn.layers import WeightedLayer
+
+
+def available(device: torch.device | str) -> bool:
+    """Return True where the products can run: on a CPU with AVX2, and numba installed."""
+    if torch.device(device).type != "cpu" or not fused.AVAILABLE:
+        return False
+    from kernels.cpu.signed import AVAILABLE
+
+    return AVAILABLE
+
+
+def _as_many_threads() -> None:
+    """Let numba take as many threads as torch does."""
+    import numba
+
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(torch.get_num_threads(), most))
+
+
+def sign_planes(x: Tensor, dropped: bool) -> Tensor:
+    """Return the packed signs of rows x [B, K], int64 [planes, B, ceil(K/64)].
+
+    ``dropped``: x also holds zeros. Then two planes, in which they count as +1 and as -1: half the
+    planes' sum is the sign of x, 0 at 0.
+    """
+    first = pack_rows(x).words
+    return torch.stack([first, pack_rows(x > 0).words]) if dropped else first.unsqueeze(0)
+
+
+def _multiply(planes: Tensor, k: int, weights: Tensor) -> Tensor:
+    """Return the dots of signs [planes, B, W] and packed weights [N, W], summed over planes."""
+    from kernels.cpu.kernels import XnorCpu
+
+    kernel = XnorCpu()
+    rows = Packed(planes.reshape(-1, planes.shape[-1]), k)
+    dots = kernel.product(rows, kernel.weights(Packed(weights, k)))
+    dots = dots.view(len(planes), -1, len(weights))
+    return dots[0] + dots[1] if len(planes) == 2 else dots[0]
+
+
+def _times_signs(real: Tensor, planes: Tensor, columns: int, out: Tensor | None = None) -> Tensor:
+    """Return ``real [M, K] @ signs [K, N]``, summed over planes [planes, K, ceil(N/64)]."""
+    from kernels.cpu import signed
+
+    width = 64 * words_for(columns)
+    if out is None or width != columns:
+        out = torch.empty(len(real), width)
+    patterns = signed.index(planes.numpy())
+    signed.product(real.contiguous().numpy(), patterns, len(planes), out.numpy())
+    return out if width == columns else out[:, :columns].contiguous()
+
+
+class _SignedLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
+        _as_many_threads()
+        planes = sign_planes(x, rate > 0)
+        weights = pack_rows(layer.signed_weight()).words
+        ctx.scale = 1 / (1 - rate) / len(planes)
+        ctx.save_for_backward(planes, weights)
+        ctx.layer, ctx.length = layer, x.shape[1]
+        return _multiply(planes, ctx.length, weights).to(torch.float32).mul_(ctx.scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+        _as_many_threads()
+        planes, weights = ctx.saved_tensors
+        gradient = gradients[0]
+        by_unit = (gradient * ctx.scale).t()
+        _set_gradient(
+            ctx.layer, _times_signs(by_unit, planes, ctx.length, ctx.layer.gradient_buffer())
+        )
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None
+        return _times_signs(gradient, weights.unsqueeze(0), ctx.length), None, None, None
+
+
+class _IntegerLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", unit: float) -> Tensor:
+        from kernels.cpu import signed
+
+        _as_many_threads()
+        ctx.save_for_backward(x)
+        ctx.layer = layer
+        weights = pack_rows(layer.signed_weight()).words
+        patterns = signed.index_of_rows(weights.numpy(), x.shape[1])
+        out = torch.empty(len(x), 64 * words_for(len(weights)))
+        signed.product(x.contiguous().numpy(), patterns, 1, out.numpy(), unit)
+        return out[:, : len(weights)].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, None]:
+        (x,) = ctx.saved_tensors
+        _set_gradient(ctx.layer, torch.mm(gradients[0].t(), x, out=ctx.layer.gradient_buffer()))
+        return None, None, None, None
+
+
+class _SignedConv(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer") -> Tensor:
+        from kernels.cpu.kernels import XnorCpu
+
+        _as_many_threads()
+        batch, channels, height, width = x.shape
+        words, filters = pack_map(x), pack_filters(layer.signed_weight())
+        dots = Conv3x3(XnorCpu(), filters, height, width)(words)
+        ctx.save_for_backward(words, filters.words)
+        ctx.layer, ctx.channels = layer, channels
+        return dots.to(torch.float32).view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+        from kernels.cpu import signed_conv
+
+        _as_many_threads()
+        words, filters = ctx.saved_tensors
+        batch, height, width, run = words.shape
+        maps, channels = len(filters), ctx.channels
+        rows = gradients[0].permute(0, 2, 3, 1).reshape(-1, maps).contiguous().numpy()
+        found = signed_conv.filter_gradient(rows, words.view(-1, run).numpy(), height, width)
+        buffer = ctx.layer.gradient_buffer()
+        buffer.view(maps, channels, -1).copy_(torch.from_numpy(found)[:, :, :channels].mT)
+        _set_gradient(ctx.layer, buffer)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        taps = filters.view(maps, -1, run).numpy()
+        by_pixel = torch.from_numpy(signed_conv.input_gradient(rows, taps, height, width))
+        by_pixel = by_pixel.view(batch, height, width, -1)[..., :channels]
+        return by_pixel.permute(0, 3, 1, 2), None, None
+
+
+def signed_conv(x: Tensor, layer: "WeightedLayer") -> Tensor:
+    """Return the 3x3 convolution of x [B, C, H, W] of ±1 with ``sign(weight)``, zero padding 1.
+
+    Channels last; the weights' gradient goes straight to ``layer.weight.grad``.
+    """
+    result: Tensor = _SignedConv.apply(x, layer.weight, layer)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _set_gradient(layer: "WeightedLayer", gradient: Tensor) -> None:
+    weight = layer.weight
+    weight.grad = gradient if weight.grad is None else weight.grad + gradient
+
+
+def signed_linear(x: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
+    """Return ``x @ sign(weight).T`` for x [B, K] of ±1, or of 0 and ``±1 / (1 - rate)`` after
+    dropout at ``rate``. The weights' gradient goes straight to ``layer.weight.grad``."""
+    result: Tensor = _SignedLinear.apply(x, layer.weight, layer, rate)  # type: ignore[no-untyped-call]
+    return result
+
+
+def integer_linear(x: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
+    """Return ``x @ sign(weight).T`` for x [B, K] of integers up to 255, or of 0 and such over
+    ``1 - rate`` after dropout; x takes no gradient, the weights' goes to ``layer.weight.grad``.
+
+    Sums are exact; float32's are where ``1 / (1 - rate)`` is a short binary fraction (5/4).
+    """
+    unit = 1 / (1 - rate)
+    result: Tensor = _IntegerLinear.apply(x, layer.weight, layer, unit)  # type: ignore[no-untyped-call]
+    return result

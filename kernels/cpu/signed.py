@@ -1,0 +1,175 @@
+"""Products of real numbers, rounded to 12 bits, and ±1 on the CPU: training's backward.
+
+``C[m, n] = sum_k A[m, k] S[k, n]`` with A float32 and S of ±1, packed. The numbers of a row of A
+are rounded, 512 at a time, to multiples of 1/2047 of the greatest magnitude among them; the sums of
+these are exact (``kernels.cpu.lookup``). Thus an element is off by at most half a step a number:
+
+    |C - C_exact| <= sum over blocks of (numbers in the block) * (greatest in the block) / 4094
+
+and, as roundings do not agree, by some ``sqrt(K / 12)`` steps in the mean. bf16 would round each
+number to 1/256 of itself.
+"""
+# Compiled code is typed by numba, not by mypy.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
+
+import numba
+import numpy as np
+
+from kernels.cpu.jit import jit
+from kernels.cpu.lookup import BLOCK, GROUP, LANES, LEVELS, TABLE_BYTES, lookup, store_table
+from kernels.cpu.vectors import AVX2
+
+AVAILABLE = AVX2
+ROWS = 8  # rows of A whose tables, and whose results, a thread keeps in its caches
+_ABSOLUTE = np.int32(0x7FFFFFFF)
+
+
+@jit(error_model="numpy")
+def quantize(row, bits, begin, end, unit, q):
+    """Round ``row[begin:end]`` to ``q`` (zeros beyond) and return the step; NaN if one is.
+
+    The step is ``unit``, or, where that is 0, by the greatest magnitude.
+    """
+    top = np.int32(0)
+    for k in range(begin, end):
+        top = max(top, bits[k] & _ABSOLUTE)
+    q[:] = 0
+    greatest = np.int32(top)
+    if greatest >= np.int32(0x7F800000):  # infinite or NaN
+        return np.float32(np.nan)
+    largest = np.float32(0)
+    for k in range(begin, end):
+        largest = max(largest, abs(row[k]))
+    if largest == np.float32(0):
+        return np.float32(0)
+    factor = np.float32(LEVELS) / largest if unit == 0 else np.float32(1) / unit
+    for k in range(begin, end):
+        q[k - begin] = np.int16(np.rint(row[k] * factor))
+    return largest / np.float32(LEVELS) if unit == 0 else unit
+
+
+@jit(parallel=True, error_model="numpy")
+def _tables(a, bits, groups, unit, tables, steps):
+    rows, length = a.shape
+    blocks = steps.shape[1]
+    each = min(groups, BLOCK)
+    for m in numba.prange(rows):
+        q = np.empty(each * GROUP, dtype=np.int16)
+        for block in range(blocks):
+            begin = block * BLOCK * GROUP
+            here = min(BLOCK, groups - block * BLOCK)
+            end = min(begin + BLOCK * GROUP, length)
+            steps[m, block] = quantize(a[m], bits[m], begin, end, unit, q)
+            at = (block * rows + m) * each * TABLE_BYTES
+            for g in range(here):
+                store_table(q, g * GROUP, 1, tables, at + g * TABLE_BYTES)
+
+
+@jit(parallel=True)
+def _index(words, planes, groups, out):
+    """Patterns from packed rows: ``words`` uint32 [planes, K, columns / 32]."""
+    length, panels = words.shape[1], words.shape[2]
+    for panel in numba.prange(panels):
+        for g in range(groups):
+            for plane in range(planes):
+                to = ((panel * groups + g) * planes + plane) * 8
+                for lane in range(8):
+                    out[to + lane] = 0
+                for j in range(min(GROUP, max(length - g * GROUP, 0))):
+                    word = words[plane, g * GROUP + j, panel]
+                    for lane in range(8):
+                        bits = (word >> np.uint32(lane)) & np.uint32(0x01010101)
+                        out[to + lane] |= bits << np.uint32(j)
+
+
+@jit(parallel=True)
+def _index_of_rows(words, groups, out):
+    """Patterns of signs packed along ``k``: ``words`` uint64 [columns, ceil(K/64)]."""
+    columns = words.shape[0]
+    for panel in numba.prange((columns + LANES - 1) // LANES):
+        for lane in range(8):
+            for g in range(groups):
+                out[(panel * groups + g) * 8 + lane] = 0
+            for q in range(4):
+                column = panel * LANES + 8 * q + lane
+                if column < columns:
+                    for g in range(min(groups, words.shape[1] * 16)):
+                        bits = words[column, g // 16] >> np.uint64(4 * (g % 16))
+                        to = (panel * groups + g) * 8 + lane
+                        out[to] |= np.uint32(bits & np.uint64(15)) << np.uint32(8 * q)
+
+
+@jit(parallel=True, error_model="numpy")
+def _product(tables, steps, index, groups, planes, row_parts, panel_parts, out):
+    rows, width = out.shape
+    flat = out.reshape(-1)
+    each, blocks, duos = min(groups, BLOCK), steps.shape[1], (width // LANES + 1) // 2
+    gap = groups * planes * LANES
+    for task in numba.prange(row_parts * panel_parts):
+        part = task // panel_parts
+        row, row_end = rows * part // row_parts, rows * (part + 1) // row_parts
+        part = task % panel_parts
+        duo, duo_end = duos * part // panel_parts, duos * (part + 1) // panel_parts
+        for block in range(blocks):
+            here = min(BLOCK, groups - block * BLOCK)
+            for pair in range(duo, duo_end):
+                i_at = 2 * pair * gap + block * BLOCK * planes * LANES
+                both = 2 * pair + 1 < width // LANES
+                for m in range(row, row_end):
+                    t_at = (block * rows + m) * each * TABLE_BYTES
+                    to = m * width + 2 * pair * LANES
+                    scale = steps[m, block]
+                    lookup(both, planes, tables, t_at, index, i_at, gap, here, scale,
+                           block == 0, flat, to)  # fmt: skip
+
+
+def groups_for(length: int) -> int:
+    """Return the number of groups of four that K numbers take, rounded up to an even one."""
+    return -(-length // (2 * GROUP)) * 2
+
+
+def index(words: np.ndarray) -> np.ndarray:
+    """Return the patterns of packed signs: int64 words [planes, K, ceil(N/64)] -> uint8, flat."""
+    planes, length, width = words.shape
+    groups = groups_for(length)
+    out = np.empty(2 * width * groups * planes * 8, dtype=np.uint32)
+    _index(words.view(np.uint32), planes, groups, out)
+    return out.view(np.uint8)
+
+
+def index_of_rows(words: np.ndarray, length: int) -> np.ndarray:
+    """Return the patterns of signs packed by column: int64 words [N, ceil(K/64)] -> uint8, flat."""
+    groups = groups_for(length)
+    out = np.zeros(-(-len(words) // 64) * 16 * groups, dtype=np.uint32)
+    _index_of_rows(words.view(np.uint64), groups, out)
+    return out.view(np.uint8)
+
+
+def tables(a: np.ndarray, unit: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tables of real rows [M, K] and the step of each row and block.
+
+    ``unit``: the step of all where they are its multiples up to LEVELS, so that nothing is rounded.
+    """
+    rows, length = a.shape
+    groups = groups_for(length)
+    blocks = -(-groups // BLOCK)
+    found = np.empty(blocks * rows * min(groups, BLOCK) * TABLE_BYTES, dtype=np.uint8)
+    steps = np.empty((rows, blocks), dtype=np.float32)
+    _tables(a, a.view(np.int32), groups, np.float32(unit), found, steps)
+    return found, steps
+
+
+def product(
+    a: np.ndarray, patterns: np.ndarray, planes: int, out: np.ndarray, unit: float = 0.0
+) -> None:
+    """``out[m, n] = sum_k a[m, k] s[k, n]``, summed over the planes of ``s`` (:func:`index`).
+
+    a: float32 [M, K]; out: float32 [M, N], N rounded up to a multiple of 64; unit: see
+    :func:`tables`.
+    """
+    found, steps = tables(a, unit)
+    threads = numba.get_num_threads()
+    rows, width = out.shape
+    many = rows >= 4 * ROWS * threads
+    parts = (-(-rows // ROWS), 1) if many else (1, min(threads, -(-width // (2 * LANES))))
+    _product(found, steps, patterns, groups_for(a.shape[1]), planes, *parts, out)

@@ -1,0 +1,132 @@
+"""``precision: fast``: the same bits forward, gradients within the stated tolerance backward."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.errors import HarnessError
+from harness.methods import build_method
+from harness.nn import signed
+from harness.nn.loss import squared_hinge
+from harness.nn.networks import BinaryNetwork, build_network
+from harness.nn.streams import Streams
+from harness.spec import MODES, load_recipe
+
+pytestmark = pytest.mark.skipif(not signed.available("cpu"), reason="needs numba and AVX2")
+
+# Of a gradient's norm, after up to eight products of some 5e-4 each. bf16 would round each number
+# by up to 4e-3 of itself.
+TOLERANCE = 5e-3
+BINARY_INPUTS = ("bnn-det", "bnn-stoch", "bnn-stoch-w", "bnn-w-stoch")
+SIZES: dict[str, dict[str, Any]] = {
+    "mnist": {"network.hidden": [96, 130]},
+    "cifar10": {"network.width": 8, "network.fc": 40},
+}
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
+
+def _method(dataset: str, mode: str, precision: str, recipe: str = "theano", **more: Any) -> Any:
+    given = load_recipe(recipe, dataset, {**SIZES[dataset], "precision": precision, **more})
+    streams = Streams(3)
+    affine = (1 / 255, 0.0) if dataset == "mnist" else None
+    network = build_network(given.network, MODES[mode], streams, SHAPES[dataset], affine)
+    return build_method(given, MODES[mode], network, streams)
+
+
+def _batch(dataset: str) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(9)
+    x = torch.randint(0, 256, (12, *SHAPES[dataset]), generator=generator) * 2.0 - 255
+    labels = torch.randint(0, 10, (12,), generator=generator)
+    return (x if dataset == "mnist" else x / 255), labels
+
+
+def _gradients(network: BinaryNetwork, dataset: str) -> tuple[Tensor, list[Tensor]]:
+    x, labels = _batch(dataset)
+    network.train()
+    scores = network(x)
+    squared_hinge(scores, labels).backward()  # type: ignore[no-untyped-call]
+    return scores.detach(), [p.grad for p in network.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("mode", BINARY_INPUTS)
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_forward_keeps_its_bits_and_gradients_their_values(dataset: str, mode: str) -> None:
+    exact, fast = (_method(dataset, mode, p).network for p in ("exact", "fast"))
+    assert sum(block.by_signs for block in fast.blocks) >= 3
+    (scores, gradients), (found, approximate) = (_gradients(n, dataset) for n in (exact, fast))
+    assert torch.equal(scores, found)
+    assert len(gradients) == len(approximate)
+    for one, other in zip(gradients, approximate, strict=True):
+        assert one.shape == other.shape
+        # A bias before a batch norm has gradient 0, up to rounding.
+        assert float((one - other).norm()) <= TOLERANCE * float(one.norm()) + 1e-7
+
+
+@pytest.mark.parametrize("mode", ["float", "bc-det", "bc-stoch"])
+def test_real_activations_have_no_product_of_signs(mode: str) -> None:
+    network = _method("cifar10", mode, "fast").network
+    assert not any(block.by_signs for block in network.blocks)
+
+
+def test_evaluation_gives_the_same_scores() -> None:
+    exact, fast = (_method("mnist", "bnn-det", p).network.eval() for p in ("exact", "fast"))
+    with torch.no_grad():
+        assert torch.equal(exact(_batch("mnist")[0]), fast(_batch("mnist")[0]))
+
+
+def test_gradients_of_two_backward_passes_add_up() -> None:
+    once, twice = (
+        _method(
+            "mnist",
+            "bnn-det",
+            "fast",
+            **{"network.input_dropout": 0.0, "network.hidden_dropout": 0.0},
+        ).network
+        for _ in range(2)
+    )
+    _, single = _gradients(once, "mnist")
+    _gradients(twice, "mnist")
+    _, double = _gradients(twice, "mnist")
+    for one, two in zip(single, double, strict=True):
+        torch.testing.assert_close(two, 2 * one)
+
+
+def test_steps_are_the_same_at_each_run_and_for_any_threads() -> None:
+    runs = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 2):
+        torch.set_num_threads(threads)
+        method = _method("mnist", "bnn-det", "fast")
+        method.start_epoch(0, fresh=True)
+        losses = [float(method.step(*_batch("mnist"))[0]) for _ in range(3)]
+        runs.append((losses, [p.detach().clone() for p in method.network.parameters()]))
+    torch.set_num_threads(before)
+    assert runs[1][0] == runs[2][0]
+    assert all(torch.equal(a, b) for a, b in zip(runs[1][1], runs[2][1], strict=True))
+    assert runs[0][0] == pytest.approx(runs[1][0], rel=1e-4)
+
+
+def test_learns_as_the_exact_one_does() -> None:
+    losses = {}
+    for precision in ("exact", "fast"):
+        dry = {"network.input_dropout": 0.0, "network.hidden_dropout": 0.0}
+        method = _method("mnist", "bnn-det", precision, **dry)
+        method.start_epoch(0, fresh=True)
+        losses[precision] = [float(method.step(*_batch("mnist"))[0]) for _ in range(25)]
+    assert losses["fast"][-1] < losses["fast"][0] / 2
+    assert losses["fast"][-1] == pytest.approx(losses["exact"][-1], rel=0.3)
+
+
+def test_an_unknown_precision_and_one_that_a_method_lacks_are_named() -> None:
+    with pytest.raises(HarnessError, match="'half' is not one of exact, fast"):
+        load_recipe("theano", "mnist", {"precision": "half"})
+    with pytest.raises(HarnessError, match=r"must be 'exact' for method 'ebp', found fast"):
+        load_recipe("ebp", "mnist", {"precision": "fast"})
+
+
+def test_a_machine_without_the_kernels_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signed, "available", lambda device: False)
+    with pytest.raises(HarnessError, match="needs numba and a CPU with AVX2"):
+        _method("mnist", "bnn-det", "fast")
