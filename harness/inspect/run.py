@@ -9,13 +9,14 @@ from torch import Tensor
 
 from harness.data.dataset import load_dataset
 from harness.deploy.evaluate import check_data, training_scores
-from harness.deploy.export import identity, read_run, rebuild
+from harness.deploy.export import identity, read_run, rebuild, run_recipe
 from harness.files import write_json
 from harness.inspect.outputs import calibration, confusion
 from harness.inspect.weights import layer_facts
 from harness.nn.loss import squared_hinge
 from harness.nn.networks import BinaryNetwork, Block
 from harness.provenance import provenance
+from harness.spec import Recipe
 from harness.train.checkpoint import BEST, load_weights
 from harness.train.inputs import image_shape
 
@@ -51,7 +52,7 @@ def _facts(folder: Path, run: Mapping[str, Any], data: Path) -> dict[str, Any]:
     labels = torch.from_numpy(dataset.test.labels).long()
     return {
         **_predictions(scores, labels),
-        "layers": _layers(network),
+        "layers": _layers(network, run_recipe(run)),
     }
 
 
@@ -67,9 +68,13 @@ def _predictions(scores: Tensor, labels: Tensor) -> dict[str, Any]:
     }
 
 
-def _layers(network: BinaryNetwork) -> list[dict[str, Any]]:
-    found = []
+def _layers(network: BinaryNetwork, recipe: Recipe) -> list[dict[str, Any]]:
+    # Back-propagation alone has latent weights to clip: bitwise and ternary runs save quantized
+    # ones, EBP parameters that grow without bound.
+    kind, found = recipe.method.kind, []
+    clipped = kind == "backprop" and recipe.optimizer.clip
     for i, block in enumerate(network.blocks):
         assert isinstance(block, Block)
-        found.append({"layer": i + 1, **layer_facts(block.layer, first=i == 0)})
+        facts = layer_facts(block.layer, i == 0, clipped=clipped, parameters=kind == "ebp")
+        found.append({"layer": i + 1, **facts})
     return found

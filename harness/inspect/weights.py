@@ -12,15 +12,20 @@ TAPS = 9
 ALL_ONES = 2**TAPS - 1
 
 
-def layer_facts(layer: WeightedLayer, first: bool) -> dict[str, Any]:
+def layer_facts(
+    layer: WeightedLayer, first: bool, *, clipped: bool = True, parameters: bool = False
+) -> dict[str, Any]:
     """Return what ``inspect.json`` says of a layer.
 
     Latent weights of a binary layer are counted in 40 bins over [-1, 1] (over [-m, m] where a run
     without clipping let one grow to m), real ones over [-m, m] with m their greatest magnitude.
-    ``clipped_pct`` is the share at or beyond -1 and +1.
+    ``parameters`` says that the layer holds expectation backpropagation's h: the means ``tanh h``
+    are counted. ``clipped_pct`` is the share at or beyond -1 and +1; None where the run does not
+    clip (``clipped`` false) or the layer is real.
     The first layer's filters are listed where it is a convolution (paper, Figure 2).
     """
     weight = layer.weight.detach().float().cpu()
+    weight = weight.tanh() if parameters else weight
     greatest = float(weight.abs().max())
     bound = max(1.0, greatest) if layer.is_binary else greatest or 1.0
     facts: dict[str, Any] = {
@@ -30,7 +35,7 @@ def layer_facts(layer: WeightedLayer, first: bool) -> dict[str, Any]:
         "fan_in": layer.fan_in,
         "weights": weight.numel(),
         "plus_pct": _percent(weight >= 0),
-        "clipped_pct": _percent(weight.abs() >= 1) if layer.is_binary else None,
+        "clipped_pct": _percent(weight.abs() >= 1) if layer.is_binary and clipped else None,
         "bound": bound,
         "histogram": torch.histc(weight, BINS, -bound, bound).long().tolist(),
     }

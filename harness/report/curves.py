@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _RUN = ["preset", "dataset", "source", "recipe", "mode", "seed", "changes"]
 _PANEL = ["recipe", "source", "network"]
+_DECADES_ONLY = 300.0  # over a wider range 2 and 5 of each decade would crowd the axis
 _LOG_SPAN = 6.0  # an error that falls by more than this is drawn on a logarithmic axis
 
 
@@ -124,7 +125,8 @@ def _finish(axes: "Axes", label: str, values: "pd.Series[float]") -> None:
         axes.set_ylim(bottom=0)
         return
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    wide = known.max() > _DECADES_ONLY * known.min()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

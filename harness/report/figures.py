@@ -116,7 +116,8 @@ _ROOF = (
 _CURVES = (
     "Solid: validation error. Dotted: mean square hinge loss over the training epoch, with the "
     "weights as they changed. Beside each mode, its least validation error. Over several seeds: "
-    "mean, and a band from the least to the greatest."
+    "mean, and a band from the least to the greatest. Where a curve of bitwise or ternary jumps, "
+    "its second stage begins, with quantized weights."
 )
 _BARS = (
     "Median of the raw samples; in brackets, how many times faster than the baseline kernel. "

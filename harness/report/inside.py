@@ -1,10 +1,11 @@
 """What runs look like inside: flips, latent weights, confusion and calibration."""
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 FEWEST = 20  # images in a bin of confidence below which its accuracy is noise
 _ACROSS = 3
 _PANEL = ["dataset", "recipe", "source"]
-_RUN = ["preset", "dataset", "source", "recipe", "label", "mode", "seed", "changes"]
 
 FLIPS = (
     "Share of the binary weights whose sign is another at the end of an epoch than at the end of "
@@ -31,18 +31,20 @@ FLIPS = (
 )
 LATENT = (
     "Share of the latent weights in each of 40 bins over [-1, 1], at the best validation error. "
-    "Clipping gathers weights at the ends; a weight near 0 may still flip. Mean over seeds."
+    "Clipping gathers weights at the ends; a weight near 0 may still flip. Mean over seeds. Of EBP "
+    "the weights' means, tanh h, which no clip bounds. Runs that keep quantized weights alone "
+    "(bitwise, ternary) are left out."
 )
 CONFUSION = (
     "Of the test images of a class (rows), the share in % taken for another (columns), at the best "
-    "validation error, first seed. Right predictions, on the diagonal, are left blank. The classes "
-    "in the dataset's own order."
+    "validation error, first seed. Colours by the share's square root. Right predictions, on the "
+    "diagonal, are left blank. The classes in the dataset's own order."
 )
 CALIBRATION = (
     "Accuracy against confidence. The square hinge loss is least where a score is 2p - 1, so the "
     "predicted class's confidence is (score + 1)/2 within [0, 1]; on the dashed line the two are "
     "equal, below it a network is too sure. Bins of fewer than 20 images are left out. Listed: "
-    "expected calibration error."
+    "expected calibration error, mean over seeds."
 )
 
 
@@ -70,14 +72,15 @@ def mode_legend(figure: Figure, modes: "set[str]") -> None:
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines))
 
 
-def log_ticks(axes: "Axes", values: "pd.Series[float]") -> None:
-    """Set a logarithmic y axis that has labelled ticks however close the values lie."""
-    low, high = float(values.min()) / 1.4, float(values.max()) * 1.4
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(FixedLocator(steps_between(low, high)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def log_ticks(axes: "Axes", values: Iterable[float], which: Literal["x", "y"] = "y") -> None:
+    """Set a logarithmic axis that has labelled ticks however close the values lie."""
+    known = list(values)
+    low, high = min(known) / 1.4, max(known) * 1.4
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})  # type: ignore[arg-type]
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(FixedLocator(steps_between(low, high)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def steps_between(low: float, high: float) -> list[float]:
@@ -120,37 +123,46 @@ def draw_flips(frames: Frames, names: dict[str, str]) -> Figure | None:
 def draw_latent(frames: Frames, names: dict[str, str], dataset: str) -> Figure | None:
     """Return histograms of a dataset's latent weights: a row a recipe, a column a layer."""
     rows = select(frames.layers, {"dataset": dataset, "binary": True})
-    if rows.empty:
+    panels = [
+        (key, panel)
+        for key, panel in rows.groupby(["recipe", "source"], sort=True)
+        if not _only_signs(panel)
+    ]
+    if not panels:
         return None
-    panels = list(rows.groupby(["recipe", "source"], sort=True))
-    layers = sorted(set(rows["layer"]))
+    layers = sorted({layer for _, panel in panels for layer in panel["layer"]})
     size = (FULL_WIDTH, 0.5 + 1.55 * len(panels))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(panels), len(layers), squeeze=False)
     for line, ((recipe, source), panel) in zip(grid, panels, strict=True):
         for axes, layer in zip(line, layers, strict=True):
             _latent(axes, select(panel, {"layer": layer}))
-        kinds = [f"{int(x)}" for x in layers]
-        for axes, kind in zip(line, kinds, strict=True):
-            axes.set_title(f"layer {kind}", fontsize=8, weight="normal")
         label = "\n[stand-in]" if source == "standin" else ""
         line[0].set_ylabel(f"{recipe}{label}\n% of weights")
     figure.suptitle(names.get(dataset, dataset), x=0.01, ha="left", fontsize=9.5, weight="bold")
-    mode_legend(figure, set(rows["mode"]))
+    mode_legend(figure, {mode for _, panel in panels for mode in panel["mode"]})
     return figure
+
+
+def _only_signs(rows: "pd.DataFrame") -> bool:
+    """Tell whether all weights lie in the outermost bins: signs were saved, not latent weights."""
+    counts = [numbers_of(text) for text in rows["histogram"]]
+    return not any(sum(bins[1:-1]) for bins in counts)
 
 
 def _latent(axes: "Axes", rows: "pd.DataFrame") -> None:
     if rows.empty:
         axes.set_axis_off()
         return
+    axes.set_title(f"layer {int(rows['layer'].iloc[0])}", fontsize=8, weight="normal")
     for mode, here in _sorted_modes(rows):
         counts = np.array([numbers_of(text) for text in here["histogram"]])
         share = 100 * (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
         bound = float(here["bound"].max())
         edges = np.linspace(-bound, bound, len(share) + 1)
         axes.stairs(share, edges, color=MODE_COLOURS[mode], linewidth=1.1)
-    axes.set_xticks([-1, 0, 1])
+    reach = float(rows["bound"].max())  # above 1 without clipping
+    axes.set_xticks([-1, 0, 1] if reach <= 1 else [-math.floor(reach), 0, math.floor(reach)])
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
     axes.tick_params(labelsize=7)
@@ -166,7 +178,8 @@ def draw_confusion(frames: Frames, names: dict[str, str], dataset: str) -> Figur
     most = max(float(np.nanmax(share)) for share in shares) or 1.0
     mesh = None
     for axes, row, share in zip(grid, rows, shares, strict=True):
-        mesh = axes.pcolormesh(share, cmap="Oranges", vmin=0, vmax=most)
+        # One bad network would leave all others pale on a linear scale: 0.2 % of 17 % is no colour.
+        mesh = axes.pcolormesh(share, cmap="Oranges", norm=PowerNorm(0.5, 0, most))
         axes.invert_yaxis()
         axes.grid(visible=False)
         ticks = np.arange(10)
@@ -231,11 +244,12 @@ def draw_calibration(frames: Frames, names: dict[str, str]) -> Figure | None:
     for axes, ((dataset, recipe, source), panel) in zip(grid, panels, strict=True):
         axes.set_title(panel_title(dataset, recipe, source, names))
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle="dashed")
-        for place, (mode, here) in enumerate(_sorted_modes(panel)):
+        modes = list(_sorted_modes(panel))
+        for place, (mode, here) in enumerate(reversed(modes)):  # from below, where no line runs
             _reliability(axes, mode, here)
             axes.text(
-                0.03, 0.97 - 0.085 * place, f"{mode}  {here['ece_pct'].mean():.1f} %",
-                color=MODE_COLOURS[mode], fontsize=7.5, va="top", transform=axes.transAxes,
+                0.97, 0.03 + 0.068 * place, f"{mode}  {here['ece_pct'].mean():.1f} %", ha="right",
+                color=MODE_COLOURS[mode], fontsize=7.5, va="bottom", transform=axes.transAxes,
             )  # fmt: skip
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)

@@ -101,9 +101,8 @@ def _places(frames: Frames) -> list[tuple[str, str]]:
 
 def _tallest(frames: Frames, place: tuple[str, str], errors: "pd.DataFrame") -> int:
     here = select(frames.kernels, {"machine": place[0], "device": place[1]})
-    shown = here[here["group"].isin(["square", "mlp"])]
-    bars = shown.groupby("case").size()
-    return max(3, 0 if bars.empty else int(bars.max()), 0 if place[0] else len(errors))
+    known = errors if here.empty else errors[errors["kernel"].isin(set(here["kernel"]))]
+    return max(3, len(known), *(len(_largest(here, group)) for group in ("square", "mlp")))
 
 
 def _draw_row(

@@ -22,12 +22,15 @@ TRADE = (
     "Test error (mean over seeds) against the memory of the weights, thresholds and scales, and "
     "against the 32-bit operations of one image: a float multiply-add counts two, a float add of a "
     "±1 weight one, and an XNOR-popcount step of six does 32 multiply-accumulates. Log axes. One "
-    "colour a mode, one mark a recipe."
+    "colour a mode, one mark a recipe; the sizes of marks mean nothing."
 )
 SEEDS = (
     "Test error of each seed (dots), mean (bar) and its 95 % t interval (line). Two seeds give an "
     "interval that says little."
 )
+# Modes that cost alike and may err alike lie within one another, so that each is seen.
+_SIZES = {"float": 9.0, "bc-stoch": 5.0, "bnn-stoch-w": 9.0, "bnn-w-stoch": 5.0}
+_LOG_SPAN = 5.0  # errors further apart than this are drawn on a logarithmic axis
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 
@@ -49,7 +52,15 @@ def draw_trade(frames: Frames, names: dict[str, str]) -> Figure | None:
         _scatter(line[0], panel, memory, recipes, "memory of the weights", "B")
         _scatter(line[1], panel, panel["operations"], recipes, "32-bit operations an image")
     marks = [
-        Line2D([], [], color=MUTED, marker=_MARKS[i % len(_MARKS)], linestyle="", label=recipe)
+        Line2D(
+            [],
+            [],
+            color=MUTED,
+            marker=_MARKS[i % len(_MARKS)],
+            fillstyle="none",
+            linestyle="",
+            label=recipe,
+        )
         for i, recipe in enumerate(recipes)
     ]
     figure.legend(handles=marks, loc="outside upper right", ncols=len(marks))
@@ -70,7 +81,8 @@ def _scatter(
     for (recipe, mode, _, _), here in placed.groupby(keys):
         axes.plot(
             here["x"].iloc[0], here["test_error_pct"].mean(), color=MODE_COLOURS[str(mode)],
-            marker=_MARKS[recipes.index(str(recipe)) % len(_MARKS)], markersize=6, alpha=0.85,
+            marker=_MARKS[recipes.index(str(recipe)) % len(_MARKS)],
+            markersize=_SIZES.get(str(mode), 7.0), fillstyle="none", markeredgewidth=1.4,
             linestyle="",
         )  # fmt: skip
     log_ticks(axes, placed["test_error_pct"])
@@ -110,10 +122,13 @@ def _strips(axes: "Axes", panel: "pd.DataFrame") -> None:
         panel.groupby(["recipe", "mode", "changes"]),
         key=lambda pair: (str(pair[0][0]), order.index(str(pair[0][1])), str(pair[0][2])),
     )
-    labels = []
+    labels, reach = [], []
+    least = float(panel["test_error_pct"].min())
     for y, ((recipe, mode, _), runs) in enumerate(groups):
         errors = [float(error) for error in runs["test_error_pct"]]
         interval, colour = over_seeds(errors), MODE_COLOURS[str(mode)]
+        # An interval of two seeds may go below 0; on a log axis it ends at the axis.
+        reach += [*errors, max(interval["low"], least / 2), interval["high"]]
         mean = math.fsum(errors) / len(errors)
         axes.plot([interval["low"], interval["high"]], [y, y], color=colour, linewidth=1.2)
         axes.plot(mean, y, color=colour, marker="|", markersize=12, markeredgewidth=2)
@@ -125,3 +140,6 @@ def _strips(axes: "Axes", panel: "pd.DataFrame") -> None:
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("test error, %")
+    if 0 < _LOG_SPAN * least < float(panel["test_error_pct"].max()):
+        log_ticks(axes, reach, "x")
+        axes.set_xlabel("test error, %, log axis")

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,16 +39,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    made: dict[tuple[str, str], Path] = {}
+    made: dict[tuple[str, str, str], Path] = {}
 
-    def train(dataset: str, mode: str) -> Path:
-        if (dataset, mode) not in made:
+    def train(dataset: str, mode: str, recipe: str = "theano", **settings: Any) -> Path:
+        if (dataset, mode, recipe) not in made:
             folder = tmp_path_factory.mktemp(f"{dataset}-{mode}")
-            recipe = load_recipe("theano", dataset, SMALL[dataset])
-            spec = RunSpec(recipe, get_mode(mode), 0, "test", folder)
+            used = load_recipe(recipe, dataset, {**SMALL[dataset], **settings})
+            spec = RunSpec(used, get_mode(mode), 0, "test", folder)
             run_training(spec, data, torch.device("cpu"), 60.0)
-            made[dataset, mode] = folder
-        return made[dataset, mode]
+            made[dataset, mode, recipe] = folder
+        return made[dataset, mode, recipe]
 
     return train
 
@@ -100,6 +101,24 @@ def test_a_binary_layers_histogram_spans_the_clip_and_counts_its_ends() -> None:
     assert "filters" not in facts
 
 
+def test_without_a_clip_nothing_counts_as_clipped() -> None:
+    layer = Linear((1, 3), "det", "det", torch.Generator(), None)
+    layer.weight.data = torch.tensor([[-4.0, 1.0, 0.5]])
+    facts = layer_facts(layer, first=True, clipped=False)
+    assert (facts["bound"], facts["clipped_pct"]) == (4.0, None)
+    assert (facts["histogram"][0], sum(facts["histogram"])) == (1, 3)
+
+
+def test_parameters_are_counted_as_means_of_the_weights() -> None:
+    layer = Linear((2, 3), "det", "det", torch.Generator(), None)
+    layer.weight.data = torch.tensor([[-73.0, 18.0, 0.0], [0.55, -0.55, 1.1]])
+    facts = layer_facts(layer, first=True, clipped=False, parameters=True)
+    assert (facts["bound"], facts["clipped_pct"], facts["plus_pct"]) == (1.0, None, 66.6667)
+    bins = {i: n for i, n in enumerate(facts["histogram"]) if n}
+    # tanh 0.55 = 0.5005 lies in bin 30 of 40 over [-1, 1], tanh 1.1 = 0.8005 in bin 36.
+    assert bins == {0: 1, 9: 1, 20: 1, 30: 1, 36: 1, 39: 1}
+
+
 def test_a_real_layer_spans_its_own_greatest_weight() -> None:
     layer = Conv3x3((2, 3, 3, 3), "real", "real", torch.Generator().manual_seed(0), None)
     facts = layer_facts(layer, first=False)
@@ -150,6 +169,19 @@ def test_the_record_of_a_run_of_any_mode(
         assert codes.shape == (4, 3)
         assert first["filters"] == filter_counts(codes)
         assert all(("filters" in x) == (x["kind"] == "conv") for x in record["layers"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"), [("ebp", {}), ("bitwise", {"epochs": 2, "method.real_epochs": 1})]
+)
+def test_rules_without_latent_weights_have_no_clipped_ones(
+    trained: Callable[..., Path], data: Path, recipe: str, settings: dict[str, Any]
+) -> None:
+    folder = trained("mnist", "bnn-det", recipe, **settings)
+    layers = inspect_run(folder, data)["layers"]
+    assert [(layer["clipped_pct"], layer["bound"]) for layer in layers] == [(None, 1.0)] * 2
+    inner = sum(sum(layer["histogram"][1:-1]) for layer in layers)
+    assert (inner == 0) == (recipe == "bitwise"), "bitwise runs save the signs themselves"
 
 
 def test_a_failed_run_is_skipped_with_its_reason(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from harness.report.inside import (
     draw_latent,
     steps_between,
 )
+from harness.report.intervals import student
 from harness.report.paper import load_paper
 from harness.report.style import house_style
 from harness.report.tradeoff import draw_seeds, draw_trade
@@ -125,6 +127,44 @@ def test_the_filters_shown_are_of_an_official_full_theano_run_where_there_is_one
     figure = draw_filters(frames, PAPER, "cifar10")
     assert figure is not None
     assert titles(figure)[0] == "torch7 / bnn-stoch", "full before reduced"
+
+
+def test_latent_weights_of_runs_that_saved_signs_alone_are_left_out(tmp_path: Path) -> None:
+    latent = {**LAYER, "dataset": "mnist", "kind": "linear", "bound": 1.0, "histogram": "3 4 2 1"}
+    signs = {**latent, "recipe": "bitwise", "histogram": "5 0 0 5"}
+    decided = {**latent, "layer": 2, "histogram": "5 0 0 5"}
+    ebp = [{**row, "recipe": "ebp"} for row in (latent, decided)]
+    with house_style():
+        figure = draw_latent(made_frames(tmp_path, layers=[latent, signs, *ebp]), NAMES, "mnist")
+        assert draw_latent(made_frames(tmp_path, layers=[signs]), NAMES, "mnist") is None
+    assert figure is not None
+    shown = [(axes.get_ylabel().split("\n")[0], axes.get_title(loc="left")) for axes in figure.axes]
+    assert shown == [("ebp", "layer 1"), ("", "layer 2"), ("theano", "layer 1"), ("", "")]
+
+
+def test_unclipped_latent_weights_have_ticks_that_do_not_touch(tmp_path: Path) -> None:
+    row = {**LAYER, "dataset": "mnist", "kind": "linear", "bound": 73.5, "histogram": "1 4 4 1"}
+    layers = [{**row, "layer": i + 1} for i in range(9)]
+    with house_style():
+        figure = draw_latent(made_frames(tmp_path, layers=layers), NAMES, "mnist")
+        assert figure is not None
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        ticks = [label for axes in figure.axes for label in axes.get_xticklabels()]
+        boxes = [label.get_window_extent(renderer) for label in ticks]
+    assert [label.get_text() for label in ticks[:3]] == ["−73", "0", "73"]
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+
+
+def test_seeds_far_apart_are_on_a_log_axis(tmp_path: Path) -> None:
+    near, far = runs(1.4, 1.5), runs(12.0, 14.0, mode="bnn-stoch-w")
+    with house_style():
+        plain = draw_seeds(made_frames(tmp_path, runs=near), NAMES)
+        wide = draw_seeds(made_frames(tmp_path, runs=near + far), NAMES)
+    assert plain is not None and wide is not None
+    assert (plain.axes[0].get_xscale(), wide.axes[0].get_xscale()) == ("linear", "log")
+    low, high = wide.axes[0].get_xlim()
+    assert low < 1.4 and student([12.0, 14.0])[1] < high
 
 
 def test_confusion_leaves_out_the_diagonal(frames: Frames) -> None:
