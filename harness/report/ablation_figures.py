@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.ablations import Ablation, Cell, mean_and_sd
+from harness.report.inside import log_ticks
 from harness.report.style import FULL_WIDTH, MUTED
 
+_LOG_SPAN = 4.0  # errors further apart than this are drawn on a logarithmic axis
 _POINT, _AGAINST = "#0072B2", "#D55E00"
 CAPTION = (
     "Left: test error of each run (rings), mean (dot) and mean ± sample standard deviation (bar). "
@@ -24,7 +26,8 @@ def draw_ablation(one: Ablation) -> Figure:
     rows, effects = len(one.cells), len(one.effects)
     height = 1.15 + 0.245 * max(rows, effects + 1, 3)
     figure = Figure(figsize=(FULL_WIDTH, height))
-    names = _width(map(_name, one.cells)), _width(_effect_names(one))
+    factors = " / ".join(factor.factor for factor in one.group.factors)
+    names = _width([factors, *map(_name, one.cells)]), _width(_effect_names(one))
     room = 0.98 - sum(names)  # what the two panels share
     bottom, tall = 0.5 / height, 1 - 1.0 / height
     left = figure.add_axes((names[0], bottom, 0.55 * room, tall))
@@ -66,7 +69,15 @@ def _draw_cells(axes: Axes, one: Ablation) -> None:
                 transform=axes.get_yaxis_transform(),
             )  # fmt: skip
     _rows(axes, [_name(cell) for cell in one.cells])
+    axes.text(
+        -0.012, 1.01, " / ".join(factor.factor for factor in one.group.factors), ha="right",
+        va="bottom", color=MUTED, fontsize=7.5, style="italic", transform=axes.transAxes,
+    )  # fmt: skip
     axes.set_xlabel("test error, %")
+    errors = [error for cell in one.cells for error in cell.errors.values()]
+    if 0 < _LOG_SPAN * min(errors) < max(errors):
+        log_ticks(axes, errors, "x")
+        axes.set_xlabel("test error, %, log axis")
 
 
 def _draw_effects(axes: Axes, one: Ablation) -> None:
@@ -78,8 +89,9 @@ def _draw_effects(axes: Axes, one: Ablation) -> None:
         if effect.differences:
             axes.plot(effect.mean, row, "o", color=_AGAINST, ms=5)
             axes.annotate(
-                f"{effect.mean:+.2f}", (effect.mean, row), xytext=(0, 5), fontsize=7.5,
-                textcoords="offset points", ha="center", color=_AGAINST,
+                f"{effect.mean:+.2f}".replace("-", "−"), (effect.mean, row), xytext=(0, 6),
+                fontsize=7.5, textcoords="offset points", ha="center", color=_AGAINST,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )  # fmt: skip
     _rows(axes, _effect_names(one))
     axes.set_xlabel("difference of test error, points")

@@ -42,6 +42,7 @@ def judge(claim: Claim, frames: Frames) -> Judged:
     verdict, reason = decide(claim, best)
     notes = [best.note, best.sure] if best else []
     notes += failures(claim.measure, frames.unlabelled())
+    notes += [f"not certain: {claim.uncertain}"] if claim.uncertain else []
     return Judged(
         id=claim.id,
         where=claim.where,

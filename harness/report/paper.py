@@ -39,12 +39,16 @@ _NEEDS = ("official", "full")
 
 @dataclass(frozen=True)
 class System:
-    """A row of Table 1: test errors in % by dataset, and which runs of ours stand beside it."""
+    """A row of Table 1: test errors in % by dataset, and which runs of ours stand beside it.
+
+    ``uncertain`` says what is not known of the paper's run, "" where nothing is open.
+    """
 
     name: str
     errors: dict[str, float]
     deviations: dict[str, float] = field(default_factory=dict)
     ours: dict[str, str] | None = None
+    uncertain: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the paper, how ours is measured and the rule for the verdict."""
+    """One statement of the paper, how ours is measured and the rule for the verdict.
+
+    ``uncertain`` says what the paper leaves open about it, "" where nothing is.
+    """
 
     id: str
     where: str
@@ -68,6 +75,7 @@ class Claim:
     verdict: dict[str, Any]
     needs: tuple[str, ...] = _NEEDS
     reduced: Literal["", "partly"] = ""
+    uncertain: str = ""
 
     @property
     def band(self) -> tuple[float, float]:

@@ -44,7 +44,7 @@ def table1(paper: Paper, frames: Frames) -> Table:
         caption="Ours: mean ± sample standard deviation over n seeds, at the best validation "
         "error; then its 95 % interval, Wilson's of the test images for one run, Student's over "
         "the seeds for several.",
-        notes=_notes(data),
+        notes=(*_notes(data), *_uncertain(paper)),
         numeric=frozenset(range(1, len(header))),
     )
 
@@ -114,6 +114,11 @@ def evidence_text(best: Evidence, lost: list[str]) -> str:
     labels += [f"{len(lost)} without a result"] if lost else []
     tail = f" [{', '.join(labels)}]" if labels else ""
     return f"{best.value:.2f}{spread} (n = {best.n}{interval}){tail}"
+
+
+def _uncertain(paper: Paper) -> list[str]:
+    systems = [system for group in paper.table1 for system in group.systems if system.uncertain]
+    return [f"{system.name}, not certain: {system.uncertain}." for system in systems]
 
 
 def _notes(data: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from harness.cli import app
 from harness.errors import HarnessError
 from harness.report.claims import Judged, judge_all
 from harness.report.collect import collect
-from harness.report.frames import Frames, read_frames
+from harness.report.frames import Frames, empty_frames, read_frames
 from harness.report.paper import PAPER, load_paper
 
 Maker = Callable[..., Any]
@@ -69,6 +69,12 @@ def test_mean_deviation_and_count_over_seeds(tmp_path: Path, write_run: Maker) -
     assert frames_of.n == 3
     assert frames_of.ours == pytest.approx(errors.mean())
     assert frames_of.sd == pytest.approx(errors.std())
+
+
+@pytest.mark.parametrize("claim", ["svhn-torch7", "mnist-ebp", "unique-filters", "xnor-reuse"])
+def test_what_the_paper_leaves_open_is_said_with_the_verdict(claim: str) -> None:
+    (found,) = (one for one in judge_all(load_paper(), empty_frames()) if one.id == claim)
+    assert found.note.startswith("not certain: ")
 
 
 def test_a_failed_run_leaves_a_note(tmp_path: Path, write_run: Maker) -> None:

@@ -50,6 +50,7 @@ def test_table_1_says_in_notes_what_its_labels_mean(frames: Frames) -> None:
     assert "generated look-alikes" in notes
     assert "mnist: MLP 3 × 256, 20 epochs" in notes
     assert "bc-stoch seed 0 failed (epoch 6: the training loss is nan)" in notes
+    assert "EBP (Cheng et al., 2015), not certain: which network" in notes
 
 
 def test_kernels_without_a_time_say_why(frames: Frames) -> None:
