@@ -189,9 +189,9 @@ class MethodSpec:
 class Recipe:
     """How one code base trained one dataset (paper, section 2; prior systems, Table 1).
 
-    ``precision`` is of the products of ±1 with ±1 or with gradients: ``exact`` takes the library's
-    float32, ``fast`` packed kernels on the CPU, to the same bits forward, with gradients rounded to
-    12 bits backward.
+    ``precision`` is of the products of ±1 with ±1 and with gradients: ``exact`` takes the library's
+    float32; ``fast`` packed kernels on the CPU and TF32 on a GPU, to the same bits forward, with
+    gradients rounded to 12 bits (TF32: 11) backward.
     """
 
     name: str

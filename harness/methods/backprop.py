@@ -38,7 +38,7 @@ class Backprop:
         device = next(self.network.parameters()).device
         if not signed.available(device):
             raise HarnessError(
-                "precision 'fast' needs numba and a CPU with AVX2 (device cpu), "
+                "precision 'fast' needs a GPU, or numba and a CPU with AVX2; "
                 f"found device {str(device)!r}; 'exact' runs anywhere"
             )
 

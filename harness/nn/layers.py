@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.nn import signed
+from harness.nn import signed, tf32
 from harness.nn.binarize import binarize_weight, stochastic_sign
 from harness.spec import Binarization
 
@@ -81,7 +81,7 @@ class WeightedLayer(nn.Module):
         raise NotImplementedError
 
     def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
-        """Return the product of ±1 inputs and weights by packed kernels (``harness.nn.signed``).
+        """Return the product of ±1 inputs and weights: ``harness.nn.signed``, on a GPU ``.tf32``.
 
         ``rate``: x has gone through dropout, so it is 0 or ``±1 / (1 - rate)``. ``integers``: the
         inputs are odd integers ``2u - 255`` in place of ±1, and take no gradient.
@@ -96,22 +96,27 @@ class Linear(WeightedLayer):
         return F.linear(x, weight)
 
     def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
-        by_kind = signed.integer_linear if integers else signed.signed_linear
-        return by_kind(x, self, rate)
+        if x.is_cuda:
+            weight = self.used_weight()
+            return self.product(x, weight) if integers else tf32.linear(x, weight)
+        return signed.integer_linear(x, self, rate) if integers else signed.linear(x, self, rate)
+
+
+def _channels_last(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    # 1.1 to 1.3 times as fast as NCHW at the ConvNet's sizes on the CPU.
+    form = torch.channels_last
+    return x.contiguous(memory_format=form), weight.contiguous(memory_format=form)
 
 
 class Conv3x3(WeightedLayer):
     """``[B, C, H, W] -> [B, N, H, W]`` with 3x3 filters, zero padding of 1."""
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        # channels_last is 1.1 to 1.3 times as fast as NCHW at the ConvNet's sizes on the CPU.
-        return F.conv2d(
-            x.contiguous(memory_format=torch.channels_last),
-            weight.contiguous(memory_format=torch.channels_last),
-            padding=1,
-        )
+        return F.conv2d(*_channels_last(x, weight), padding=1)
 
     def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
         if rate or integers:
             raise ValueError("a convolution by signs takes inputs of ±1 alone, without dropout")
-        return signed.signed_conv(x, self)
+        if x.is_cuda:
+            return tf32.conv3x3(*_channels_last(x, self.used_weight()))
+        return signed.conv3x3(x, self)

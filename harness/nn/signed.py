@@ -1,4 +1,4 @@
-"""Layers whose inputs and weights are both ±1, by packed products: recipe key ``precision: fast``.
+"""Layers whose inputs and weights are ±1, by packed products: ``precision: fast`` on the CPU.
 
 Forward, XNOR and popcount give the integers that float32 gives: not a bit moves. Backward, the
 gradient is rounded to 12 bits where it meets signs (``kernels.cpu.signed``).
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 
 def available(device: torch.device | str) -> bool:
-    """Return True where the products can run: on a CPU with AVX2, and numba installed."""
-    if torch.device(device).type != "cpu" or not fused.AVAILABLE:
+    """Return True where ``precision: fast`` can run: on a GPU, or on a CPU with AVX2 and numba."""
+    if torch.device(device).type != "cpu":
+        return True
+    if not fused.AVAILABLE:
         return False
     from kernels.cpu.signed import AVAILABLE
 
@@ -148,7 +150,7 @@ class _SignedConv(Function):
         return by_pixel.permute(0, 3, 1, 2), None, None
 
 
-def signed_conv(x: Tensor, layer: "WeightedLayer") -> Tensor:
+def conv3x3(x: Tensor, layer: "WeightedLayer") -> Tensor:
     """Return the 3x3 convolution of x [B, C, H, W] of ±1 with ``sign(weight)``, zero padding 1.
 
     Channels last; the weights' gradient goes straight to ``layer.weight.grad``.
@@ -162,7 +164,7 @@ def _set_gradient(layer: "WeightedLayer", gradient: Tensor) -> None:
     weight.grad = gradient if weight.grad is None else weight.grad + gradient
 
 
-def signed_linear(x: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
+def linear(x: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
     """Return ``x @ sign(weight).T`` for x [B, K] of ±1, or of 0 and ``±1 / (1 - rate)`` after
     dropout at ``rate``. The weights' gradient goes straight to ``layer.weight.grad``."""
     result: Tensor = _SignedLinear.apply(x, layer.weight, layer, rate)  # type: ignore[no-untyped-call]

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.errors import HarnessError
 from harness.methods import build_method
-from harness.nn import signed
+from harness.nn import signed, tf32
 from harness.nn.loss import squared_hinge
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
@@ -128,5 +129,28 @@ def test_an_unknown_precision_and_one_that_a_method_lacks_are_named() -> None:
 
 def test_a_machine_without_the_kernels_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signed, "available", lambda device: False)
-    with pytest.raises(HarnessError, match="needs numba and a CPU with AVX2"):
+    with pytest.raises(HarnessError, match="needs a GPU, or numba and a CPU with AVX2"):
         _method("mnist", "bnn-det", "fast")
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv3x3"])
+def test_tf32_products_have_the_library_s_gradients(kind: str) -> None:
+    generator = torch.Generator().manual_seed(2)
+    shapes = {"linear": ((5, 40), (7, 40)), "conv3x3": ((2, 6, 5, 5), (4, 6, 3, 3))}[kind]
+    ours, theirs = ([torch.randint(0, 2, shape, generator=generator) * 2.0 - 1 for shape in shapes]
+                    for _ in range(2))  # fmt: skip
+    for one, other in zip(ours, theirs, strict=True):
+        other.copy_(one)
+    for operand in ours + theirs:
+        operand.requires_grad_()
+    before = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    found = getattr(tf32, kind)(*ours)
+    plain = F.linear(*theirs) if kind == "linear" else F.conv2d(*theirs, padding=1)
+    assert torch.equal(found, plain)
+    gradient = torch.randn(plain.shape, generator=generator)
+    found.backward(gradient)
+    plain.backward(gradient)  # type: ignore[no-untyped-call]
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    after = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    assert before == after
