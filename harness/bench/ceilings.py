@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import torch
 
-from kernels.cpu import xnor
+from kernels.cpu import tabled, xnor
 from kernels.cpu.counts import LANES
 from kernels.cpu.jit import jit
 from kernels.cpu.tile import TILE_ROWS
@@ -18,6 +18,7 @@ from kernels.cpu.xnor import dots_rows
 
 COPY_BYTES = 1 << 28  # beyond the last-level cache
 _WORDS, _PANELS, _REPEATS = 64, 4, 5_000  # K of 4096 bits, 16 KiB of weights: the L1 cache
+_LENGTH = 62  # bytes of a row, for tables: K of 496 bits, 64 rows and 64 weights
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,42 @@ def _popcount_peak() -> Ceiling:
     return Ceiling("xor+popcount", lambda: _tiles(rows, laid, _PANELS, k, _REPEATS, out), 0, ops)
 
 
+@jit()
+def _lookups(octets, laid, table, repeats):
+    block, nibbles, sums = tabled.buffers(laid.shape[1])
+    for row in range(tabled.BLOCK):
+        tabled.arrange(octets, row * laid.shape[1], laid.shape[1], row, block)
+    for _ in range(repeats):
+        tabled.count(block, tabled.BLOCK, laid, 0, table, nibbles, sums)
+    return sums[0]
+
+
+@jit(parallel=True)
+def _lookup_tiles(octets, laid, table, repeats, out):
+    for thread in numba.prange(out.shape[0]):
+        out[thread] = _lookups(octets, laid, table, repeats)
+
+
+def _lookup_peak() -> Ceiling:
+    threads = numba.get_num_threads()
+    words = np.arange(tabled.BLOCK * 8, dtype=np.int64).reshape(-1, 8)
+    laid, octets = tabled.panels(words, _LENGTH), words.view(np.uint8).reshape(-1)
+    out = np.empty(threads, dtype=np.int64)
+    ops = 2 * tabled.BLOCK * len(words) * 8 * _LENGTH * _REPEATS * threads
+
+    def run() -> None:
+        _lookup_tiles(octets, laid, tabled.TABLES, _REPEATS, out)
+
+    return Ceiling("xor+popcount", run, 0, ops)
+
+
 def ceilings(device: str) -> list[Ceiling]:
     """Return the bounds to measure on a device.
 
     - ``copy``: one read and one write of 256 MiB.
     - ``fp32-product``: ``torch.mm`` of 2048³ on a CPU, 8192³ on a GPU.
-    - ``xor+popcount``: the tile of ``xnor-cpu`` on operands that stay in the L1 cache (CPU).
+    - ``xor+popcount``: the tile of ``xnor-cpu`` on operands that stay in the L1 cache (CPU), by
+      tables or popcounts as it goes here.
     - ``bf16-product``: 8192³ in bfloat16 (GPU).
     """
     source = torch.ones(COPY_BYTES // 4, device=device)
@@ -67,6 +98,6 @@ def ceilings(device: str) -> list[Ceiling]:
         Ceiling("fp32-product", lambda: torch.mm(a, b), 12 * size**2, 2 * size**3),
     ]
     if device == "cpu":
-        return [*found, _popcount_peak()]
+        return [*found, _lookup_peak() if tabled.usable(_LENGTH) else _popcount_peak()]
     halves = a.to(torch.bfloat16), b.to(torch.bfloat16)
     return [*found, Ceiling("bf16-product", lambda: torch.mm(*halves), 6 * size**2, 2 * size**3)]

@@ -28,16 +28,30 @@ class Naive(Float32Kernel):
 
 @dataclass(frozen=True)
 class Panels:
-    """Weights of ``xnor-cpu``: prefix xors of N rows, word by word in panels of 8 rows."""
+    """Weights of ``xnor-cpu`` in panels: of 8 rows as prefix xors, or of 64 rows for tables.
 
-    words: torch.Tensor
+    Attributes:
+        laid: as ``kernels.cpu.xnor`` or, uint8 [panels, bytes, 64], ``kernels.cpu.tabled`` lays
+            them.
+        n: rows.
+        k: true length of a row.
+        width: words of a row.
+        tabled: whether they are for tables.
+    """
+
+    laid: torch.Tensor
     n: int
     k: int
     width: int
+    tabled: bool
 
 
 class XnorCpu(Kernel):
-    """Xor and popcount on packed words, blocked for registers and caches."""
+    """Xor and popcount on packed words, blocked for registers and caches.
+
+    Where AVX2 is the widest vector, ones are looked up in tables of 16; elsewhere, and for K
+    beyond 32767, they are counted by vector popcounts.
+    """
 
     name = "xnor-cpu"
     packed = True
@@ -46,11 +60,16 @@ class XnorCpu(Kernel):
 
     def weights(self, p: Packed) -> Panels:
         """Return the weights in panels."""
-        from kernels.cpu import xnor
+        from kernels.cpu import tabled, xnor
 
         check_packed("weights", p, self.device)
-        flat = xnor.panels(p.words.numpy())
-        return Panels(torch.from_numpy(flat), p.rows, p.k, int(p.words.shape[1]))
+        width, tables = int(p.words.shape[1]), tabled.usable(p.k)
+        if tables:
+            used = -(-p.k // 8) if p.segments == 1 else 8 * width
+            laid = tabled.panels(p.words.numpy(), used)
+        else:
+            laid = xnor.panels(p.words.numpy())
+        return Panels(torch.from_numpy(laid), p.rows, p.k, width, tables)
 
     def activations(self, p: Packed) -> Packed:
         """Return ``p`` itself."""
@@ -65,21 +84,23 @@ class XnorCpu(Kernel):
 
     def product_into(self, a: Packed, w: Panels, out: torch.Tensor) -> None:
         """Write the dots to ``out``, int32 [M, N] contiguous."""
-        from kernels.cpu import xnor
+        from kernels.cpu import tabled, xnor
 
-        xnor.product(a.words.numpy(), w.words.numpy(), w.n, w.k, out.numpy())
+        product = tabled.product if w.tabled else xnor.product
+        product(a.words.numpy(), w.laid.numpy(), w.n, w.k, out.numpy())
 
     def product_bits(
         self, a: Packed, w: Panels, threshold: torch.Tensor, flip: torch.Tensor
     ) -> Packed:
         """Return ``(dots >= threshold) ^ flip`` packed, from registers: no dots in memory."""
-        from kernels.cpu import xnor
+        from kernels.cpu import tabled, xnor
 
         self._check(a, w)
         bounds, flips = pack_bounds(threshold, flip, w.n)
         out = torch.zeros(a.rows, words_for(w.n), dtype=torch.int64)
-        xnor.product_bits(
-            a.words.numpy(), w.words.numpy(), w.n, w.k, bounds.numpy(), flips.numpy(), out.numpy()
+        product = tabled.product_bits if w.tabled else xnor.product_bits
+        product(
+            a.words.numpy(), w.laid.numpy(), w.n, w.k, bounds.numpy(), flips.numpy(), out.numpy()
         )
         return Packed(out, w.n)
 

@@ -1,0 +1,62 @@
+"""Both ways to count the ones of xored words: by tables of 16 and by popcounts."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import reference, registry
+from kernels.cpu import tabled
+from kernels.cpu.vectors import AVX2
+from kernels.packing import pack_rows, unpack_rows
+
+WAYS = [
+    pytest.param(True, id="tables", marks=pytest.mark.skipif(not AVX2, reason="needs AVX2")),
+    pytest.param(False, id="popcounts"),
+]
+
+
+@pytest.fixture(params=WAYS)
+def by_tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    wanted = bool(request.param)
+    monkeypatch.setattr(tabled, "usable", lambda k: wanted and k <= tabled.LONGEST)
+    return wanted
+
+
+def random_signs(rows: int, k: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 2 * torch.randint(0, 2, (rows, k), generator=generator, dtype=torch.int8) - 1
+
+
+# Runs of 31 bytes end at K = 248; blocks have 64 rows, tiles 4, panels 64 outputs.
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("k", [1, 8, 65, 248, 249, 500, 784, 1152], ids="K{}".format)
+@pytest.mark.parametrize("m,n", [(1, 64), (3, 65), (5, 1), (67, 130), (130, 63), (9, 300)])
+def test_dots_and_bits_equal_the_reference(by_tables: bool, m: int, n: int, k: int) -> None:
+    xnor = registry.get("xnor-cpu")
+    a, w = random_signs(m, k, m), random_signs(n, k, n + 1)
+    weights = xnor.weights(pack_rows(w))
+    assert weights.tabled == by_tables
+    dots = reference.gemm(a, w)
+    assert torch.equal(xnor.product(pack_rows(a), weights), dots)
+    threshold = dots[torch.arange(n) % m, torch.arange(n)].contiguous()  # ties
+    flip = torch.arange(n) % 3 == 0
+    found = xnor.product_bits(pack_rows(a), weights, threshold, flip)
+    assert torch.equal(unpack_rows(found, torch.int8), reference.threshold(dots, threshold, flip))
+
+
+@pytest.mark.parametrize("k", [tabled.LONGEST, tabled.LONGEST + 1], ids="K{}".format)
+def test_the_longest_rows(by_tables: bool, k: int) -> None:
+    xnor = registry.get("xnor-cpu")
+    a = torch.ones(5, k, dtype=torch.int8)
+    a[1] = -1
+    a[2, 3] = -1
+    weights = xnor.weights(pack_rows(a))
+    assert weights.tabled == (by_tables and k <= tabled.LONGEST)
+    dots = reference.gemm(a, a)
+    assert torch.equal(xnor.product(pack_rows(a), weights), dots)
+    top = torch.iinfo(torch.int32).max
+    for threshold in (-k - 1, -k, 1 - k, k - 2, k, k + 1, top, -top):
+        bounds = torch.full((5,), threshold, dtype=torch.int32)
+        flip = torch.tensor([False, True, False, True, False])
+        found = xnor.product_bits(pack_rows(a), weights, bounds, flip)
+        assert torch.equal(unpack_rows(found, torch.int8), reference.threshold(dots, bounds, flip))
