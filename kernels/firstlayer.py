@@ -11,7 +11,14 @@ import numpy as np
 import torch
 
 from kernels.base import check_packed
-from kernels.packing import Packed, unpack_rows, words_for
+from kernels.packing import (
+    Packed,
+    pack_bounds,
+    pack_rows,
+    pack_threshold,
+    unpack_rows,
+    words_for,
+)
 from kernels.vendor import int8_product
 
 PLANES = 8
@@ -30,7 +37,7 @@ def _check_pixels(u: torch.Tensor, k: int) -> torch.Tensor:
     return u.contiguous()
 
 
-def _panels(signs: torch.Tensor) -> tuple[np.ndarray, np.ndarray] | None:
+def _panels(w: Packed) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the weights for ``kernels.cpu.pixels`` on a CPU where torch's int8 is slow."""
     from kernels.cpu import vectors
 
@@ -38,27 +45,47 @@ def _panels(signs: torch.Tensor) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     from kernels.cpu import pixels
 
-    return pixels.panels(signs.numpy())
+    whole = w if w.segments == 1 else pack_rows(unpack_rows(w, torch.int8))
+    return pixels.panels(whole.words.numpy(), w.k)
 
 
 class PixelsInt8:
-    """Weights ready for products with pixels through int8."""
+    """Weights ready for products with pixels through int8, or tables where int8 is slow."""
 
     def __init__(self, w: Packed) -> None:
-        self.signs = unpack_rows(check_packed("weights", w, "cpu"), torch.int8)
-        self.sums = self.signs.sum(1, dtype=torch.int32)
-        self._panels = _panels(self.signs)
+        check_packed("weights", w, "cpu")
+        self.n, self.k = w.rows, w.k
+        self._panels = _panels(w)
+        if self._panels is None:
+            self.signs = unpack_rows(w, torch.int8)
+            self.sums = self.signs.sum(1, dtype=torch.int32)
 
     def product(self, u: torch.Tensor) -> torch.Tensor:
         """Return int32 [M, N] of uint8 pixels [M, K]; raises as ``pixels_product_int8``."""
-        u = _check_pixels(u, int(self.signs.shape[1]))
-        if self._panels is not None:
-            from kernels.cpu import pixels
+        u = _check_pixels(u, self.k)
+        if self._panels is None:
+            centred = (u ^ 128).view(torch.int8)
+            return int8_product(centred, self.signs).mul_(2).add_(self.sums)
+        from kernels.cpu import pixels
 
-            dots = torch.from_numpy(pixels.product(u.numpy(), *self._panels))
-            return dots[:, : len(self.signs)].contiguous()
-        centred = (u ^ 128).view(torch.int8)
-        return int8_product(centred, self.signs).mul_(2).add_(self.sums)
+        out = torch.empty(u.shape[0], self.n, dtype=torch.int32)
+        pixels.product(u.numpy(), *self._panels, out.numpy())
+        return out
+
+    def product_bits(self, u: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor) -> Packed:
+        """Return ``(product(u) >= threshold) ^ flip`` packed; by tables, with no dots in memory.
+
+        ``threshold`` is int32 [N], ``flip`` bool [N]; raises as ``product`` and ``pack_bounds``.
+        """
+        if self._panels is None:
+            return pack_threshold(self.product(u), threshold, flip)
+        from kernels.cpu import pixels
+
+        u = _check_pixels(u, self.k)
+        bounds, flips = pack_bounds(threshold, flip, self.n)
+        out = torch.empty(u.shape[0], words_for(self.n), dtype=torch.int64)
+        pixels.product_bits(u.numpy(), *self._panels, bounds.numpy(), flips.numpy(), out.numpy())
+        return Packed(out, self.n)
 
 
 class PixelsBitplanes:

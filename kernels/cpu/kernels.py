@@ -1,5 +1,6 @@
 """The numba kernels as the registry knows them: ``naive`` and ``xnor-cpu``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -103,6 +104,14 @@ class XnorCpu(Kernel):
             a.words.numpy(), w.laid.numpy(), w.n, w.k, bounds.numpy(), flips.numpy(), out.numpy()
         )
         return Packed(out, w.n)
+
+    def bits_on_pixels(
+        self, w: Packed
+    ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Packed]:
+        """Return the first layer to packed rows, with no dots in memory where it goes by tables."""
+        from kernels.firstlayer import PixelsInt8
+
+        return PixelsInt8(w).product_bits
 
     def _check(self, a: Packed, w: Panels) -> None:
         check_packed("activations", a, self.device)

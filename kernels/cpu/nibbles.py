@@ -43,22 +43,26 @@ def lanes() -> np.ndarray:
     return (vector * _VECTOR + odd * 16 + pair).reshape(-1)
 
 
-def _vector(kind: ir.VectorType, value: int) -> ir.Constant:
+def constant(kind: ir.VectorType, value: int) -> ir.Constant:
+    """Return ``value`` in every lane."""
     return ir.Constant(kind, [value] * kind.count)
 
 
-def _at(builder: Any, address: Any, index: Any, kind: ir.VectorType) -> Any:
+def vector_at(builder: Any, address: Any, index: Any, kind: ir.VectorType) -> Any:
+    """Return the vector that starts ``index`` elements after ``address``."""
     place = builder.gep(address, [_WORD(index) if isinstance(index, int) else index])
     return load(builder, place, kind, 1)
 
 
-def _broadcast(builder: Any, address: Any) -> Any:
+def broadcast(builder: Any, address: Any) -> Any:
+    """Return the 16 bytes at ``address`` in both halves of a vector."""
     half = load(builder, address, _HALF, 1)
     twice = ir.Constant(ir.VectorType(ir.IntType(32), _VECTOR), [*range(16), *range(16)])
     return builder.shuffle_vector(half, ir.Constant(_HALF, ir.Undefined), twice)
 
 
-def _shuffle(builder: Any, table: Any, indices: Any) -> Any:
+def shuffle(builder: Any, table: Any, indices: Any) -> Any:
+    """Return ``table[index]`` of 32 indices, in either half of its own 16 entries."""
     kind = ir.FunctionType(_BYTES, [_BYTES, _BYTES])
     name = "llvm.x86.avx2.pshuf.b"
     function = cgutils.get_or_insert_function(builder.module, kind, name)
@@ -69,8 +73,8 @@ def _add_to_sums(builder: Any, target: Any, parts: list[list[Any]]) -> None:
     for i, row in enumerate(parts):
         for vector, part in enumerate(row):
             pairs = builder.bitcast(builder.load(part), _SHORTS)
-            even = builder.and_(pairs, _vector(_SHORTS, 255))
-            odd = builder.lshr(pairs, _vector(_SHORTS, 8))
+            even = builder.and_(pairs, constant(_SHORTS, 255))
+            odd = builder.lshr(pairs, constant(_SHORTS, 8))
             for half, some in enumerate((even, odd)):
                 place = builder.gep(target, [_WORD(PANEL * i + _VECTOR * vector + 16 * half)])
                 store(builder, builder.add(load(builder, place, _SHORTS, 2), some), place, 2)
@@ -81,20 +85,20 @@ def _indices(builder: Any, ready: bool, source: Any, step: Any) -> list[list[Any
     if ready:
         base = builder.gep(source, [builder.shl(step, _WORD(7))])
         return [
-            [_at(builder, base, PANEL * half + _VECTOR * v, _BYTES) for v in (0, 1)]
+            [vector_at(builder, base, PANEL * half + _VECTOR * v, _BYTES) for v in (0, 1)]
             for half in (0, 1)
         ]
     base = builder.gep(source, [builder.shl(step, _WORD(6))])
-    octets = [_at(builder, base, _VECTOR * v, _BYTES) for v in (0, 1)]
+    octets = [vector_at(builder, base, _VECTOR * v, _BYTES) for v in (0, 1)]
     return [[_lower(builder, x) for x in octets], [_upper(builder, x) for x in octets]]
 
 
 def _lower(builder: Any, octets: Any) -> Any:
-    return builder.and_(octets, _vector(_BYTES, 15))
+    return builder.and_(octets, constant(_BYTES, 15))
 
 
 def _upper(builder: Any, octets: Any) -> Any:
-    return builder.lshr(octets, _vector(_BYTES, 4))
+    return builder.lshr(octets, constant(_BYTES, 4))
 
 
 @intrinsic(prefer_literal=True)
@@ -120,7 +124,7 @@ def count_tile(
         row = [builder.gep(first, [builder.mul(args[4], _WORD(i))]) for i in range(count)]
         source = pointer(context, builder, sig.args[6], args[6], args[7])
         table = pointer(context, builder, sig.args[8], args[8], _WORD(0))
-        zero = _vector(_BYTES, 0)
+        zero = constant(_BYTES, 0)
         parts = [[cgutils.alloca_once_value(builder, zero) for _ in (0, 1)] for _ in range(count)]
         with cgutils.for_range(builder, args[5]) as loop:
             for half, wanted in enumerate(_indices(builder, split, source, loop.index)):
@@ -128,9 +132,9 @@ def count_tile(
                     byte = builder.load(builder.gep(row[i], [loop.index]))
                     offset = builder.shl(builder.zext(byte, _WORD), _WORD(4))
                     offset = builder.add(offset, _WORD(4096 * half))
-                    entry = _broadcast(builder, builder.gep(table, [offset]))
+                    entry = broadcast(builder, builder.gep(table, [offset]))
                     for part, index in zip(parts[i], wanted, strict=True):
-                        found = _shuffle(builder, entry, index)
+                        found = shuffle(builder, entry, index)
                         builder.store(builder.add(builder.load(part), found), part)
         _add_to_sums(builder, pointer(context, builder, sig.args[9], args[9], args[10]), parts)
         return context.get_dummy_value()
@@ -149,7 +153,7 @@ def split(typingctx, panels, at, steps, nibbles):
         with cgutils.for_range(builder, args[2]) as loop:
             for vector in (0, _VECTOR):
                 at = builder.add(builder.shl(loop.index, _WORD(6)), _WORD(vector))
-                octets = _at(builder, source, at, _BYTES)
+                octets = vector_at(builder, source, at, _BYTES)
                 place = builder.add(builder.shl(loop.index, _WORD(7)), _WORD(vector))
                 store(builder, _lower(builder, octets), builder.gep(target, [place]), 1)
                 place = builder.add(place, _WORD(PANEL))
@@ -170,9 +174,9 @@ def store_dots(typingctx, sums, at, base, base_at, out, out_at):
             pointer(context, builder, sig.args[i], args[i], args[i + 1]) for i in (0, 2, 4)
         )
         for n in range(0, PANEL, 8):
-            ones = builder.zext(_at(builder, sums, n, _EIGHT), _INTS)
-            twice = builder.shl(ones, _vector(_INTS, 1))
-            dots = builder.sub(_at(builder, base, n, _INTS), twice)
+            ones = builder.zext(vector_at(builder, sums, n, _EIGHT), _INTS)
+            twice = builder.shl(ones, constant(_INTS, 1))
+            dots = builder.sub(vector_at(builder, base, n, _INTS), twice)
             store(builder, dots, builder.gep(out, [_WORD(n)]), 4)
         return context.get_dummy_value()
 

@@ -56,7 +56,8 @@ def _set_word(typingctx, values, at):
 
 
 @intrinsic
-def _reached_word(typingctx, values, at, threshold, threshold_at):
+def reached_word(typingctx, values, at, threshold, threshold_at):
+    """Return 64 bits ``values[at + j] >= threshold[threshold_at + j]``, both int32."""
     compare = _word(lambda builder, x, t: builder.icmp_signed(">=", x, t), ir.IntType(32))
     return types.uint64(values, types.intp, threshold, types.intp), compare
 
@@ -105,7 +106,7 @@ def _thresholds(x, threshold, flips, words):
     whole = n // _WORD
     for row in numba.prange(words.shape[0]):
         for t in range(whole):
-            words[row, t] = _reached_word(x, row * n + t * _WORD, threshold, t * _WORD) ^ flips[t]
+            words[row, t] = reached_word(x, row * n + t * _WORD, threshold, t * _WORD) ^ flips[t]
         if n % _WORD:
             word = np.uint64(0)
             for j in range(whole * _WORD, n):

@@ -1,125 +1,159 @@
-"""8-bit pixels times ±1 weights on x86 without VNNI: VPMADDUBSW, 32 multiplications and 16 adds.
+"""8-bit pixels times ±1 weights on x86 without VNNI, by tables (``kernels.cpu.picks``).
 
-``2u - 255`` times w is ``2 (u . w) - 255 sum(w)``. Products of a pixel and ±1, added in pairs, lie
-within ±510: 64 of them fit 16 bits, then pairs are added into 32 bits. ``torch._int_mm`` has no
-fast way on such a CPU: it gave 0.001 TOP/s on a Zen 3 core where this gives over 0.1.
+With P the sum of the pixels whose weight is +1, of which there are p, the dot of ``2u - 255`` is
+``4 P - 2 sum(u) + 255 (K - 2 p)``. ``torch._int_mm`` has no fast way on such a CPU: it gives 0.001
+TOP/s on a Zen 3 core. A task builds the tables of 16 rows, then goes over its panels of 64 outputs.
 """
 # Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
-
-from typing import Any
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated"
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
+from kernels.cpu import tabled
 from kernels.cpu.jit import jit
-from kernels.cpu.vectors import load, pointer, splat, store
+from kernels.cpu.nibbles import PANEL, split
+from kernels.cpu.pack import reached_word
+from kernels.cpu.picks import LONGEST, QUAD, STEP, TABLE_BYTES, add_dots, pick_tile, store_tables
+from kernels.cpu.tabled import aligned, part
 
-LANES, QUAD, ROWS = 8, 4, 4  # outputs a vector; pixels of one output beside each other; a tile
-_RUN = 64  # steps of two sums within ±510 each that 16 bits hold
-_BYTES = ir.VectorType(ir.IntType(8), LANES * QUAD)
-_SHORTS = ir.VectorType(ir.IntType(16), 2 * LANES)
-_INTS = ir.VectorType(ir.IntType(32), LANES)
-
-
-def _call(builder: Any, name: str, result: Any, *operands: Any) -> Any:
-    kind = ir.FunctionType(result, [operand.type for operand in operands])
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.avx2.{name}")
-    return builder.call(function, operands)
+ROWS = 16  # whose tables, 8 bytes a pixel, lie in L2: 98 KiB at 784 pixels
+_NIBBLES = 2 * PANEL  # bytes of a panel's weights for 8 pixels
 
 
-@intrinsic(prefer_literal=True)
-def _tile(typingctx, rows, u, u_at, quads, panel, panel_at, base, base_at, out, out_at, stride):
-    """``out[out_at + i*stride + l] = 2 * u[i] . w[l] + base[base_at + l]`` for rows i, lanes l."""
-    if not isinstance(rows, types.IntegerLiteral):
-        return None
-    at = types.intp
-    signature = types.void(rows, u, at, at, panel, at, base, at, out, at, at)
+@jit()
+def _pick(tables, row, k, nibbles, minus, picked):
+    for lane in range(PANEL):
+        picked[lane] = minus
+    for begin in range(0, k, LONGEST):
+        steps = min(LONGEST, k - begin) // STEP
+        at = (row * k + begin) // QUAD * TABLE_BYTES
+        pick_tile(tables, at, steps, nibbles, begin // 8 * _NIBBLES, picked, 0)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        word, count = ir.IntType(64), sig.args[0].literal_value
-        pixels = pointer(context, builder, sig.args[1], args[1], args[2])
-        weights = pointer(context, builder, sig.args[4], args[4], args[5])
-        row_bytes = builder.mul(args[3], word(QUAD))
-        zero, none = ir.Constant(_INTS, [0] * LANES), ir.Constant(_SHORTS, [0] * 2 * LANES)
-        totals = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
-        sums = [cgutils.alloca_once_value(builder, none) for _ in range(count)]
-        runs = builder.udiv(builder.add(args[3], word(_RUN - 1)), word(_RUN))
-        with cgutils.for_range(builder, runs) as run:
-            first = builder.mul(run.index, word(_RUN))
-            left = builder.sub(args[3], first)
-            here = builder.select(builder.icmp_unsigned(">", left, word(_RUN)), word(_RUN), left)
-            with cgutils.for_range(builder, here) as loop:
-                t = builder.add(first, loop.index)
-                w = load(builder, builder.gep(weights, [builder.mul(t, word(32))]), _BYTES, 1)
-                for i, total in enumerate(sums):
-                    place = builder.add(builder.mul(row_bytes, word(i)), builder.mul(t, word(QUAD)))
-                    quad = builder.bitcast(
-                        builder.gep(pixels, [place]), ir.IntType(32).as_pointer()
-                    )
-                    lanes = splat(builder, builder.load(quad, align=1), _INTS)
-                    pairs = _call(
-                        builder, "pmadd.ub.sw", _SHORTS, builder.bitcast(lanes, _BYTES), w
-                    )
-                    builder.store(builder.add(builder.load(total), pairs), total)
-            ones = ir.Constant(_SHORTS, [1] * 2 * LANES)
-            for total, part in zip(totals, sums, strict=True):
-                quads = _call(builder, "pmadd.wd", _INTS, builder.load(part), ones)
-                builder.store(builder.add(builder.load(total), quads), total)
-                builder.store(none, part)
-        offset = load(builder, pointer(context, builder, sig.args[6], args[6], args[7]), _INTS, 4)
-        target = pointer(context, builder, sig.args[8], args[8], args[9])
-        for i, total in enumerate(totals):
-            twice = builder.shl(builder.load(total), ir.Constant(_INTS, [1] * LANES))
-            row = builder.gep(target, [builder.mul(args[10], word(i))])
-            store(builder, builder.add(twice, offset), row, 4)
-        return context.get_dummy_value()
 
-    return signature, generate
+@jit()
+def _rows(u, first, rows, k, tables, minus):
+    store_tables(u, first * k, rows * k // QUAD, tables, 0)
+    for i in range(rows):
+        total = np.int32(0)
+        for pixel in u[(first + i) * k : (first + i + 1) * k]:
+            total += np.int32(pixel)
+        minus[i] = -2 * total
+
+
+@jit()
+def _put(picked, base, panel, n, out, at):
+    begin = panel * PANEL
+    if begin + PANEL <= n:
+        add_dots(picked, 0, base, begin, out, at + begin)
+        return
+    for lane in range(n - begin):
+        out[at + begin + lane] = picked[lane] + base[begin + lane]
+
+
+@jit()
+def _dots_task(u, k, row, row_end, laid, begin, end, n, base, out):
+    tables, minus = aligned(ROWS * k // QUAD * TABLE_BYTES), np.empty(ROWS, dtype=np.int32)
+    nibbles, picked = aligned(k // 8 * _NIBBLES), aligned(4 * PANEL).view(np.int32)
+    flat = laid.reshape(-1)
+    while row < row_end:
+        some = min(ROWS, row_end - row)
+        _rows(u, row, some, k, tables, minus)
+        for panel in range(begin, end):
+            split(flat, panel * (k // 8) * PANEL, k // 8, nibbles)
+            for i in range(some):
+                _pick(tables, i, k, nibbles, minus[i], picked)
+                _put(picked, base, panel, n, out, (row + i) * n)
+        row += some
+
+
+@jit()
+def _bits_task(u, k, row, row_end, laid, begin, end, bounds, flips, out):
+    tables, minus = aligned(ROWS * k // QUAD * TABLE_BYTES), np.empty(ROWS, dtype=np.int32)
+    nibbles, picked = aligned(k // 8 * _NIBBLES), aligned(4 * PANEL).view(np.int32)
+    flat = laid.reshape(-1)
+    while row < row_end:
+        some = min(ROWS, row_end - row)
+        _rows(u, row, some, k, tables, minus)
+        for panel in range(begin, end):
+            split(flat, panel * (k // 8) * PANEL, k // 8, nibbles)
+            for i in range(some):
+                _pick(tables, i, k, nibbles, minus[i], picked)
+                word = reached_word(picked, 0, bounds, panel * PANEL)
+                out[row + i, panel] = word ^ flips[panel]
+        row += some
 
 
 @jit(parallel=True)
-def _product(u, rows, quads, panels, base, out):
-    width = base.size
-    blocks = (rows + ROWS - 1) // ROWS
-    for block in numba.prange(blocks):
-        row = block * ROWS
-        end = min(row + ROWS, rows)
-        for panel in range(width // LANES):
-            at, to = panel * quads * LANES * QUAD, panel * LANES
-            if end - row == ROWS:
-                _tile(ROWS, u, row * quads * QUAD, quads, panels, at, base, to, out,
-                      row * width + to, width)  # fmt: skip
-            else:
-                for one in range(row, end):
-                    _tile(1, u, one * quads * QUAD, quads, panels, at, base, to, out,
-                          one * width + to, width)  # fmt: skip
+def _dots(u, k, rows, laid, n, base, row_parts, panel_parts, out):
+    for task in numba.prange(row_parts * panel_parts):
+        row, row_end = part(rows, row_parts, task // panel_parts)
+        begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
+        _dots_task(u, k, row, row_end, laid, begin, end, n, base, out)
 
 
-def panels(signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lay ±1 weights (int8 [N, K]) out as ``product`` takes them.
+@jit(parallel=True)
+def _bits(u, k, rows, laid, bounds, flips, row_parts, panel_parts, out):
+    for task in numba.prange(row_parts * panel_parts):
+        row, row_end = part(rows, row_parts, task // panel_parts)
+        begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
+        _bits_task(u, k, row, row_end, laid, begin, end, bounds, flips, out)
+
+
+def panels(words: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lay packed weights (int64 [N, ceil(K/64)]) out as ``product`` takes them.
 
     Returns:
-        int8 [ceil(N/8), ceil(K/4), 8, 4], zeros beyond N and K; and -255 times the sums of the
-        weights, int32 [ceil(N/8) * 8].
+        uint8 [ceil(N/64), 2 ceil(K/16), 64], zeros beyond N and K; and ``255 (K - 2 p)`` of p
+        weights +1, int32 [ceil(N/64) * 64].
     """
-    n, k = signs.shape
-    count, quads = -(-n // LANES), -(-k // QUAD)
-    padded = np.zeros((count * LANES, quads * QUAD), dtype=np.int8)
-    padded[:n, :k] = signs
-    laid = padded.reshape(count, LANES, quads, QUAD).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(laid), -255 * padded.sum(1, dtype=np.int32)
+    laid = tabled.panels(words, STEP // 8 * -(-k // STEP))
+    ones = np.zeros(len(laid) * PANEL, dtype=np.int32)
+    ones[: len(words)] = np.bitwise_count(words.view(np.uint64)).sum(1)
+    return laid, 255 * (k - 2 * ones)
 
 
-def product(u: np.ndarray, panels: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """Return int32 [M, ceil(N/8) * 8] of ``(2u - 255) . w``, uint8 u [M, K] contiguous."""
-    quads = panels.shape[1]
-    if u.shape[1] != quads * QUAD:
-        u = np.pad(u, ((0, 0), (0, quads * QUAD - u.shape[1])))
-    out = np.empty((len(u), base.size), dtype=np.int32)
-    if len(u):
-        _product(u.reshape(-1), len(u), quads, panels.reshape(-1), base, out.reshape(-1))
-    return out
+def _ready(u: np.ndarray, laid: np.ndarray) -> np.ndarray:
+    k = 8 * laid.shape[1]
+    return u if u.shape[1] == k else np.pad(u, ((0, 0), (0, k - u.shape[1])))
+
+
+def _parts(rows: int, count: int) -> tuple[int, int]:
+    threads = numba.get_num_threads()
+    if rows <= threads * ROWS and count >= 2 * threads:
+        return 1, threads
+    row_parts = min(rows, threads)
+    return row_parts, min(count, -(-threads // row_parts))
+
+
+def product(u: np.ndarray, laid: np.ndarray, base: np.ndarray, out: np.ndarray) -> None:
+    """Write ``(2u - 255) . w`` of uint8 u [M, K] to ``out`` int32 [M, N], both contiguous."""
+    u, (rows, n) = _ready(u, laid), out.shape
+    if rows and n:
+        parts = _parts(rows, len(laid))
+        _dots(u.reshape(-1), u.shape[1], rows, laid, n, base, *parts, out.reshape(-1))
+
+
+def product_bits(
+    u: np.ndarray,
+    laid: np.ndarray,
+    base: np.ndarray,
+    threshold: np.ndarray,
+    flips: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write ``((2u - 255) . w >= threshold) ^ flips`` as packed rows: no dots in memory.
+
+    Args:
+        u: uint8 [M, K] contiguous.
+        laid: and ``base``, of ``panels``.
+        threshold: int32 [N] padded to a whole number of 64 by the greatest int32.
+        flips: int64 [ceil(N/64)], packed, pads 0.
+        out: int64 [M, ceil(N/64)].
+    """
+    u, rows = _ready(u, laid), len(out)
+    if rows and len(laid):
+        most = np.iinfo(np.int32)
+        bounds = (threshold.astype(np.int64) - base).clip(most.min, most.max).astype(np.int32)
+        flips, parts = flips.view(np.uint64), _parts(rows, len(laid))
+        _bits(u.reshape(-1), u.shape[1], rows, laid, bounds, flips, *parts, out.view(np.uint64))

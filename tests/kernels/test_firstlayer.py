@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import firstlayer
-from kernels.firstlayer import pixels_product_bitplanes, pixels_product_int8
+from kernels import firstlayer, reference
+from kernels.firstlayer import PixelsInt8, pixels_product_bitplanes, pixels_product_int8
 from kernels.packing import Packed, pack_rows
 
 WAYS = {"int8": pixels_product_int8, "bitplanes": pixels_product_bitplanes}
@@ -41,6 +41,38 @@ def test_every_level_of_grey(product: Product, level: int) -> None:
     _, w = operands(1, 5, 784)
     u = torch.full((2, 784), level, dtype=torch.uint8)
     assert product(u, pack_rows(w))[1].tolist() == ((2 * level - 255) * w.sum(1)).tolist()
+
+
+@pytest.mark.parametrize("k", [4096, 4097, 8200], ids="K{}".format)
+def test_long_rows_of_the_brightest_pixels(product: Product, k: int) -> None:
+    u, w = torch.full((1, k), 255, dtype=torch.uint8), torch.ones(2, k)
+    w[1] = -1
+    assert product(u, pack_rows(w)).tolist() == [[255 * k, -255 * k]]
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("n", [1, 64, 70, 130], ids="N{}".format)
+@pytest.mark.parametrize("k", [27, 784], ids="K{}".format)
+@pytest.mark.parametrize("m", [0, 1, 33], ids="M{}".format)
+def test_bits_equal_the_thresholded_dots(m: int, n: int, k: int) -> None:
+    u, w = operands(m, n, k)
+    dots = ((2 * u.to(torch.int64) - 255) @ w.T).int()
+    rows = torch.arange(n) % max(m, 1)
+    ties = dots[rows, torch.arange(n)] if m else torch.zeros(n, dtype=torch.int32)
+    threshold, flip = ties.clone(), torch.arange(n) % 3 == 0
+    threshold[::7] = -(2**31)
+    threshold[1::7] = 2**31 - 1
+    found = PixelsInt8(pack_rows(w)).product_bits(u, threshold, flip)
+    expected = reference.threshold(dots, threshold, flip)
+    assert found.k == n
+    assert torch.equal(found.words, reference.pack(expected))
+
+
+def test_weights_in_segments_are_rows_as_well() -> None:
+    u, w = operands(3, 2, 54)
+    packed = pack_rows(w.reshape(4, 27)).words.reshape(2, 2)
+    expected = (2 * u.int() - 255) @ w.T.int()
+    assert torch.equal(PixelsInt8(Packed(packed, 54, 2)).product(u), expected)
 
 
 def test_rows_in_parts_meet_the_same_dots(monkeypatch: pytest.MonkeyPatch) -> None:
