@@ -2,7 +2,7 @@
 
 With P the sum of the pixels whose weight is +1, of which there are p, the dot of ``2u - 255`` is
 ``4 P - 2 sum(u) + 255 (K - 2 p)``. ``torch._int_mm`` has no fast way on such a CPU: it gives 0.001
-TOP/s on a Zen 3 core. A task builds the tables of 16 rows, then goes over its panels of 64 outputs.
+TOP/s on a Zen 3 core. A task builds the tables of 32 rows, then goes over its panels of 64 outputs.
 """
 # Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated"
@@ -17,7 +17,7 @@ from kernels.cpu.pack import reached_word
 from kernels.cpu.picks import LONGEST, QUAD, STEP, TABLE_BYTES, add_dots, pick_tile, store_tables
 from kernels.cpu.tabled import aligned, part
 
-ROWS = 16  # whose tables, 8 bytes a pixel, lie in L2: 98 KiB at 784 pixels
+ROWS = 32  # whose tables, 8 bytes a pixel, lie in L2: 196 KiB at 784 pixels
 _NIBBLES = 2 * PANEL  # bytes of a panel's weights for 8 pixels
 
 
