@@ -34,12 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set both thread pools and open the record of this session."""
-    import numba
-    import torch
+    from kernels.cpu.threads import set_threads
 
-    threads = config.getoption("--bnn-threads")
-    torch.set_num_threads(threads)
-    numba.set_num_threads(threads)
+    set_threads(config.getoption("--bnn-threads"))
     config.pluginmanager.register(Record(config), "bnn-record")
 
 

@@ -63,21 +63,13 @@ def evaluate(
     Example: bnn evaluate --run results/mine/mnist --data data --kernel xnor-cpu --kernel naive
     """
     from harness.deploy.evaluate import evaluate_run
+    from kernels.cpu.threads import set_threads
 
     if threads:
-        _set_threads(threads)
+        set_threads(threads)
     records = evaluate_run(run, data, kernel, model, allow_running, _show, device)
     if strict and any(_differing(record) for record in records):
         raise typer.Exit(1)
-
-
-def _set_threads(threads: int) -> None:
-    import numba
-    import torch
-
-    torch.set_num_threads(threads)
-    most = int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    numba.set_num_threads(min(threads, most))
 
 
 def _differing(record: dict[str, Any]) -> int:

@@ -22,12 +22,11 @@ def inspect(
 
     Example: bnn inspect --run results/mine/mnist --data data
     """
-    import torch
-
     from harness.inspect.run import inspect_run
+    from kernels.cpu.threads import set_threads
 
     if threads:
-        torch.set_num_threads(threads)
+        set_threads(threads)
     record = inspect_run(run, data, allow_running)
     if record["status"] == "skipped":
         typer.echo(f"{run}: skipped, {record['reason']}")

@@ -12,6 +12,7 @@ from torch.autograd import Function
 
 from harness.nn import fused
 from kernels.conv import Conv3x3, pack_filters, pack_map
+from kernels.cpu.threads import follow_torch
 from kernels.packing import Packed, pack_rows, words_for
 
 if TYPE_CHECKING:
@@ -27,14 +28,6 @@ def available(device: torch.device | str) -> bool:
     from kernels.cpu.signed import AVAILABLE
 
     return AVAILABLE
-
-
-def _as_many_threads() -> None:
-    """Let numba take as many threads as torch does."""
-    import numba
-
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), most))
 
 
 def sign_planes(x: Tensor, dropped: bool) -> Tensor:
@@ -73,7 +66,7 @@ def _times_signs(real: Tensor, planes: Tensor, columns: int, out: Tensor | None 
 class _SignedLinear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
-        _as_many_threads()
+        follow_torch()
         planes = sign_planes(x, rate > 0)
         weights = pack_rows(layer.signed_weight()).words
         ctx.scale = 1 / (1 - rate) / len(planes)
@@ -83,7 +76,7 @@ class _SignedLinear(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
-        _as_many_threads()
+        follow_torch()
         planes, weights = ctx.saved_tensors
         gradient = gradients[0]
         by_unit = (gradient * ctx.scale).t()
@@ -100,7 +93,7 @@ class _IntegerLinear(Function):
     def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", unit: float) -> Tensor:
         from kernels.cpu import signed
 
-        _as_many_threads()
+        follow_torch()
         ctx.save_for_backward(x)
         ctx.layer = layer
         weights = pack_rows(layer.signed_weight()).words
@@ -121,7 +114,7 @@ class _SignedConv(Function):
     def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer") -> Tensor:
         from kernels.cpu.kernels import XnorCpu
 
-        _as_many_threads()
+        follow_torch()
         batch, channels, height, width = x.shape
         words, filters = pack_map(x), pack_filters(layer.signed_weight())
         dots = Conv3x3(XnorCpu(), filters, height, width)(words)
@@ -133,7 +126,7 @@ class _SignedConv(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
         from kernels.cpu import signed_conv
 
-        _as_many_threads()
+        follow_torch()
         words, filters = ctx.saved_tensors
         batch, height, width, run = words.shape
         maps, channels = len(filters), ctx.channels

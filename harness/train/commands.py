@@ -87,14 +87,13 @@ def train(
     """
     import logging
 
-    import torch
-
     from harness.preset import check_label
     from harness.spec import get_mode, load_recipe
     from harness.track import Tracking
     from harness.train.loop import Interrupted
     from harness.train.record import RunSpec
     from harness.train.run import run_training
+    from kernels.cpu.threads import set_threads
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     spec = RunSpec(
@@ -106,7 +105,7 @@ def train(
         check_label(label),
     )
     if threads:
-        torch.set_num_threads(threads)
+        set_threads(threads)
     try:
         tracking = Tracking(track, track_after)
         run = run_training(spec, data, device_of(device), checkpoint_seconds, tracking)

@@ -16,6 +16,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from kernels.cpu.jit import jit
+from kernels.cpu.threads import set_threads
 
 LANES = 8  # torch's last elements, short of a vector of AVX2, are rounded by scalar code
 CHUNK = 1 << 14  # elements a task: 64 KiB of each array
@@ -125,7 +126,7 @@ def _sign_threads(x, out):
 def _parallel(size: int, threads: int) -> bool:
     if threads == 1 or size <= 2 * CHUNK:
         return False
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    set_threads(threads)
     return True
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kernels import registry
 from kernels.base import Kernel
+from kernels.cpu.threads import set_threads as both
 
 POISON = -77_777
 
@@ -41,9 +42,8 @@ def set_threads() -> Iterator[Callable[[int], None]]:
     def set_both(count: int) -> None:
         if count > numba.config.NUMBA_NUM_THREADS:
             pytest.skip(f"this machine has fewer than {count} cores")
-        torch.set_num_threads(count)
-        numba.set_num_threads(count)
+        both(count)
 
     yield set_both
-    torch.set_num_threads(before[0])
     numba.set_num_threads(before[1])
+    torch.set_num_threads(before[0])

@@ -3,13 +3,13 @@
 import argparse
 from typing import Any
 
-import numba
 import torch
 
 from harness.methods import Method, build_method
 from harness.nn.networks import build_network
 from harness.nn.streams import Streams
 from harness.spec import MODES, Recipe, load_recipe
+from kernels.cpu.threads import set_threads
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -32,8 +32,7 @@ def parse(arguments: argparse.ArgumentParser) -> argparse.Namespace:
     args = arguments.parse_args()
     args.width = args.width or (4096 if args.network == "mlp" else 128)
     args.batch = args.batch or (100 if args.network == "mlp" else 50)
-    torch.set_num_threads(args.threads)
-    numba.set_num_threads(args.threads)
+    set_threads(args.threads)
     torch.manual_seed(0)
     return args
 
