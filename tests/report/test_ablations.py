@@ -1,10 +1,15 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from made_frames import made_frames, runs
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.stats import ttest_rel
 
+from harness.ablations import Group, load_groups
+from harness.report.ablation_figures import draw_ablation
 from harness.report.ablations import Ablation, ablation_tables, ablations
 from harness.report.claims import judge_all
 from harness.report.collect import collect
@@ -12,6 +17,7 @@ from harness.report.figures import draw_all
 from harness.report.frames import Frames, read_frames
 from harness.report.paper import load_paper
 from harness.report.render import render
+from harness.report.style import house_style
 
 FAILURE = {"epoch": 2, "reason": "training loss nan"}
 
@@ -90,6 +96,32 @@ def test_each_group_has_a_figure_that_goes_when_its_data_go(varied: Frames, tmp_
     assert drawn == {"ablation-clipping", "ablation-lasagne-or-torch", "ablation-gate"}
     draw_all(varied, load_paper(), tmp_path, [])
     assert not list(tmp_path.glob("ablation-*"))
+
+
+@pytest.mark.parametrize("group", load_groups().values(), ids=lambda group: group.name)
+def test_every_group_has_a_table_and_a_figure_whose_names_fit(group: Group, tmp_path: Path) -> None:
+    facts = {"dataset": group.dataset, "recipe": group.recipe, "changes": "epochs=20"}
+    rows: list[dict[str, Any]] = []
+    for i, cell in enumerate(group.cells()):
+        same = {**facts, "label": cell.label, "mode": cell.mode, "network": "ConvNet(16)"}
+        rows += runs(2.0 + i, 2.1 + i, 2.4 + i, epochs=20, **same)
+    (one,) = [a for a in ablations(made_frames(tmp_path, runs=rows)) if a.group == group]
+    (table,) = ablation_tables([one])
+    assert table.name == f"ablation-{group.name}"
+    assert len([row for row in table.data if row["factor"] != "combination"]) == sum(
+        len(factor.levels) for factor in group.factors
+    )
+    with house_style():
+        figure = draw_ablation(one)
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+    left, right = figure.axes
+    names = [left.texts[0], *left.get_yticklabels(), left._left_title]  # type: ignore[attr-defined]
+    boxes = [text.get_window_extent(renderer) for text in names]
+    assert min(box.x0 for box in boxes) >= 0
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+    beyond = left.get_window_extent(renderer).x1
+    assert min(text.get_window_extent(renderer).x0 for text in right.get_yticklabels()) > beyond
 
 
 def test_the_page_has_them_and_claims_do_not_count_them(varied: Frames, tmp_path: Path) -> None:
