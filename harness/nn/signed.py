@@ -13,7 +13,7 @@ from torch.autograd import Function
 from harness.nn import fused
 from kernels.conv import Conv3x3, pack_filters, pack_map
 from kernels.cpu.threads import follow_torch
-from kernels.packing import Packed, pack_rows, words_for
+from kernels.packing import Packed, pack_rows
 
 if TYPE_CHECKING:
     from harness.nn.layers import WeightedLayer
@@ -55,10 +55,10 @@ def _times_signs(real: Tensor, planes: Tensor, columns: int, out: Tensor | None 
     """Return ``real [M, K] @ signs [K, N]``, summed over planes [planes, K, ceil(N/64)]."""
     from kernels.cpu import signed
 
-    width = 64 * words_for(columns)
+    width = signed.width_for(columns)
     if out is None or width != columns:
         out = torch.empty(len(real), width)
-    patterns = signed.index(planes.numpy())
+    patterns = signed.index(planes.numpy(), columns)
     signed.product(real.contiguous().numpy(), patterns, len(planes), out.numpy())
     return out if width == columns else out[:, :columns].contiguous()
 
@@ -98,7 +98,7 @@ class _IntegerLinear(Function):
         ctx.layer = layer
         weights = pack_rows(layer.signed_weight()).words
         patterns = signed.index_of_rows(weights.numpy(), x.shape[1])
-        out = torch.empty(len(x), 64 * words_for(len(weights)))
+        out = torch.empty(len(x), signed.width_for(len(weights)))
         signed.product(x.contiguous().numpy(), patterns, 1, out.numpy(), unit)
         return out[:, : len(weights)].contiguous()
 
@@ -131,14 +131,16 @@ class _SignedConv(Function):
         batch, height, width, run = words.shape
         maps, channels = len(filters), ctx.channels
         rows = gradients[0].permute(0, 2, 3, 1).reshape(-1, maps).contiguous().numpy()
-        found = signed_conv.filter_gradient(rows, words.view(-1, run).numpy(), height, width)
+        found = signed_conv.filter_gradient(
+            rows, words.view(-1, run).numpy(), channels, height, width
+        )
         buffer = ctx.layer.gradient_buffer()
         buffer.view(maps, channels, -1).copy_(torch.from_numpy(found)[:, :, :channels].mT)
         _set_gradient(ctx.layer, buffer)
         if not ctx.needs_input_grad[0]:
             return None, None, None
         taps = filters.view(maps, -1, run).numpy()
-        by_pixel = torch.from_numpy(signed_conv.input_gradient(rows, taps, height, width))
+        by_pixel = torch.from_numpy(signed_conv.input_gradient(rows, taps, channels, height, width))
         by_pixel = by_pixel.view(batch, height, width, -1)[..., :channels]
         return by_pixel.permute(0, 3, 1, 2), None, None
 

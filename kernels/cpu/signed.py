@@ -66,9 +66,9 @@ def _tables(a, bits, groups, unit, tables, steps):
 
 
 @jit(parallel=True)
-def _index(words, planes, groups, out):
-    """Patterns from packed rows: ``words`` uint32 [planes, K, columns / 32]."""
-    length, panels = words.shape[1], words.shape[2]
+def _index(words, planes, groups, panels, out):
+    """Patterns from packed rows: ``words`` uint32 [planes, K, at least ``panels``]."""
+    length = words.shape[1]
     for panel in numba.prange(panels):
         for g in range(groups):
             for plane in range(planes):
@@ -128,19 +128,24 @@ def groups_for(length: int) -> int:
     return -(-length // (2 * GROUP)) * 2
 
 
-def index(words: np.ndarray) -> np.ndarray:
+def width_for(columns: int) -> int:
+    """Return ``columns`` rounded up to whole vectors: what a row of results takes."""
+    return -(-columns // LANES) * LANES
+
+
+def index(words: np.ndarray, columns: int) -> np.ndarray:
     """Return the patterns of packed signs: int64 words [planes, K, ceil(N/64)] -> uint8, flat."""
-    planes, length, width = words.shape
-    groups = groups_for(length)
-    out = np.empty(2 * width * groups * planes * 8, dtype=np.uint32)
-    _index(words.view(np.uint32), planes, groups, out)
+    planes, length = words.shape[:2]
+    groups, panels = groups_for(length), width_for(columns) // LANES
+    out = np.empty(panels * groups * planes * 8, dtype=np.uint32)
+    _index(words.view(np.uint32), planes, groups, panels, out)
     return out.view(np.uint8)
 
 
 def index_of_rows(words: np.ndarray, length: int) -> np.ndarray:
     """Return the patterns of signs packed by column: int64 words [N, ceil(K/64)] -> uint8, flat."""
     groups = groups_for(length)
-    out = np.zeros(-(-len(words) // 64) * 16 * groups, dtype=np.uint32)
+    out = np.empty(width_for(len(words)) // LANES * 8 * groups, dtype=np.uint32)
     _index_of_rows(words.view(np.uint64), groups, out)
     return out.view(np.uint8)
 
@@ -164,7 +169,7 @@ def product(
 ) -> None:
     """``out[m, n] = sum_k a[m, k] s[k, n]``, summed over the planes of ``s`` (:func:`index`).
 
-    a: float32 [M, K]; out: float32 [M, N], N rounded up to a multiple of 64; unit: see
+    a: float32 [M, K]; out: float32 [M, N], N rounded up by :func:`width_for`; unit: see
     :func:`tables`.
     """
     found, steps = tables(a, unit)

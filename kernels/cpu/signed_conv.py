@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import BLOCK, GROUP, LANES, LEVELS, TABLE_BYTES, lookup, store_table
-from kernels.cpu.signed import groups_for, index, quantize
+from kernels.cpu.signed import groups_for, index, quantize, width_for
 
 TAPS = 9
 MAPS = 8  # output maps whose tables, and whose filters' gradients, a thread keeps in its caches
@@ -69,9 +69,9 @@ def _input(g, bits, index, groups, height, width, out):
 
 
 @jit(parallel=True)
-def _shifted_index(words, height, width, groups, out):
+def _shifted_index(words, height, width, groups, panels, out):
     """Patterns of the nine shifted maps: [tap, panel, groups over pixels, 32]; +1 outside."""
-    pixels, panels = words.shape
+    pixels = words.shape[0]
     for task in numba.prange(TAPS * panels):
         tap, panel = task // panels, task % panels
         dy, dx = tap // 3 - 1, tap % 3 - 1
@@ -142,31 +142,35 @@ def _filters(g, index, groups, out):
 
 
 def input_gradient(
-    gradient: np.ndarray, filters: np.ndarray, height: int, width: int
+    gradient: np.ndarray, filters: np.ndarray, channels: int, height: int, width: int
 ) -> np.ndarray:
     """Return ``sum_{n, tap} gradient[p - tap, n] w[n, tap, c]``, float32 [B*H*W, columns].
 
-    gradient: float32 [B*H*W, N]; filters: packed, int64 [N, 9, ceil(C/64)]; columns: C rounded up
-    to a multiple of 64.
+    gradient: float32 [B*H*W, N]; filters: packed, int64 [N, 9, ceil(C/64)]; columns: C channels
+    rounded up to a multiple of 32.
     """
-    by_tap = [index(np.ascontiguousarray(filters[None, :, tap])) for tap in range(TAPS)]
-    out = np.empty((len(gradient), 64 * filters.shape[2]), dtype=np.float32)
+    taps = [np.ascontiguousarray(filters[None, :, tap]) for tap in range(TAPS)]
+    by_tap = [index(tap, channels) for tap in taps]
+    out = np.empty((len(gradient), width_for(channels)), dtype=np.float32)
     groups = groups_for(gradient.shape[1])
     bits = gradient.view(np.int32)
     _input(gradient, bits, np.concatenate(by_tap), groups, height, width, out)
     return out
 
 
-def filter_gradient(gradient: np.ndarray, words: np.ndarray, height: int, width: int) -> np.ndarray:
+def filter_gradient(
+    gradient: np.ndarray, words: np.ndarray, channels: int, height: int, width: int
+) -> np.ndarray:
     """Return ``sum_p gradient[p, n] x[p + tap, c]``, float32 [N, 9, columns], x being 0 outside.
 
     gradient: float32 [B*H*W, N]; words: the packed map, int64 [B*H*W, ceil(C/64)]; columns: C
-    rounded up to a multiple of 64.
+    channels rounded up to a multiple of 32.
     """
     maps, groups = gradient.shape[1], groups_for(len(gradient))
-    patterns = np.empty(TAPS * 2 * words.shape[1] * groups * 8, dtype=np.uint32)
-    _shifted_index(words.view(np.uint32), height, width, groups, patterns)
-    out = np.empty((maps, TAPS, 64 * words.shape[1]), dtype=np.float32)
+    columns = width_for(channels)
+    patterns = np.empty(TAPS * columns // LANES * groups * 8, dtype=np.uint32)
+    _shifted_index(words.view(np.uint32), height, width, groups, columns // LANES, patterns)
+    out = np.empty((maps, TAPS, columns), dtype=np.float32)
     _filters(gradient, patterns.view(np.uint8), groups, out)
     out -= outside_sums(gradient, height, width)[:, :, None]
     return out

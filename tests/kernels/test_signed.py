@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.packing import pack_rows, words_for
+from kernels.packing import pack_rows
 
 signed = pytest.importorskip("kernels.cpu.signed")
 pytestmark = pytest.mark.skipif(not signed.AVAILABLE, reason="needs AVX2")
@@ -26,8 +26,10 @@ def _reals(m: int, k: int) -> Tensor:
 
 
 def _product(a: Tensor, signs: Tensor, unit: float = 0.0) -> Tensor:
-    patterns = signed.index(torch.stack([pack_rows(plane).words for plane in signs]).numpy())
-    out = np.full((len(a), 64 * words_for(signs.shape[2])), np.nan, dtype=np.float32)
+    patterns = signed.index(
+        torch.stack([pack_rows(plane).words for plane in signs]).numpy(), signs.shape[2]
+    )
+    out = np.full((len(a), signed.width_for(signs.shape[2])), np.nan, dtype=np.float32)
     signed.product(a.numpy(), patterns, len(signs), out, unit)
     return torch.from_numpy(out)[:, : signs.shape[2]]
 
@@ -89,10 +91,10 @@ def test_zeros_and_what_is_not_finite() -> None:
 def test_patterns_of_rows_are_those_of_columns() -> None:
     signs = _signs(100, 70, 1)
     by_row = signed.index_of_rows(pack_rows(signs[0].t().contiguous()).words.numpy(), 100)
-    by_column = signed.index(pack_rows(signs[0]).words.unsqueeze(0).numpy())
+    by_column = signed.index(pack_rows(signs[0]).words.unsqueeze(0).numpy(), 70)
     # Pads differ: a missing number is 0, whatever its sign.
     a = _reals(3, 100)
-    found = [np.empty((3, 128), dtype=np.float32) for _ in range(2)]
+    found = [np.empty((3, 96), dtype=np.float32) for _ in range(2)]
     for patterns, out in zip((by_row, by_column), found, strict=True):
         signed.product(a.numpy(), patterns, 1, out)
     assert np.array_equal(found[0][:, :70], found[1][:, :70])

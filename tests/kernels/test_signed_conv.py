@@ -52,7 +52,7 @@ def test_input_gradient(shape: tuple[int, int, int, int, int]) -> None:
     for first in range(0, n, BLOCK):
         gradient[:, first] = LEVELS
     packed = pack_filters(filters).words.view(n, 9, -1).numpy()
-    found = torch.from_numpy(signed_conv.input_gradient(_rows(gradient).numpy(), packed, h, w))
+    found = torch.from_numpy(signed_conv.input_gradient(_rows(gradient).numpy(), packed, c, h, w))
     found = found[:, :c].reshape(b, h, w, c).permute(0, 3, 1, 2)
     assert torch.equal(found, _exact(x, filters, gradient)[0])
 
@@ -65,7 +65,7 @@ def test_filter_gradient(shape: tuple[int, int, int, int, int]) -> None:
     rows[::BLOCK] = -LEVELS
     gradient = rows.view(b, h, w, n).permute(0, 3, 1, 2)
     words = pack_map(x).view(b * h * w, -1).numpy()
-    found = torch.from_numpy(signed_conv.filter_gradient(rows.numpy(), words, h, w))
+    found = torch.from_numpy(signed_conv.filter_gradient(rows.numpy(), words, c, h, w))
     found = found[:, :, :c].mT.reshape(n, c, 3, 3)
     assert torch.equal(found, _exact(x, filters, gradient)[1])
 
@@ -75,8 +75,8 @@ def test_what_is_not_finite_shows() -> None:
     rows = _rows(gradient)
     rows[3, 2] = torch.nan
     words = pack_map(x).view(48, -1).numpy()
-    by_filter = torch.from_numpy(signed_conv.filter_gradient(rows.numpy(), words, 4, 6))
+    by_filter = torch.from_numpy(signed_conv.filter_gradient(rows.numpy(), words, 5, 4, 6))
     assert by_filter[2, :, :5].isnan().all() and by_filter[:2].isfinite().all()
     packed = pack_filters(filters).words.view(7, 9, -1).numpy()
-    by_pixel = torch.from_numpy(signed_conv.input_gradient(rows.numpy(), packed, 4, 6))
+    by_pixel = torch.from_numpy(signed_conv.input_gradient(rows.numpy(), packed, 5, 4, 6))
     assert by_pixel[3].isnan().all() and by_pixel[30].isfinite().all()
