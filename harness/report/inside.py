@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FEWEST = 20  # images in a bin of confidence below which its accuracy is noise
 _ACROSS = 3
+_LINE = 0.068  # of a square panel's height: a line of labels
 _PANEL = ["dataset", "recipe", "source"]
 
 FLIPS = (
@@ -245,11 +246,13 @@ def draw_calibration(frames: Frames, names: dict[str, str]) -> Figure | None:
         axes.set_title(panel_title(dataset, recipe, source, names))
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle="dashed")
         modes = list(_sorted_modes(panel))
-        for place, (mode, here) in enumerate(reversed(modes)):  # from below, where no line runs
-            _reliability(axes, mode, here)
+        points = [point for mode, here in modes for point in _reliability(axes, mode, here)]
+        below, tall = _emptier_below(points, len(modes)), _LINE * len(modes)
+        for place, (mode, here) in enumerate(modes):
             axes.text(
-                0.97, 0.03 + 0.068 * place, f"{mode}  {here['ece_pct'].mean():.1f} %", ha="right",
-                color=MODE_COLOURS[mode], fontsize=7.5, va="bottom", transform=axes.transAxes,
+                0.97 if below else 0.03, (0.03 + tall if below else 0.97) - _LINE * place,
+                f"{mode}  {here['ece_pct'].mean():.1f} %", ha="right" if below else "left",
+                va="top", color=MODE_COLOURS[mode], fontsize=7.5, transform=axes.transAxes,
             )  # fmt: skip
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
@@ -259,13 +262,20 @@ def draw_calibration(frames: Frames, names: dict[str, str]) -> Figure | None:
     return grid[0].figure  # type: ignore[return-value]
 
 
-def _reliability(axes: "Axes", mode: str, rows: "pd.DataFrame") -> None:
+def _emptier_below(points: list[tuple[float, float]], lines: int) -> bool:
+    """Tell whether fewer points lie in the lower right, where labels may stand, than above left."""
+    tall = 0.03 + _LINE * lines  # and 0.4 wide: "bnn-stoch-w  12.3 %"
+    below = sum(x > 0.6 and y < tall for x, y in points)
+    return below <= sum(x < 0.4 and y > 1 - tall for x, y in points)
+
+
+def _reliability(axes: "Axes", mode: str, rows: "pd.DataFrame") -> list[tuple[float, float]]:
+    """Draw a mode's curve and return its points."""
     counts, confidence, correct = (
         np.array([numbers_of(text) for text in rows[key]]).sum(axis=0)
         for key in ("counts", "confidence", "correct")
     )
     known = counts >= FEWEST
-    axes.plot(
-        confidence[known] / counts[known], correct[known] / counts[known],
-        color=MODE_COLOURS[mode], marker="o", markersize=3,
-    )  # fmt: skip
+    x, y = confidence[known] / counts[known], correct[known] / counts[known]
+    axes.plot(x, y, color=MODE_COLOURS[mode], marker="o", markersize=3)
+    return list(zip(x, y, strict=True))

@@ -167,6 +167,23 @@ def test_seeds_far_apart_are_on_a_log_axis(tmp_path: Path) -> None:
     assert low < 1.4 and student([12.0, 14.0])[1] < high
 
 
+@pytest.mark.parametrize(("correct", "side"), [("9 90", "left"), ("50 100", "right")])
+def test_calibration_errors_stand_where_no_curve_runs(
+    tmp_path: Path, correct: str, side: str
+) -> None:
+    row = {**LAYER, "counts": "100 100", "confidence": "70 95", "correct": correct, "ece_pct": 5.0}
+    row |= {"images": 200, "test_errors": 9, "confusion": "1"}
+    rows = [{**row, "mode": mode} for mode in ("bnn-det", "float")]
+    with house_style():
+        figure = draw_calibration(made_frames(tmp_path, predictions=rows), NAMES)
+    assert figure is not None
+    texts = figure.axes[0].texts
+    assert [(text.get_text(), text.get_ha()) for text in texts] == [
+        ("float  5.0 %", side), ("bnn-det  5.0 %", side),
+    ]  # fmt: skip
+    assert texts[0].get_position()[1] > texts[1].get_position()[1], "in the order of the modes"
+
+
 def test_confusion_leaves_out_the_diagonal(frames: Frames) -> None:
     figure = drawn("confusion", frames)
     mesh = figure.axes[0].collections[0].get_array().reshape(10, 10)  # type: ignore[union-attr]
