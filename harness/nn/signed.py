@@ -63,6 +63,11 @@ def _times_signs(real: Tensor, planes: Tensor, columns: int, out: Tensor | None 
     return out if width == columns else out[:, :columns].contiguous()
 
 
+def _set_gradient(layer: "WeightedLayer", gradient: Tensor) -> None:
+    weight = layer.weight
+    weight.grad = gradient if weight.grad is None else weight.grad + gradient
+
+
 class _SignedLinear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
@@ -145,20 +150,6 @@ class _SignedConv(Function):
         return by_pixel.permute(0, 3, 1, 2), None, None
 
 
-def conv3x3(x: Tensor, layer: "WeightedLayer") -> Tensor:
-    """Return the 3x3 convolution of x [B, C, H, W] of ±1 with ``sign(weight)``, zero padding 1.
-
-    Channels last; the weights' gradient goes straight to ``layer.weight.grad``.
-    """
-    result: Tensor = _SignedConv.apply(x, layer.weight, layer)  # type: ignore[no-untyped-call]
-    return result
-
-
-def _set_gradient(layer: "WeightedLayer", gradient: Tensor) -> None:
-    weight = layer.weight
-    weight.grad = gradient if weight.grad is None else weight.grad + gradient
-
-
 def linear(x: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
     """Return ``x @ sign(weight).T`` for x [B, K] of ±1, or of 0 and ``±1 / (1 - rate)`` after
     dropout at ``rate``. The weights' gradient goes straight to ``layer.weight.grad``."""
@@ -174,4 +165,13 @@ def integer_linear(x: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
     """
     unit = 1 / (1 - rate)
     result: Tensor = _IntegerLinear.apply(x, layer.weight, layer, unit)  # type: ignore[no-untyped-call]
+    return result
+
+
+def conv3x3(x: Tensor, layer: "WeightedLayer") -> Tensor:
+    """Return the 3x3 convolution of x [B, C, H, W] of ±1 with ``sign(weight)``, zero padding 1.
+
+    Channels last; the weights' gradient goes straight to ``layer.weight.grad``.
+    """
+    result: Tensor = _SignedConv.apply(x, layer.weight, layer)  # type: ignore[no-untyped-call]
     return result

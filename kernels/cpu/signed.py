@@ -22,6 +22,7 @@ from kernels.cpu.vectors import AVX2
 AVAILABLE = AVX2
 ROWS = 8  # rows of A whose tables, and whose results, a thread keeps in its caches
 _ABSOLUTE = np.int32(0x7FFFFFFF)
+SMALLEST = np.float32(1e-30)  # below, numbers count as 0: the step's inverse must be finite
 
 
 @jit(error_model="numpy")
@@ -40,7 +41,7 @@ def quantize(row, bits, begin, end, unit, q):
     largest = np.float32(0)
     for k in range(begin, end):
         largest = max(largest, abs(row[k]))
-    if largest == np.float32(0):
+    if largest < SMALLEST:
         return np.float32(0)
     factor = np.float32(LEVELS) / largest if unit == 0 else np.float32(1) / unit
     for k in range(begin, end):

@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import BLOCK, GROUP, LANES, LEVELS, TABLE_BYTES, lookup, store_table
-from kernels.cpu.signed import groups_for, index, quantize, width_for
+from kernels.cpu.signed import SMALLEST, groups_for, index, quantize, width_for
 
 TAPS = 9
 MAPS = 8  # output maps whose tables, and whose filters' gradients, a thread keeps in its caches
@@ -102,7 +102,9 @@ def _map_tables(g, begin, end, first, count, q, tables, steps):
                 finite[n] = np.float32(np.nan)
     for n in range(count):
         steps[n] = top[n] / np.float32(LEVELS) * finite[n]
-        top[n] = np.float32(LEVELS) / top[n] if steps[n] > 0 else np.float32(0)
+        # NaN compares false: a map with one keeps a step of NaN, and zeros.
+        known = steps[n] > 0 and top[n] >= SMALLEST
+        top[n] = np.float32(LEVELS) / top[n] if known else np.float32(0)
     q[:] = 0
     for p in range(begin, end):
         for n in range(count):

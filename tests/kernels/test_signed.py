@@ -1,5 +1,7 @@
 """Real times ±1 by looked-up sums: exact on the rounded numbers, within the bound of the real."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,24 @@ def test_the_greatest_numbers_do_not_overflow() -> None:
     a, signs = torch.full((1, 1024), 3.0), torch.ones(1, 1024, 32)
     assert torch.equal(_product(a, signs), torch.full((1, 32), 3072.0))
     assert torch.equal(_product(-a, signs), torch.full((1, 32), -3072.0))
+
+
+def test_the_least_numbers_count_as_zeros() -> None:
+    a, signs = torch.full((1, 8), 1e-38), _signs(8, 32, 1)
+    assert torch.equal(_product(a, signs), torch.zeros(1, 32))
+    assert torch.equal(_product(a * 1e10, signs).sign(), signs[0].sum(0, keepdim=True).sign())
+
+
+@pytest.mark.parametrize("rows", [3, 100])
+def test_the_same_bits_on_any_number_of_threads(
+    rows: int, set_threads: Callable[[int], None]
+) -> None:
+    a, signs = _reals(rows, 1100), _signs(1100, 200, 1)
+    found = []
+    for count in (1, 2):
+        set_threads(count)
+        found.append(_product(a, signs))
+    assert torch.equal(*found)
 
 
 def test_zeros_and_what_is_not_finite() -> None:
