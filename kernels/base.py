@@ -2,11 +2,23 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from kernels.packing import Packed, pack_rows, pack_threshold
+
+
+class Convolution(Protocol):
+    """A 3x3 convolution straight from packed maps int64 [B, H, W, ceil(C/64)]."""
+
+    def __call__(self, words: torch.Tensor) -> torch.Tensor:
+        """Return the int32 dots [B*H*W, N]."""
+
+    def bits(
+        self, words: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor, pool: bool = False
+    ) -> torch.Tensor:
+        """Return the packed map of ``(dot >= threshold) ^ flip``, pooled 2x2 before if ``pool``."""
 
 
 class Kernel(ABC):
@@ -80,10 +92,8 @@ class Kernel(ABC):
         dots = self.on_pixels(w)
         return lambda u, threshold, flip: self.activations_from_dots(dots(u), threshold, flip)
 
-    def convolution(
-        self, filters: Packed, height: int, width: int
-    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """Return a direct 3x3 convolution, packed map to int32 dots; None: by patches and product.
+    def convolution(self, filters: Packed, height: int, width: int) -> Convolution | None:
+        """Return a direct 3x3 convolution of packed maps; None: by patches and product.
 
         ``filters`` are ``kernels.conv.pack_filters``'s; see ``kernels.conv.Conv3x3``.
         """

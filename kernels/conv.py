@@ -15,6 +15,7 @@ from kernels.base import Kernel
 from kernels.packing import Packed, pack_rows, unpack_rows, words_for
 
 TAPS = 9
+CLASSES = 16  # bit 0: the first row, 1: the last row, 2: the first column, 3: the last column
 
 
 def pack_map(x: torch.Tensor) -> torch.Tensor:
@@ -49,14 +50,15 @@ def patches(words: torch.Tensor, channels: int) -> Packed:
         TypeError: ``words`` is no int64 tensor.
         ValueError: its shape does not fit ``channels``.
     """
-    b, h, w = _check_map(words, channels)
+    b, h, w = check_map(words, channels)
     width = words_for(channels)
     padded = functional.pad(words, (0, 0, 1, 1, 1, 1))
     taps = [padded[:, y : y + h, x : x + w] for y in range(3) for x in range(3)]
     return Packed(torch.stack(taps, 3).reshape(b * h * w, TAPS * width), TAPS * channels, TAPS)
 
 
-def _check_map(words: torch.Tensor, channels: int) -> tuple[int, int, int]:
+def check_map(words: torch.Tensor, channels: int) -> tuple[int, int, int]:
+    """Return B, H and W of a packed map [B, H, W, ceil(C/64)]; raises as ``patches``."""
     if not isinstance(words, torch.Tensor) or words.dtype != torch.int64:
         found = getattr(words, "dtype", type(words).__name__)
         raise TypeError(f"a packed map must be a torch.int64 tensor, got {found}")
@@ -78,7 +80,7 @@ def real_patches(words: torch.Tensor, channels: int) -> torch.Tensor:
     Raises:
         TypeError, ValueError: as ``patches``.
     """
-    b, h, w = _check_map(words, channels)
+    b, h, w = check_map(words, channels)
     values = unpack_rows(Packed(words.reshape(b * h * w, -1), channels)).view(b, h, w, channels)
     padded = functional.pad(values, (0, 0, 1, 1, 1, 1), value=-1.0)
     taps = [padded[:, y : y + h, x : x + w] for y in range(3) for x in range(3)]
@@ -100,6 +102,18 @@ def border_correction(sums: torch.Tensor, height: int, width: int) -> torch.Tens
     inside = functional.pad(torch.ones(1, height, width, dtype=torch.int32), (1, 1, 1, 1))
     outside = 1 - inside.unfold(1, 3, 1).unfold(2, 3, 1).reshape(height * width, TAPS)
     return outside @ sums.T
+
+
+def border_classes(sums: torch.Tensor) -> torch.Tensor:
+    """Return the same by which borders a position touches, int32 [16, N], of tap sums [N, 9]."""
+    outside = torch.zeros(CLASSES, TAPS, dtype=torch.bool)
+    for touched in range(CLASSES):
+        for tap in range(TAPS):
+            y, x = tap // 3, tap % 3
+            beyond = (y == 0, y == 2, x == 0, x == 2)
+            outside[touched, tap] = any(beyond[b] and touched >> b & 1 for b in range(4))
+    missing = [sums[:, taps].sum(1, dtype=torch.int32) for taps in outside.to(sums.device)]
+    return torch.stack(missing)
 
 
 class Conv3x3:

@@ -23,7 +23,7 @@ from harness.nn.norm import build_norm
 from harness.nn.streams import Streams
 from harness.train.evaluation import EVALUATION_BATCH
 from kernels import conv, registry
-from kernels.base import Kernel
+from kernels.base import Convolution, Kernel
 from kernels.packing import WORD_BITS, Packed, pack_rows, pack_threshold
 
 # Bound of the operands and products that a layer holds at once, unpacked to float32.
@@ -64,22 +64,38 @@ class PackedLayer:
 
         return lambda words: multiply(words.to(device)).to("cpu", torch.int32)
 
-    def bits_on_bits(self, kernel: Kernel) -> Dots | None:
-        """Return the map of packed rows to packed rows in one product, where the kernel fuses them.
+    def bits_on_bits(self, kernel: Kernel, height: int, width: int) -> Dots | None:
+        """Return the map of packed rows or maps to packed ones in one call, where a kernel has it.
 
-        None for a kernel that writes dots out, for convolutions, whose border is corrected in the
-        dots, and for scores.
+        None for a kernel that writes dots out, and for scores.
         """
-        if not (kernel.fused and self.spec.folded and self.spec.kind == "linear"):
+        if not self.spec.folded:
             return None
         k, groups, device = self.spec.k, self.spec.groups, kernel.device
-        weights = kernel.weights(Packed(self.weights.words.to(device), k, groups))
+        packed = Packed(self.weights.words.to(device), k, groups)
         threshold, flip = (self.tensors[name].to(device) for name in ("threshold", "flip"))
+        if self.spec.kind == "conv":
+            direct = kernel.convolution(packed, height, width)
+            return None if direct is None else self._bits_of(direct, threshold, flip)
+        if not kernel.fused:
+            return None
+        weights = kernel.weights(packed)
 
         def multiply(words: Tensor) -> Tensor:
             operand = kernel.activations(Packed(words.flatten(1).to(device), k, groups))
             bits: Packed = kernel.product_bits(operand, weights, threshold, flip)
             return bits.words.to("cpu")
+
+        return multiply
+
+    def _bits_of(self, direct: Convolution, threshold: Tensor, flip: Tensor) -> Dots:
+        assert self.flips is not None
+        flips, pool, after = self.flips, self.spec.pool, self.spec.pool_last
+
+        def multiply(words: Tensor) -> Tensor:
+            inside = pool and not after
+            bits = direct.bits(words.to(threshold.device), threshold, flip, inside).to("cpu")
+            return conv.pool_bits(bits, flips) if pool and after else bits
 
         return multiply
 
@@ -211,7 +227,7 @@ class PackedNetwork:
         steps: list[Step] = []
         for layer, (height, width) in zip(self.layers, self._sizes(), strict=True):
             if layer.spec.input == "bits":
-                bits = layer.bits_on_bits(found)
+                bits = layer.bits_on_bits(found, height, width)
                 if bits is not None:
                     steps.append(Step(layer, bits, height, width, fused=True))
                     continue

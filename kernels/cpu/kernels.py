@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kernels.base import Kernel, check_packed, check_real_pair
+from kernels.base import Convolution, Kernel, check_packed, check_real_pair
 from kernels.packing import Packed, pack_bounds, words_for
 from kernels.unpacked import Float32Kernel
 
@@ -112,6 +112,14 @@ class XnorCpu(Kernel):
         from kernels.firstlayer import PixelsInt8
 
         return PixelsInt8(w).product_bits
+
+    def convolution(self, filters: Packed, height: int, width: int) -> Convolution | None:
+        """Return the convolution straight from the map, where it goes by tables."""
+        from kernels.cpu import tabled
+        from kernels.cpu.conv import DirectConv3x3
+
+        check_packed("filters", filters, self.device)
+        return DirectConv3x3(filters, height, width) if tabled.usable(filters.k) else None
 
     def _check(self, a: Packed, w: Panels) -> None:
         check_packed("activations", a, self.device)

@@ -62,15 +62,20 @@ def _lay(octets, lane_of, laid):
                     laid[panel, t, lane] = octets[row, t]
 
 
-def panels(words: np.ndarray, length: int) -> np.ndarray:
-    """Lay the first ``length`` bytes of packed rows (int64 [N, W]) out as ``count`` takes them.
+def lay(octets: np.ndarray) -> np.ndarray:
+    """Lay weights as bytes, uint8 [N, T], out as ``count`` takes them.
 
     Returns:
-        uint8 [ceil(N/64), length, 64], zeros beyond N.
+        uint8 [ceil(N/64), T, 64], zeros beyond N.
     """
-    laid = np.zeros((-(-len(words) // PANEL), length, PANEL), dtype=np.uint8)
-    _lay(words.view(np.uint8), _LANES, laid)
+    laid = np.zeros((-(-len(octets) // PANEL), octets.shape[1], PANEL), dtype=np.uint8)
+    _lay(octets, _LANES, laid)
     return laid
+
+
+def panels(words: np.ndarray, length: int) -> np.ndarray:
+    """Return ``lay`` of the first ``length`` bytes of packed rows (int64 [N, W])."""
+    return lay(np.ascontiguousarray(words.view(np.uint8)[:, :length]))
 
 
 @jit()
@@ -134,7 +139,8 @@ def part(total, parts, index):
 
 
 @jit()
-def _rows_of(rows, parts, index):
+def rows_of(rows, parts, index):
+    """Return begin and end of part ``index`` of ``rows`` rows, in whole tiles."""
     begin, end = part((rows + ROWS - 1) // ROWS, parts, index)
     return begin * ROWS, min(end * ROWS, rows)
 
@@ -171,7 +177,7 @@ def _bits_task(octets, stride, row, row_end, laid, begin, end, limits, flips, ta
 @jit(parallel=True)
 def _dots(octets, stride, rows, laid, n, base, table, row_parts, panel_parts, out):
     for task in numba.prange(row_parts * panel_parts):
-        row, row_end = _rows_of(rows, row_parts, task // panel_parts)
+        row, row_end = rows_of(rows, row_parts, task // panel_parts)
         begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
         _dots_task(octets, stride, row, row_end, laid, begin, end, n, base, table, out)
 
@@ -179,12 +185,12 @@ def _dots(octets, stride, rows, laid, n, base, table, row_parts, panel_parts, ou
 @jit(parallel=True)
 def _bits(octets, stride, rows, laid, limits, flips, table, row_parts, panel_parts, out):
     for task in numba.prange(row_parts * panel_parts):
-        row, row_end = _rows_of(rows, row_parts, task // panel_parts)
+        row, row_end = rows_of(rows, row_parts, task // panel_parts)
         begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
         _bits_task(octets, stride, row, row_end, laid, begin, end, limits, flips, table, out)
 
 
-def _parts(rows: int, count: int) -> tuple[int, int]:
+def parts(rows: int, count: int) -> tuple[int, int]:
     """Return into how many parts rows and panels are cut: a task is one part of each.
 
     A task splits its weights into nibbles block by block of rows: few rows are not cut further
@@ -213,8 +219,8 @@ def product(words: np.ndarray, laid: np.ndarray, n: int, k: int, out: np.ndarray
     rows, width = words.shape
     if rows and n:
         base = np.full(len(laid) * PANEL, k, dtype=np.int32)
-        octets, parts = words.view(np.uint8).reshape(-1), _parts(rows, len(laid))
-        _dots(octets, 8 * width, rows, laid, n, base, TABLES, *parts, out.reshape(-1))
+        octets, cut = words.view(np.uint8).reshape(-1), parts(rows, len(laid))
+        _dots(octets, 8 * width, rows, laid, n, base, TABLES, *cut, out.reshape(-1))
 
 
 def product_bits(
@@ -240,8 +246,8 @@ def product_bits(
     rows, width = words.shape
     if rows and n:
         most = limits(np.full(threshold.size, k, dtype=np.int32), threshold)
-        octets, parts = words.view(np.uint8).reshape(-1), _parts(rows, len(laid))
+        octets, cut = words.view(np.uint8).reshape(-1), parts(rows, len(laid))
         _bits(
-            octets, 8 * width, rows, laid, most, flips.view(np.uint64), TABLES, *parts,
+            octets, 8 * width, rows, laid, most, flips.view(np.uint64), TABLES, *cut,
             out.view(np.uint64),
         )  # fmt: skip

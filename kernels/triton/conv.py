@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.conv import TAPS, tap_sums
+from kernels.conv import TAPS, border_classes, tap_sums
 from kernels.packing import Packed, words_for
 from kernels.triton import dot, onebit
 from kernels.triton.base import check_bits
@@ -31,7 +31,6 @@ from kernels.triton.pack import row_ones
 # K = 9C fills whole steps of 64 bytes to 75, 90 and 100 % at 128, 256 and 512 channels; of 128,
 # to 56, 75 and 90 %. With steps of 64, 128 x 128 outputs spill when pooled.
 TILE = dot.Tile(64, 64, 64, 4, 1) if INTERPRETED else dot.Tile(128, 64, 64, 4, 4)
-CLASSES = 16  # bit 0: the first row, 1: the last row, 2: the first column, 3: the last column
 
 
 @triton.jit
@@ -124,14 +123,7 @@ def _conv(
 def border_table(filters: Packed) -> torch.Tensor:
     """Return 9C - 2*pb + the sum of each filter over the taps outside: int32 [16, N]."""
     sums = tap_sums(filters)
-    outside = torch.zeros(CLASSES, TAPS, dtype=torch.bool)
-    for touched in range(CLASSES):
-        for tap in range(TAPS):
-            y, x = tap // 3, tap % 3
-            beyond = (y == 0, y == 2, x == 0, x == 2)
-            outside[touched, tap] = any(beyond[b] and touched >> b & 1 for b in range(4))
-    missing = torch.stack([sums[:, taps].sum(1) for taps in outside.to(sums.device)])
-    return (missing - sums.sum(1)).to(torch.int32)  # 9C - 2*pb = -(2*pb - 9C) = -sum of w
+    return border_classes(sums) - sums.sum(1, dtype=torch.int32)  # 9C - 2*pb = -sum of w
 
 
 class DirectConv3x3:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kernels.base import check_lengths, check_packed
+from kernels.base import Convolution, check_lengths, check_packed
 from kernels.packing import Packed, words_for
 from kernels.triton import dot, pack, tma
 from kernels.triton.base import TritonKernel, check_bits, check_operand, check_values
@@ -135,9 +135,7 @@ class XnorTensor(TritonKernel):
 
         return bits
 
-    def convolution(
-        self, filters: Packed, height: int, width: int
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
+    def convolution(self, filters: Packed, height: int, width: int) -> Convolution:
         """Return the convolution straight from the map."""
         from kernels.triton.conv import DirectConv3x3
 

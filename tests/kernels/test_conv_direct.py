@@ -1,0 +1,113 @@
+"""Direct 3x3 convolutions of packed maps on the CPU against the unpacked, zero-padded one."""
+
+import pytest
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from kernels import conv, reference, registry
+from kernels.cpu import tabled
+from kernels.cpu.conv import DirectConv3x3
+from kernels.cpu.kernels import XnorCpu
+from kernels.cpu.vectors import AVX2
+from kernels.packing import Packed
+
+if not AVX2:
+    pytest.skip("tables need AVX2", allow_module_level=True)
+
+SIZES = [(2, 130), (3, 65), (1, 1), (1, 3), (4, 1), (2, 2), (5, 7), (11, 9)]
+
+
+def signs(*shape: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 2.0 * torch.randint(0, 2, shape, generator=generator) - 1
+
+
+def rows_of(dots: Tensor) -> Tensor:
+    return dots.permute(0, 2, 3, 1).reshape(-1, dots.shape[1])
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("channels,filters", [(1, 5), (8, 64), (65, 3), (128, 130), (260, 64)])
+def test_dots_equal_the_reference(channels: int, filters: int, size: tuple[int, int]) -> None:
+    x, weight = signs(3, channels, *size, seed=1), signs(filters, channels, 3, 3, seed=2)
+    dots = DirectConv3x3(conv.pack_filters(weight), *size)(conv.pack_map(x))
+    assert dots.dtype == torch.int32
+    assert torch.equal(dots, rows_of(reference.conv(x, weight)))
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("pool", [False, True], ids=["whole", "pooled"])
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("channels,filters", [(40, 70), (128, 64), (3, 1)])
+def test_bits_equal_the_bits_of_pooled_dots(
+    channels: int, filters: int, size: tuple[int, int], pool: bool
+) -> None:
+    x, weight = signs(2, channels, *size, seed=3), signs(filters, channels, 3, 3, seed=4)
+    dots = reference.conv(x, weight)
+    threshold = dots[0, :, 0, 0].clone()  # ties, at the border
+    threshold[::5] = 9 * channels + 1
+    threshold[1::5] = -9 * channels
+    flip = torch.arange(filters) % 3 == 0
+    found = DirectConv3x3(conv.pack_filters(weight), *size).bits(
+        conv.pack_map(x), threshold, flip, pool
+    )
+    halves = dots.shape[2] // 2, dots.shape[3] // 2
+    if pool and 0 in halves:
+        assert found.shape == (2, *halves, -(-filters // 64))
+        return
+    pooled = functional.max_pool2d(dots.double(), 2).to(torch.int32) if pool else dots
+    expected = reference.pack(reference.threshold(rows_of(pooled), threshold, flip))
+    assert found.shape == (2, *pooled.shape[2:], -(-filters // 64))
+    assert torch.equal(found.flatten(0, 2), expected)
+
+
+@pytest.mark.parametrize("kind", [1.0, -1.0])
+def test_constant_maps_meet_the_border(kind: float) -> None:
+    x, weight = torch.full((1, 64, 3, 3), kind), torch.ones(2, 64, 3, 3)
+    dots = DirectConv3x3(conv.pack_filters(weight), 3, 3)(conv.pack_map(x))
+    corner, edge, middle = (int(kind) * 64 * taps for taps in (4, 6, 9))
+    assert dots[:, 0].tolist() == [
+        corner, edge, corner, edge, middle, edge, corner, edge, corner,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("by_tables", [True, False])
+def test_both_ways_of_the_kernel_agree(monkeypatch: pytest.MonkeyPatch, by_tables: bool) -> None:
+    monkeypatch.setattr(tabled, "usable", lambda k: by_tables)
+    x, weight = signs(2, 20, 6, 5, seed=6), signs(9, 20, 3, 3, seed=7)
+    made = conv.Conv3x3(registry.get("xnor-cpu"), conv.pack_filters(weight), 6, 5)
+    assert torch.equal(made(conv.pack_map(x)), rows_of(reference.conv(x, weight)))
+    direct = XnorCpu().convolution(conv.pack_filters(weight), 6, 5)
+    assert isinstance(direct, DirectConv3x3) == by_tables
+
+
+def test_no_images_are_no_dots() -> None:
+    direct = DirectConv3x3(conv.pack_filters(signs(3, 9, 3, 3, seed=1)), 2, 2)
+    empty = torch.empty(0, 2, 2, 1, dtype=torch.int64)
+    assert direct(empty).shape == (0, 3)
+    zeros, flip = torch.zeros(3, dtype=torch.int32), torch.zeros(3, dtype=torch.bool)
+    assert direct.bits(empty, zeros, flip, pool=True).shape == (0, 1, 1, 1)
+
+
+def test_wrong_maps_and_filters_are_refused() -> None:
+    direct = DirectConv3x3(conv.pack_filters(signs(2, 3, 3, 3, seed=2)), 4, 4)
+    with pytest.raises(TypeError, match=r"torch.int64 tensor, got torch.float32"):
+        direct(signs(1, 4, 4, 1, seed=1))
+    with pytest.raises(ValueError, match=r"must be \(4, 4\) high and wide, got \(4, 5\)"):
+        direct(torch.zeros(1, 4, 5, 1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="must have 9 segments, got 1"):
+        DirectConv3x3(Packed(torch.zeros(1, 1, dtype=torch.int64), 27), 4, 4)
+    with pytest.raises(ValueError, match=r"flip must have shape \[2\]"):
+        direct.bits(torch.zeros(1, 4, 4, 1, dtype=torch.int64), torch.zeros(2, dtype=torch.int32),
+                    torch.zeros(3, dtype=torch.bool))  # fmt: skip
+
+
+def test_border_classes_are_the_rows_of_the_border_correction() -> None:
+    sums = conv.tap_sums(conv.pack_filters(signs(4, 10, 3, 3, seed=8)))
+    correction = conv.border_correction(sums, 3, 3)
+    classes = [1 + 4, 1, 1 + 8, 4, 0, 8, 2 + 4, 2, 2 + 8]
+    assert torch.equal(conv.border_classes(sums)[classes], correction)
+    lone = conv.border_correction(sums, 1, 1)
+    assert torch.equal(conv.border_classes(sums)[15:], lone)
