@@ -17,6 +17,7 @@ import torch.nn.functional as functional
 from kernels.conv import TAPS, border_classes, check_map, tap_sums
 from kernels.cpu import tabled
 from kernels.cpu.jit import jit
+from kernels.cpu.memory import empty
 from kernels.cpu.nibbles import PANEL, RUN, count_tile, reached_word, split
 from kernels.cpu.tabled import BLOCK, ROWS, aligned, part, put_dots
 from kernels.packing import Packed, pack_bounds, words_for
@@ -92,7 +93,7 @@ def _dots_task(padded, shape, unit, unit_end, first, laid, begin, end, n, base, 
             _count(padded, shape, some, places, laid, panel, table, nibbles, sums)
             for i in range(total):
                 start = classes[i] * laid.shape[0] * PANEL
-                put_dots(sums, i, base, start, panel, n, out, (first + i) * n)
+                put_dots(False, sums, i, base, start, panel, n, out, (first + i) * n)
         unit, first = unit + some, first + total
 
 
@@ -177,7 +178,7 @@ class DirectConv3x3:
         """
         padded, units = self._padded(words)
         rows = len(words) * self.size[0] * self.size[1]
-        out = torch.empty(rows, self.n, dtype=torch.int32)
+        out = empty(rows, self.n)
         if rows and self.n:
             _dots(padded, self._shape, units, self._laid, self.n, self._base.reshape(-1),
                   tabled.TABLES, *self._parts(units), out.numpy().reshape(-1))  # fmt: skip

@@ -78,8 +78,10 @@ class XnorCpu(Kernel):
 
     def product(self, a: Packed, w: Panels) -> torch.Tensor:
         """Return int32 dots [M, N] for any M, N, K."""
+        from kernels.cpu.memory import empty
+
         self._check(a, w)
-        out = torch.empty(a.rows, w.n, dtype=torch.int32)
+        out = empty(a.rows, w.n)
         self.product_into(a, w, out)
         return out
 

@@ -163,21 +163,31 @@ def split(typingctx, panels, at, steps, nibbles):
     return signature, generate
 
 
-@intrinsic
-def store_dots(typingctx, sums, at, base, base_at, out, out_at):
-    """``out[out_at + n] = base[base_at + n] - 2 * sums[at + n]`` for 64 outputs, int32."""
+@intrinsic(prefer_literal=True)
+def store_dots(typingctx, stream, sums, at, base, base_at, out, out_at):
+    """``out[out_at + n] = base[base_at + n] - 2 * sums[at + n]`` for 64 outputs, int32.
+
+    If the literal ``stream`` is 1, past the caches: ``out[out_at]`` then begins a vector.
+    """
+    if not isinstance(stream, types.IntegerLiteral):
+        return None
     place = types.intp
-    signature = types.void(sums, place, base, place, out, place)
+    signature = types.void(stream, sums, place, base, place, out, place)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         sums, base, out = (
-            pointer(context, builder, sig.args[i], args[i], args[i + 1]) for i in (0, 2, 4)
+            pointer(context, builder, sig.args[i], args[i], args[i + 1]) for i in (1, 3, 5)
         )
+        past = sig.args[0].literal_value == 1
+        once = builder.module.add_metadata([ir.IntType(32)(1)])
         for n in range(0, PANEL, 8):
             ones = builder.zext(vector_at(builder, sums, n, _EIGHT), _INTS)
             twice = builder.shl(ones, constant(_INTS, 1))
             dots = builder.sub(vector_at(builder, base, n, _INTS), twice)
-            store(builder, dots, builder.gep(out, [_WORD(n)]), 4)
+            address = builder.bitcast(builder.gep(out, [_WORD(n)]), _INTS.as_pointer())
+            written = builder.store(dots, address, align=32 if past else 4)
+            if past:
+                written.set_metadata("nontemporal", once)
         return context.get_dummy_value()
 
     return signature, generate

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from kernels.cpu.jit import jit
+from kernels.cpu.memory import LARGE_BYTES, LINE
 from kernels.cpu.nibbles import (
     PANEL,
     RUN,
@@ -26,7 +27,7 @@ from kernels.cpu.vectors import AVX2, AVX512
 
 LONGEST = (1 << 15) - 1  # K: counts are compared as signed 16-bit integers
 BLOCK, ROWS = 64, 4  # rows that meet a panel together; rows of a tile
-_LINE, STRIDE = 64, 32
+STRIDE = 32  # bytes of a run in a block
 TABLES, _LANES = tables().reshape(-1), lanes()
 
 
@@ -38,8 +39,8 @@ def usable(k: int) -> bool:
 @jit()
 def aligned(size):
     """Return uint8 [size] that begins with a cache line."""
-    some = np.empty(size + _LINE, dtype=np.uint8)
-    first = -some.ctypes.data % _LINE
+    some = np.empty(size + LINE, dtype=np.uint8)
+    first = -some.ctypes.data % LINE
     return some[first : first + size]
 
 
@@ -120,11 +121,14 @@ def count(block, rows, laid, panel, table, nibbles, sums):
 
 
 @jit()
-def put_dots(sums, row, base, base_at, panel, n, out, out_at):
+def put_dots(stream, sums, row, base, base_at, panel, n, out, out_at):
     """Write ``base - 2 * sums`` of one row and panel to ``out[out_at ...]``, n outputs a row."""
     begin = panel * PANEL
     if begin + PANEL <= n:
-        store_dots(sums, row * PANEL, base, base_at + begin, out, out_at + begin)
+        if stream:
+            store_dots(1, sums, row * PANEL, base, base_at + begin, out, out_at + begin)
+        else:
+            store_dots(0, sums, row * PANEL, base, base_at + begin, out, out_at + begin)
         return
     for lane in range(n - begin):
         out[out_at + begin + lane] = base[base_at + begin + lane] - 2 * np.int32(
@@ -146,7 +150,7 @@ def rows_of(rows, parts, index):
 
 
 @jit()
-def _dots_task(octets, stride, row, row_end, laid, begin, end, n, base, table, out):
+def _dots_task(octets, stride, row, row_end, laid, begin, end, n, base, table, stream, out):
     block, nibbles, sums = buffers(laid.shape[1])
     while row < row_end:
         some = min(BLOCK, row_end - row)
@@ -155,7 +159,7 @@ def _dots_task(octets, stride, row, row_end, laid, begin, end, n, base, table, o
         for panel in range(begin, end):
             count(block, some, laid, panel, table, nibbles, sums)
             for i in range(some):
-                put_dots(sums, i, base, 0, panel, n, out, (row + i) * n)
+                put_dots(stream, sums, i, base, 0, panel, n, out, (row + i) * n)
         row += some
 
 
@@ -175,11 +179,11 @@ def _bits_task(octets, stride, row, row_end, laid, begin, end, limits, flips, ta
 
 
 @jit(parallel=True)
-def _dots(octets, stride, rows, laid, n, base, table, row_parts, panel_parts, out):
+def _dots(octets, stride, rows, laid, n, base, table, row_parts, panel_parts, stream, out):
     for task in numba.prange(row_parts * panel_parts):
         row, row_end = rows_of(rows, row_parts, task // panel_parts)
         begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
-        _dots_task(octets, stride, row, row_end, laid, begin, end, n, base, table, out)
+        _dots_task(octets, stride, row, row_end, laid, begin, end, n, base, table, stream, out)
 
 
 @jit(parallel=True)
@@ -203,6 +207,11 @@ def parts(rows: int, count: int) -> tuple[int, int]:
     return row_parts, min(count, -(-threads // row_parts))
 
 
+def streams(out: np.ndarray) -> bool:
+    """Tell whether to write int32 ``out`` past the caches, which it overflows: whole lines do."""
+    return out.nbytes >= LARGE_BYTES and out.shape[1] % 16 == 0 and out.ctypes.data % LINE == 0
+
+
 def limits(base: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     """Return the greatest counts with ``base - 2 * count >= threshold``, int16, -1 for none.
 
@@ -210,7 +219,8 @@ def limits(base: np.ndarray, threshold: np.ndarray) -> np.ndarray:
         base: int32 [..., ceil(N/64) * 64].
         threshold: int32 [ceil(N/64) * 64].
     """
-    most: np.ndarray = np.clip((base.astype(np.int64) - threshold) // 2, -1, LONGEST)
+    lowest = np.int32(-4 * LONGEST)  # below every dot: the difference stays within 32 bits
+    most: np.ndarray = np.clip((base - np.maximum(threshold, lowest)) >> 1, -1, LONGEST)
     return most.astype(np.int16)
 
 
@@ -220,7 +230,7 @@ def product(words: np.ndarray, laid: np.ndarray, n: int, k: int, out: np.ndarray
     if rows and n:
         base = np.full(len(laid) * PANEL, k, dtype=np.int32)
         octets, cut = words.view(np.uint8).reshape(-1), parts(rows, len(laid))
-        _dots(octets, 8 * width, rows, laid, n, base, TABLES, *cut, out.reshape(-1))
+        _dots(octets, 8 * width, rows, laid, n, base, TABLES, *cut, streams(out), out.reshape(-1))
 
 
 def product_bits(

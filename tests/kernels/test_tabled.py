@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from kernels import reference, registry
-from kernels.cpu import tabled
+from kernels.cpu import memory, tabled
 from kernels.cpu.vectors import AVX2
 from kernels.packing import pack_rows, unpack_rows
 
@@ -44,6 +44,19 @@ def test_dots_and_bits_equal_the_reference(by_tables: bool, m: int, n: int, k: i
     assert torch.equal(unpack_rows(found, torch.int8), reference.threshold(dots, threshold, flip))
 
 
+@pytest.mark.skipif(not AVX2, reason="needs AVX2")
+@pytest.mark.parametrize("n", [64, 130, 144], ids="N{}".format)
+def test_large_results_are_written_past_the_caches(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    for module in (tabled, memory):
+        monkeypatch.setattr(module, "LARGE_BYTES", 1)
+    a, w = random_signs(67, 70, 1), random_signs(n, 70, 2)
+    out = memory.empty(67, n)
+    laid = tabled.panels(pack_rows(w).words.numpy(), 9)
+    assert tabled.streams(out.numpy()) == (n % 16 == 0)
+    tabled.product(pack_rows(a).words.numpy(), laid, n, 70, out.numpy())
+    assert torch.equal(out, reference.gemm(a, w))
+
+
 @pytest.mark.parametrize("k", [tabled.LONGEST, tabled.LONGEST + 1], ids="K{}".format)
 def test_the_longest_rows(by_tables: bool, k: int) -> None:
     xnor = registry.get("xnor-cpu")
@@ -55,7 +68,7 @@ def test_the_longest_rows(by_tables: bool, k: int) -> None:
     dots = reference.gemm(a, a)
     assert torch.equal(xnor.product(pack_rows(a), weights), dots)
     top = torch.iinfo(torch.int32).max
-    for threshold in (-k - 1, -k, 1 - k, k - 2, k, k + 1, top, -top):
+    for threshold in (-k - 1, -k, 1 - k, k - 2, k, k + 1, top, -top - 1):
         bounds = torch.full((5,), threshold, dtype=torch.int32)
         flip = torch.tensor([False, True, False, True, False])
         found = xnor.product_bits(pack_rows(a), weights, bounds, flip)
