@@ -16,16 +16,18 @@ class Case:
 
     Attributes:
         name: as in commands and file names.
-        group: "square" or "layer" (one product), "mlp" (a whole network), "ceiling" (what the
-            machine can do at most).
-        m: rows of the activations.
+        group: "square" or "layer" (one product), "conv" (a 3x3 convolution), "mlp" (a whole
+            network), "ceiling" (what the machine can do at most).
+        m: rows of the activations, or images.
         shapes: (N, K) of each product in turn.
+        side: height and width of the images' maps, for a convolution.
     """
 
     name: str
     group: str
     m: int
     shapes: tuple[tuple[int, int], ...]
+    side: int = 0
 
     @property
     def n(self) -> int:
@@ -44,13 +46,16 @@ class Case:
     @property
     def ops(self) -> int:
         """Multiplications and additions, 2·M·N·K a product."""
-        return 2 * self.m * sum(n * k for n, k in self.shapes)
+        rows = self.m * self.side**2 if self.side else self.m
+        return 2 * rows * sum(n * k for n, k in self.shapes)
 
     @property
     def includes(self) -> tuple[str, ...]:
         """What is clocked, one benchmark each."""
         if self.group == "ceiling":
             return ("ceiling",)
+        if self.group == "conv":
+            return ("conv", "conv+bits")
         return ("network",) if self.group == "mlp" else ("gemm", "pack+gemm", "gemm+bits")
 
 
@@ -67,6 +72,10 @@ def _mnist_mlp(name: str, width: int, images: int = TEST_IMAGES) -> Case:
     return Case(name, "mlp", images, shapes)
 
 
+def _conv(name: str, images: int, side: int, channels: int, filters: int) -> Case:
+    return Case(name, "conv", images, ((filters, 9 * channels),), side)
+
+
 def _ceilings(name: str) -> Case:
     return Case(name, "ceiling", 1, ((1, 1),))
 
@@ -76,6 +85,7 @@ _PATTERNS: dict[str, tuple[str, Callable[..., Case]]] = {
     "layer-<m>x<n>x<k>": (r"layer-(\d+)x(\d+)x(\d+)", _layer),
     "mnist-mlp-<hidden units>": (r"mnist-mlp-(\d+)", _mnist_mlp),
     "mnist-mlp-<hidden units>x<images>": (r"mnist-mlp-(\d+)x(\d+)", _mnist_mlp),
+    "conv-<images>x<side>x<channels>x<filters>": (r"conv-(\d+)x(\d+)x(\d+)x(\d+)", _conv),
     "ceilings": (r"ceilings", _ceilings),
 }
 
@@ -96,5 +106,5 @@ def get_case(name: str) -> Case:
         return make(name, *sizes)
     raise HarnessError(
         f"unknown case {name!r}; allowed: {', '.join(_PATTERNS)}, "
-        "for example square-2048, layer-100x1024x784, mnist-mlp-1024"
+        "for example square-2048, layer-100x1024x784, conv-50x32x128x128, mnist-mlp-1024"
     )

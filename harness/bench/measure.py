@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.bench.ceilings import Ceiling
 from harness.bench.gpu import capture, copies_for, keep_samples, replay_seconds
 from harness.bench.positions import first_wrong_position
-from harness.bench.problems import Problem, Subject, nbytes
+from harness.bench.subject import Problem, Subject, nbytes
 from kernels.base import Kernel
 
 MIN_ROUNDS = 3

@@ -13,7 +13,8 @@ from harness.bench.cases import Case, get_case
 from harness.bench.ceilings import Ceiling, ceilings
 from harness.bench.gpu import gpu_state
 from harness.bench.measure import NoTimeError
-from harness.bench.problems import Problem, build
+from harness.bench.problems import build
+from harness.bench.subject import Problem
 from harness.files import write_json
 from harness.provenance import provenance
 from kernels import registry

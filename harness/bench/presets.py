@@ -19,6 +19,11 @@ _CONVNET = (
     "layer-640x512x4608", "layer-10x1024x8192",
     "layer-10240x64x576", "layer-2560x128x576", "layer-640x256x1152", "layer-640x256x2304",
 )  # fmt: skip
+# The hidden convolutions of ConvNet(128), straight from maps, 50 images.
+_MAPS = (
+    "conv-50x32x128x128", "conv-50x16x128x256", "conv-50x16x256x256", "conv-50x8x256x512",
+    "conv-50x8x512x512",
+)  # fmt: skip
 _MLP = tuple(f"layer-{m}x4096x{k}" for m in (1, 100, 10_000) for k in (784, 4096))
 
 
@@ -42,7 +47,7 @@ def _cpu_items() -> list[Item]:
     found += [Item("square-512", _CPU, 0.5, one) for one in (False, True)]
     found += [Item("square-8192", _FAST_CPU, 1.0, one) for one in (False, True)]
     found += [Item("square-256", _CPU, 0.5), Item("mnist-mlp-4096x100", _FAST_CPU, 0.5)]
-    return found + _items(_MLP + _CONVNET, _FAST_CPU, 0.3)
+    return found + _items(_MLP + _CONVNET + _MAPS, _FAST_CPU, 0.3)
 
 
 def _gpu_items() -> list[Item]:

@@ -1,81 +1,28 @@
 """A case as operands, with exact results on sampled rows to hold every kernel against."""
 
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.bench.cases import Case
+from harness.bench.convolutions import Convolution
+from harness.bench.operands import generator_of, random_signs, sampled
+from harness.bench.subject import Problem, Subject
 from kernels import reference
 from kernels.base import Kernel
-from kernels.packing import Packed, pack_rows, unpack_rows
+from kernels.packing import Packed, unpack_rows
 
-SAMPLED_ROWS = 64  # rows of the activations that the reference multiplies, all below that
 PROBES = 10  # rows that packed output is multiplied with to be compared
 _REFERENCE_BLOCK = 1024  # weights unpacked to float64 at once
 _PIXEL_SPREAD = 147.8  # standard deviation of 2u - 255 for even u
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A case made ready for one kernel.
-
-    Attributes:
-        prepare: rows (None: all) to the operand, outside the clock.
-        run: operand to dots [M, N], inside it.
-        weights: what ``run`` holds, for counting bytes.
-        dots: what ``run`` returns to dots [M, N] to compare, outside the clock.
-        expected: those of the sampled rows, where they are not the case's own.
-    """
-
-    prepare: Callable[[Tensor | None], Any]
-    run: Callable[[Any], Any]
-    weights: Any
-    dots: Callable[[Any], Tensor] = lambda result: result
-    expected: Tensor | None = None
-
-
-class Problem(Protocol):
-    """What the clock needs to know of a case."""
-
-    case: Case
-    rows: Tensor
-    expected: Tensor
-
-    def subject(self, kernel: Kernel, includes: str) -> Subject | None:
-        """Return the case for one kernel; None where ``includes`` adds nothing to clock."""
-
-
 def build(case: Case) -> Problem:
     """Draw a case's operands, the same ones every time and on every machine."""
+    if case.group == "conv":
+        return Convolution(case)
     return Network(case) if case.group == "mlp" else Product(case)
-
-
-def nbytes(value: Any) -> int:
-    """Return the bytes of all tensors in ``value``: a tensor, a dataclass or a sequence of them."""
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, (list, tuple)):
-        return sum(nbytes(part) for part in value)
-    if is_dataclass(value):
-        return sum(nbytes(getattr(value, field.name)) for field in fields(value))
-    return 0
-
-
-def _generator(case: Case) -> torch.Generator:
-    return torch.Generator().manual_seed(zlib.crc32(case.name.encode()))
-
-
-def _signs(rows: int, k: int, generator: torch.Generator) -> Packed:
-    return pack_rows(torch.randint(0, 2, (rows, k), dtype=torch.bool, generator=generator))
-
-
-def _sample(m: int) -> Tensor:
-    """Return the sampled rows: spread evenly, the first and the last among them."""
-    return torch.linspace(0, m - 1, min(m, SAMPLED_ROWS)).round().to(torch.int64)
 
 
 def _taken(p: Packed, rows: Tensor | None) -> Packed:
@@ -92,15 +39,15 @@ class Product:
     """One product of random ±1 matrices."""
 
     def __init__(self, case: Case) -> None:
-        generator = _generator(case)
-        self.case, self.rows = case, _sample(case.m)
-        self.activations = _signs(case.m, case.k, generator)
-        self.weights = _signs(case.n, case.k, generator)
+        generator = generator_of(case)
+        self.case, self.rows = case, sampled(case.m)
+        self.activations = random_signs(case.m, case.k, generator)
+        self.weights = random_signs(case.n, case.k, generator)
         self.expected = _exact(unpack_rows(_taken(self.activations, self.rows)), self.weights)
         spread = case.k**0.5
         self.threshold = (spread * torch.randn(case.n, generator=generator)).round().int()
         self.flip = torch.randint(0, 2, (case.n,), generator=generator).bool()
-        self.probe = _signs(PROBES, case.n, generator)
+        self.probe = random_signs(PROBES, case.n, generator)
 
     def subject(self, kernel: Kernel, includes: str) -> Subject | None:
         """Return the product for one kernel.
@@ -151,11 +98,11 @@ class Network:
     """
 
     def __init__(self, case: Case) -> None:
-        generator = _generator(case)
-        self.case, self.rows = case, _sample(case.m)
+        generator = generator_of(case)
+        self.case, self.rows = case, sampled(case.m)
         shape = (case.m, case.shapes[0][1])
         self.pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        self.weights = [_signs(n, k, generator) for n, k in case.shapes]
+        self.weights = [random_signs(n, k, generator) for n, k in case.shapes]
         self.thresholds, self.flips = [], []
         for layer, (n, k) in enumerate(case.shapes[:-1]):
             spread = k**0.5 * (_PIXEL_SPREAD if layer == 0 else 1)

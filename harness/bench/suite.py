@@ -8,7 +8,7 @@ import pytest
 from harness.bench.ceilings import Ceiling
 from harness.bench.measure import measure, measure_ceiling
 from harness.bench.plugin import Record
-from harness.bench.problems import Problem
+from harness.bench.subject import Problem
 from kernels.base import Kernel
 
 

@@ -5,9 +5,12 @@ import torch
 
 from harness.bench.cases import get_case
 from harness.bench.measure import NoTimeError, check_dots, rounds_for
-from harness.bench.problems import SAMPLED_ROWS, build, nbytes
+from harness.bench.operands import SAMPLED_ROWS
+from harness.bench.problems import build
+from harness.bench.subject import nbytes
 from harness.errors import HarnessError
 from kernels import registry
+from kernels.cpu.kernels import XnorCpu
 from kernels.packing import unpack_rows
 
 
@@ -25,6 +28,35 @@ def test_the_network_has_four_products_of_one_batch() -> None:
     assert mlp.shapes == ((4096, 784), (4096, 4096), (4096, 4096), (10, 4096))
     assert (mlp.m, mlp.n, mlp.k, mlp.includes) == (10_000, 4096, 4096, ("network",))
     assert mlp.ops == 2 * 10_000 * (784 * 4096 + 2 * 4096**2 + 10 * 4096)
+
+
+def test_a_convolution_counts_the_products_of_every_position() -> None:
+    case = get_case("conv-50x32x128x256")
+    assert (case.group, case.m, case.n, case.k, case.side) == ("conv", 50, 256, 1152, 32)
+    assert case.ops == 2 * 50 * 32 * 32 * 256 * 1152
+    assert case.includes == ("conv", "conv+bits")
+
+
+@pytest.mark.parametrize("includes", ["conv", "conv+bits"])
+@pytest.mark.parametrize("name", ["naive", "xnor-cpu", "vendor-int8"])
+@pytest.mark.parametrize("direct", [True, False])
+def test_the_convolution_is_exact_on_every_kernel(
+    monkeypatch: pytest.MonkeyPatch, name: str, includes: str, direct: bool
+) -> None:
+    if not direct:
+        monkeypatch.setattr(XnorCpu, "convolution", lambda *_: None)
+    problem = build(get_case("conv-5x6x20x70"))
+    subject = problem.subject(registry.get(name), includes)
+    if subject is None:
+        assert (includes, name) in {("conv+bits", "naive"), ("conv+bits", "vendor-int8")}
+        return
+    dots = subject.dots(subject.run(subject.prepare(None)))
+    expected = problem.expected if subject.expected is None else subject.expected
+    check_dots(dots[problem.rows], expected)
+    wrong = dots[problem.rows].clone()
+    wrong[-1, -1] += 2
+    with pytest.raises(NoTimeError):
+        check_dots(wrong, expected)
 
 
 @pytest.mark.parametrize("name", ["square", "square-2048x", "cube-8", "../square-8", ""])
