@@ -66,6 +66,17 @@ def _tables(a, bits, groups, unit, tables, steps):
                 store_table(q, g * GROUP, 1, tables, at + g * TABLE_BYTES)
 
 
+@jit()
+def place_bits(word, j, out, at):
+    """Set bit ``j`` of 32 patterns to the bits of ``word``: 8 ``q + lane`` to byte q of a lane.
+
+    So lie the columns in the sums that ``kernels.cpu.lookup`` splits into four vectors of 8.
+    """
+    for lane in range(8):
+        bits = (word >> np.uint32(lane)) & np.uint32(0x01010101)
+        out[at + lane] |= bits << np.uint32(j)
+
+
 @jit(parallel=True)
 def _index(words, planes, groups, panels, out):
     """Patterns from packed rows: ``words`` uint32 [planes, K, at least ``panels``]."""
@@ -77,10 +88,7 @@ def _index(words, planes, groups, panels, out):
                 for lane in range(8):
                     out[to + lane] = 0
                 for j in range(min(GROUP, max(length - g * GROUP, 0))):
-                    word = words[plane, g * GROUP + j, panel]
-                    for lane in range(8):
-                        bits = (word >> np.uint32(lane)) & np.uint32(0x01010101)
-                        out[to + lane] |= bits << np.uint32(j)
+                    place_bits(words[plane, g * GROUP + j, panel], j, out, to)
 
 
 @jit(parallel=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import BLOCK, GROUP, LANES, LEVELS, TABLE_BYTES, lookup, store_table
-from kernels.cpu.signed import SMALLEST, groups_for, index, quantize, width_for
+from kernels.cpu.signed import SMALLEST, groups_for, index, place_bits, quantize, width_for
 
 TAPS = 9
 MAPS = 8  # output maps whose tables, and whose filters' gradients, a thread keeps in its caches
@@ -84,9 +84,7 @@ def _shifted_index(words, height, width, groups, panels, out):
                 y, x = p // width % height + dy, p % width + dx
                 inside = 0 <= y < height and 0 <= x < width
                 word = words[p + dy * width + dx, panel] if inside else _ALL
-                for lane in range(8):
-                    picked = (word >> np.uint32(lane)) & np.uint32(0x01010101)
-                    out[to + lane] |= picked << np.uint32(j)
+                place_bits(word, j, out, to)
 
 
 @jit(error_model="numpy")
