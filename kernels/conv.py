@@ -8,6 +8,7 @@ weights (the border correction), so that the result is the zero-padded convoluti
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 
@@ -27,6 +28,12 @@ def pack_map(x: torch.Tensor) -> torch.Tensor:
     if x.ndim != 4:
         raise ValueError(f"a map must have shape [B, C, H, W], got {list(x.shape)}")
     b, c, h, w = x.shape
+    if x.dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous() and x.numel():
+        from kernels.cpu import pack
+
+        words = torch.empty(b * h * w, words_for(c), dtype=torch.int64)
+        pack.maps(x.detach().numpy().reshape(b, c, h * w), words.numpy())
+        return words.view(b, h, w, -1)
     return pack_rows(x.permute(0, 2, 3, 1).reshape(-1, c)).words.view(b, h, w, words_for(c))
 
 
@@ -89,7 +96,13 @@ def real_patches(words: torch.Tensor, channels: int) -> torch.Tensor:
 
 def tap_sums(filters: Packed) -> torch.Tensor:
     """Return the sum of each filter's weights tap by tap, int32 [N, 9]."""
-    signs = unpack_rows(filters, torch.int8).view(filters.rows, TAPS, filters.k // TAPS)
+    channels = filters.k // TAPS
+    if filters.words.device.type == "cpu":
+        ones = np.bitwise_count(filters.words.numpy().view(np.uint64)).reshape(
+            filters.rows, TAPS, -1
+        )
+        return torch.from_numpy(2 * ones.sum(2, dtype=np.int32) - channels)
+    signs = unpack_rows(filters, torch.int8).view(filters.rows, TAPS, channels)
     return signs.sum(2, dtype=torch.int32)
 
 

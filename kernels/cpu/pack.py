@@ -87,6 +87,32 @@ def _reals(x, k, words):
             words[row, whole] = word
 
 
+@jit()
+def _columns(x, first, step, channels, words, at, t):
+    """Pack up to 64 channels of up to 64 positions: ``x[first + c*step + p]`` is bit c of p."""
+    count = min(_WORD, step - at)
+    tile = np.zeros(_WORD, dtype=np.uint64)
+    for c in range(channels):
+        values, bit = x[first + c * step + at : first + c * step + at + count], np.uint64(c)
+        bits = tile[:count]
+        for p in range(count):
+            bits[p] |= np.uint64(values[p] >= np.float32(0)) << bit
+    for p in range(count):
+        words[at + p, t] = tile[p]
+
+
+@jit(parallel=True)
+def _maps(x, channels, positions, words):
+    width = words.shape[1]
+    for task in numba.prange(words.shape[0] // positions * width):
+        image, t = task // width, task % width
+        some = min(_WORD, channels - t * _WORD)
+        first = (image * channels + t * _WORD) * positions
+        rows = words[image * positions : (image + 1) * positions]
+        for at in range(0, positions, _WORD):
+            _columns(x, first, positions, some, rows, at, t)
+
+
 @jit(parallel=True)
 def _bools(x, k, words):
     whole = k // _WORD
@@ -143,6 +169,11 @@ def _weigh_planes(dots, out):
 def reals(x: np.ndarray, words: np.ndarray) -> None:
     """``words`` (int64 [M, ceil(K/64)]) = bits of ``x >= 0``, float32 [M, K] contiguous."""
     _reals(x.reshape(-1), x.shape[1], words.view(np.uint64))
+
+
+def maps(x: np.ndarray, words: np.ndarray) -> None:
+    """``words[b*P + p]`` = bits of ``x[b, :, p] >= 0``, float32 [B, C, P] contiguous, P >= 1."""
+    _maps(x.reshape(-1), x.shape[1], x.shape[2], words.view(np.uint64))
 
 
 def bools(x: np.ndarray, words: np.ndarray) -> None:

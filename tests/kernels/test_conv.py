@@ -31,6 +31,20 @@ def test_convolution_equals_the_reference(
     assert torch.equal(as_map(dots, 2, *size), reference.conv(x, weight))
 
 
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (9, 15)], ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("channels", [1, 63, 64, 65, 130], ids="C{}".format)
+def test_a_packed_map_holds_the_signs_of_its_positions(
+    channels: int, size: tuple[int, int]
+) -> None:
+    x = signs(3, channels, *size, seed=4)
+    x[0, 0, 0, 0], x[1, -1, -1, -1], x[2, 0] = -0.0, float("nan"), 0.25
+    expected = pack_rows(x.permute(0, 2, 3, 1).reshape(-1, channels)).words
+    for form in (x, x.contiguous(memory_format=torch.channels_last), x.double()):
+        assert torch.equal(pack_map(form).view(expected.shape), expected)
+    assert pack_map(x[:0]).shape == (0, *size, expected.shape[1])
+
+
 @pytest.mark.parametrize("size", [(2, 2), (4, 6), (5, 7)], ids="{0[0]}x{0[1]}".format)
 def test_pooled_bits_equal_the_bits_of_pooled_dots(size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(3)
