@@ -11,6 +11,7 @@ holds with the true K, wherever the pads are.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 WORD_BITS = 64
@@ -138,9 +139,13 @@ def pack_bounds(
         TypeError, ValueError: as ``check_threshold``.
     """
     check_threshold(threshold, flip, n, torch.device("cpu"))
-    bounds = torch.full((words_for(n) * WORD_BITS,), torch.iinfo(torch.int32).max).to(torch.int32)
+    most = torch.iinfo(torch.int32).max
+    bounds = torch.full((words_for(n) * WORD_BITS,), most, dtype=torch.int32)
     bounds[:n] = threshold
-    return bounds, pack_rows(flip.reshape(1, n)).words[0]
+    octets = np.zeros(words_for(n) * WORD_BITS // 8, dtype=np.uint8)
+    packed = np.packbits(flip.numpy(), bitorder="little")  # one row: a tenth of pack_rows' start
+    octets[: packed.size] = packed
+    return bounds, torch.from_numpy(octets.view(np.int64))
 
 
 def pack_threshold(dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor) -> Packed:
