@@ -17,7 +17,6 @@ import torch.nn.functional as functional
 from kernels.conv import TAPS, border_classes, check_map, tap_sums
 from kernels.cpu import tabled
 from kernels.cpu.jit import jit
-from kernels.cpu.memory import empty
 from kernels.cpu.nibbles import PANEL, RUN, count_tile, reached_word, split
 from kernels.cpu.tabled import BLOCK, ROWS, aligned, part, put_dots
 from kernels.packing import Packed, pack_bounds, words_for
@@ -178,7 +177,7 @@ class DirectConv3x3:
         """
         padded, units = self._padded(words)
         rows = len(words) * self.size[0] * self.size[1]
-        out = empty(rows, self.n)
+        out = torch.empty(rows, self.n, dtype=torch.int32)
         if rows and self.n:
             _dots(padded, self._shape, units, self._laid, self.n, self._base.reshape(-1),
                   tabled.TABLES, *self._parts(units), out.numpy().reshape(-1))  # fmt: skip

@@ -78,10 +78,8 @@ class XnorCpu(Kernel):
 
     def product(self, a: Packed, w: Panels) -> torch.Tensor:
         """Return int32 dots [M, N] for any M, N, K."""
-        from kernels.cpu.memory import empty
-
         self._check(a, w)
-        out = empty(a.rows, w.n)
+        out = torch.empty(a.rows, w.n, dtype=torch.int32)
         self.product_into(a, w, out)
         return out
 
