@@ -64,7 +64,12 @@ def train(
     ] = "bnn-det",
     seed: Annotated[int, typer.Option(help="seed of weights, shuffling and draws", min=0)] = 0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="change the recipe: key=value, repeatable")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="change the recipe: key=value, repeatable; "
+            "precision=fast trains with packed products",
+        ),
     ] = None,
     preset: Annotated[str, typer.Option(help="preset the run belongs to")] = "adhoc",
     label: Annotated[
