@@ -49,20 +49,20 @@ class WeightedLayer(nn.Module):
 
     def used_weight(self) -> Tensor:
         """Return the weights that the forward pass multiplies by, in this training state."""
-        precision = self.train_weights if self.training else self.test_weights
-        if precision == "real":
+        if self.binarization == "real":
             return self.weight
-        return binarize_weight(self.weight, self._draws if precision == "stoch" else None)
+        draws = self._draws if self.binarization == "stoch" else None
+        return binarize_weight(self.weight, draws)
 
-    def is_binary_now(self) -> bool:
-        """Return True where :meth:`used_weight` binarizes in this training state."""
-        return (self.train_weights if self.training else self.test_weights) != "real"
+    @property
+    def binarization(self) -> Binarization:
+        """How :meth:`used_weight` takes the latent weights, in this training state."""
+        return self.train_weights if self.training else self.test_weights
 
     @torch.no_grad()
     def signed_weight(self) -> Tensor:
         """Return a tensor of the signs that :meth:`used_weight` gives: latent weights, or draws."""
-        precision = self.train_weights if self.training else self.test_weights
-        if precision == "stoch" and self._draws is not None:
+        if self.binarization == "stoch" and self._draws is not None:
             return stochastic_sign(self.weight, self._draws)
         return self.weight
 

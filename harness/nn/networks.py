@@ -54,7 +54,7 @@ class Block(nn.Module):
         if x.dim() == 4 and isinstance(self.layer, Linear):
             x = x.flatten(1)
         row_sums = None
-        if self.by_signs and self.layer.is_binary_now():
+        if self.by_signs and self.layer.binarization != "real":
             rate = self.dropout if self.training else 0.0
             dots = self.layer.signed_product(x, rate, integers=not self.binary_input)
         else:

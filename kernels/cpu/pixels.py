@@ -22,6 +22,14 @@ _NIBBLES = 2 * PANEL  # bytes of a panel's weights for 8 pixels
 
 
 @jit()
+def _room(k):
+    """Return what a task works in: tables of rows, their starts, nibbles and dots of a panel."""
+    tables, minus = aligned(ROWS * k // QUAD * TABLE_BYTES), np.empty(ROWS, dtype=np.int32)
+    nibbles, picked = aligned(k // 8 * _NIBBLES), aligned(4 * PANEL).view(np.int32)
+    return tables, minus, nibbles, picked
+
+
+@jit()
 def _pick(tables, row, k, nibbles, minus, picked):
     for lane in range(PANEL):
         picked[lane] = minus
@@ -53,8 +61,7 @@ def _put(picked, base, panel, n, out, at):
 
 @jit()
 def _dots_task(u, k, row, row_end, laid, begin, end, n, base, out):
-    tables, minus = aligned(ROWS * k // QUAD * TABLE_BYTES), np.empty(ROWS, dtype=np.int32)
-    nibbles, picked = aligned(k // 8 * _NIBBLES), aligned(4 * PANEL).view(np.int32)
+    tables, minus, nibbles, picked = _room(k)
     flat = laid.reshape(-1)
     while row < row_end:
         some = min(ROWS, row_end - row)
@@ -69,8 +76,7 @@ def _dots_task(u, k, row, row_end, laid, begin, end, n, base, out):
 
 @jit()
 def _bits_task(u, k, row, row_end, laid, begin, end, bounds, flips, out):
-    tables, minus = aligned(ROWS * k // QUAD * TABLE_BYTES), np.empty(ROWS, dtype=np.int32)
-    nibbles, picked = aligned(k // 8 * _NIBBLES), aligned(4 * PANEL).view(np.int32)
+    tables, minus, nibbles, picked = _room(k)
     flat = laid.reshape(-1)
     while row < row_end:
         some = min(ROWS, row_end - row)
@@ -118,19 +124,11 @@ def _ready(u: np.ndarray, laid: np.ndarray) -> np.ndarray:
     return u if u.shape[1] == k else np.pad(u, ((0, 0), (0, k - u.shape[1])))
 
 
-def _parts(rows: int, count: int) -> tuple[int, int]:
-    threads = numba.get_num_threads()
-    if rows <= threads * ROWS and count >= 2 * threads:
-        return 1, threads
-    row_parts = min(rows, threads)
-    return row_parts, min(count, -(-threads // row_parts))
-
-
 def product(u: np.ndarray, laid: np.ndarray, base: np.ndarray, out: np.ndarray) -> None:
     """Write ``(2u - 255) . w`` of uint8 u [M, K] to ``out`` int32 [M, N], both contiguous."""
     u, (rows, n) = _ready(u, laid), out.shape
     if rows and n:
-        parts = _parts(rows, len(laid))
+        parts = tabled.parts(rows, len(laid), ROWS, 1)
         _dots(u.reshape(-1), u.shape[1], rows, laid, n, base, *parts, out.reshape(-1))
 
 
@@ -155,5 +153,5 @@ def product_bits(
     if rows and len(laid):
         most = np.iinfo(np.int32)
         bounds = (threshold.astype(np.int64) - base).clip(most.min, most.max).astype(np.int32)
-        flips, parts = flips.view(np.uint64), _parts(rows, len(laid))
+        flips, parts = flips.view(np.uint64), tabled.parts(rows, len(laid), ROWS, 1)
         _bits(u.reshape(-1), u.shape[1], rows, laid, bounds, flips, *parts, out.view(np.uint64))

@@ -10,37 +10,35 @@ and, as roundings do not agree, by some ``sqrt(K / 12)`` steps in the mean. bf16
 number to 1/256 of itself.
 """
 # Compiled code is typed by numba, not by mypy.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
 
 import numba
 import numpy as np
 
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import BLOCK, GROUP, LANES, LEVELS, TABLE_BYTES, lookup, store_table
+from kernels.cpu.steps import float_of
 from kernels.cpu.vectors import AVX2
 
 AVAILABLE = AVX2
 ROWS = 8  # rows of A whose tables, and whose results, a thread keeps in its caches
-_ABSOLUTE = np.int32(0x7FFFFFFF)
+_ABSOLUTE, _INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
 SMALLEST = np.float32(1e-30)  # below, numbers count as 0: the step's inverse must be finite
 
 
 @jit(error_model="numpy")
-def quantize(row, bits, begin, end, unit, q):
+def quantize(row, begin, end, unit, q):
     """Round ``row[begin:end]`` to ``q`` (zeros beyond) and return the step; NaN if one is.
 
     The step is ``unit``, or, where that is 0, by the greatest magnitude.
     """
-    top = np.int32(0)
+    bits, top = row.view(np.int32), np.int32(0)  # magnitudes are ordered as their bits, NaN last
     for k in range(begin, end):
-        top = max(top, bits[k] & _ABSOLUTE)
+        top = max(top, np.int32(bits[k] & _ABSOLUTE))
     q[:] = 0
-    greatest = np.int32(top)
-    if greatest >= np.int32(0x7F800000):  # infinite or NaN
+    if top >= _INFINITE:
         return np.float32(np.nan)
-    largest = np.float32(0)
-    for k in range(begin, end):
-        largest = max(largest, abs(row[k]))
+    largest = float_of(top)
     if largest < SMALLEST:
         return np.float32(0)
     factor = np.float32(LEVELS) / largest if unit == 0 else np.float32(1) / unit
@@ -50,7 +48,7 @@ def quantize(row, bits, begin, end, unit, q):
 
 
 @jit(parallel=True, error_model="numpy")
-def _tables(a, bits, groups, unit, tables, steps):
+def _tables(a, groups, unit, tables, steps):
     rows, length = a.shape
     blocks = steps.shape[1]
     each = min(groups, BLOCK)
@@ -60,7 +58,7 @@ def _tables(a, bits, groups, unit, tables, steps):
             begin = block * BLOCK * GROUP
             here = min(BLOCK, groups - block * BLOCK)
             end = min(begin + BLOCK * GROUP, length)
-            steps[m, block] = quantize(a[m], bits[m], begin, end, unit, q)
+            steps[m, block] = quantize(a[m], begin, end, unit, q)
             at = (block * rows + m) * each * TABLE_BYTES
             for g in range(here):
                 store_table(q, g * GROUP, 1, tables, at + g * TABLE_BYTES)
@@ -169,7 +167,7 @@ def tables(a: np.ndarray, unit: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     blocks = -(-groups // BLOCK)
     found = np.empty(blocks * rows * min(groups, BLOCK) * TABLE_BYTES, dtype=np.uint8)
     steps = np.empty((rows, blocks), dtype=np.float32)
-    _tables(a, a.view(np.int32), groups, np.float32(unit), found, steps)
+    _tables(a, groups, np.float32(unit), found, steps)
     return found, steps
 
 

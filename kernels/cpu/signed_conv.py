@@ -20,14 +20,14 @@ _ALL = np.uint32(0xFFFFFFFF)
 
 
 @jit(error_model="numpy")
-def _image_tables(g, bits, first, count, groups, tables, steps):
+def _image_tables(g, first, count, groups, tables, steps):
     blocks, each = steps.shape[1], min(groups, BLOCK)
     q = np.empty(each * GROUP, dtype=np.int16)
     for p in range(count):
         for block in range(blocks):
             begin = block * BLOCK * GROUP
             end = min(begin + BLOCK * GROUP, g.shape[1])
-            steps[p, block] = quantize(g[first + p], bits[first + p], begin, end, np.float32(0), q)
+            steps[p, block] = quantize(g[first + p], begin, end, np.float32(0), q)
             at = (p * groups + block * BLOCK) * TABLE_BYTES
             for t in range(min(BLOCK, groups - block * BLOCK)):
                 store_table(q, t * GROUP, 1, tables, at + t * TABLE_BYTES)
@@ -50,13 +50,13 @@ def _tap_of_image(tables, steps, index, i_at, gap, wide, groups, dy, dx, height,
 
 
 @jit(parallel=True, error_model="numpy")
-def _input(g, bits, index, groups, height, width, out):
+def _input(g, index, groups, height, width, out):
     area, panels = height * width, out.shape[1] // LANES
     gap = groups * LANES
     for image in numba.prange(g.shape[0] // area):
         tables = np.empty(area * groups * TABLE_BYTES, dtype=np.uint8)
         steps = np.empty((area, (groups + BLOCK - 1) // BLOCK), dtype=np.float32)
-        _image_tables(g, bits, image * area, area, groups, tables, steps)
+        _image_tables(g, image * area, area, groups, tables, steps)
         here = out[image * area : (image + 1) * area]
         here[:] = 0
         for panel in range(0, panels, 2):
@@ -153,8 +153,7 @@ def input_gradient(
     by_tap = [index(tap, channels) for tap in taps]
     out = np.empty((len(gradient), width_for(channels)), dtype=np.float32)
     groups = groups_for(gradient.shape[1])
-    bits = gradient.view(np.int32)
-    _input(gradient, bits, np.concatenate(by_tap), groups, height, width, out)
+    _input(gradient, np.concatenate(by_tap), groups, height, width, out)
     return out
 
 

@@ -41,7 +41,9 @@ def _bits(typingctx, x):
 
 
 @intrinsic
-def _float(typingctx, bits):
+def float_of(typingctx, bits):
+    """Return the float32 with these bits, int32."""
+
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.bitcast(args[0], context.get_value_type(types.float32))
 
@@ -50,7 +52,7 @@ def _float(typingctx, bits):
 
 @jit(error_model="numpy")
 def _ap2(x):
-    power = _float(np.int32(np.int32(_bits(x) + np.int32(ROUND_UP)) & np.int32(POWER)))
+    power = float_of(np.int32(np.int32(_bits(x) + np.int32(ROUND_UP)) & np.int32(POWER)))
     return power if abs(x) < np.float32(np.inf) else x
 
 

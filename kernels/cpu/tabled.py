@@ -195,16 +195,16 @@ def _bits(octets, stride, rows, laid, limits, flips, table, row_parts, panel_par
         _bits_task(octets, stride, row, row_end, laid, begin, end, limits, flips, table, out)
 
 
-def parts(rows: int, count: int) -> tuple[int, int]:
+def parts(rows: int, count: int, block: int = BLOCK, tile: int = ROWS) -> tuple[int, int]:
     """Return into how many parts rows and panels are cut: a task is one part of each.
 
     A task splits its weights into nibbles block by block of rows: few rows are not cut further
-    while there are panels for the threads.
+    while there are panels for the threads. No part cuts a tile of rows.
     """
     threads = numba.get_num_threads()
-    if rows <= threads * BLOCK and count >= 2 * threads:
+    if rows <= threads * block and count >= 2 * threads:
         return 1, threads
-    row_parts = min(-(-rows // ROWS), threads)
+    row_parts = min(-(-rows // tile), threads)
     return row_parts, min(count, -(-threads // row_parts))
 
 
