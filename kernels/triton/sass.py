@@ -18,13 +18,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.triton import conv, dot, naive, onebit, outer, pack, tma
+from kernels.triton import conv, dot, naive, onebit, outer, pack, rules, tma, update
 
 TARGET = GPUTarget("cuda", 90, 32)
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
 _POINTERS = {"threshold_ptr": "*i32", "flip_ptr": "*u8", "row_ptr": "*i32", "col_ptr": "*i32"}
-_ALIGNED = re.compile(r".*_ptr|.*_stride|.*_row|row_bytes")
+_ALIGNED = re.compile(r".*_ptr|.*_stride|.*_row|row_bytes|size")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Build:
     Attributes:
         name: kernel, tile and output.
         function: the jit function.
-        pointers: types of its first pointers; the others are int32.
+        pointers: types of pointers and floats; what is left out is int32.
         constants: its constexpr arguments.
         warps: of a program.
         stages: steps in flight.
@@ -64,6 +64,11 @@ class Sass:
     def opcodes(self) -> Counter[str]:
         """How often each instruction stands in the code, without its modifiers."""
         return Counter(found.partition(".")[0] for found in _OPCODE.findall(self.text))
+
+    @property
+    def wide(self) -> tuple[int, int]:
+        """Reads and writes of 16 bytes a lane."""
+        return self.text.count("LDG.E.128"), self.text.count("STG.E.128")
 
     @property
     def spills(self) -> int:
@@ -183,6 +188,24 @@ def pack_build() -> Build:
     )
 
 
+_STEP = {"signs_ptr": "*bf16", "at_ptr": "*i64"} | dict.fromkeys(
+    ("parameter_ptr", "gradient_ptr", "m_ptr", "v_ptr", "plan_ptr"), "*fp32"
+)
+_NUMBERS = dict.fromkeys(rules.Rule._fields[1:], "fp32")
+
+
+def update_build(rule: str) -> Build:
+    """Return a build of a step of the optimizer over memory, with the signs."""
+    constants = {"RULE": rule, "NUMBERS": rules.RATES[rule], "SIGNS": True, "BLOCK": update.BLOCK}
+    return Build(f"update {rule}", update._update, _STEP | _NUMBERS, constants, update.WARPS)
+
+
+def sign_build() -> Build:
+    """Return a build of the signs of float32 in bfloat16."""
+    pointers = {"x_ptr": "*fp32", "out_ptr": "*bf16"}
+    return Build("sign", update._sign, pointers, {"BLOCK": update.BLOCK}, update.WARPS)
+
+
 def naive_build(xnor: bool) -> Build:
     """Return a build of ``naive`` or ``naive-xnor``."""
     kind = "*i32" if xnor else "*fp32"
@@ -194,7 +217,8 @@ def naive_build(xnor: bool) -> Build:
 
 def builds() -> list[Build]:
     """Return every kernel at its largest tile, and the 1-bit product to bits at every tile."""
-    found = [pack_build(), naive_build(False), naive_build(True)]
+    found = [pack_build(), naive_build(False), naive_build(True), sign_build()]
+    found += [update_build(rule) for rule in rules.RATES]
     for packed in (False, True):
         found += [outer_build(form, tiles[0], packed) for form, tiles in outer.TILES.items()]
         found += [dot_build("bits", tile, packed) for tile in dot.TILES if packed or tile.n > 128]

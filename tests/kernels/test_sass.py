@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install --gro
 
 import triton
 
-from kernels.triton import dot, onebit, outer, sass
+from kernels.triton import dot, onebit, outer, sass, update
 
 if triton.knobs.runtime.interpret:
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
@@ -76,6 +76,23 @@ def test_small_kernels_spill_nothing(name: str) -> None:
     assert code.spills == 0
     decisive = {"pack float32": "FSETP", "naive 16x16": "FFMA", "naive-xnor 16x16": "POPC"}[name]
     assert code.opcodes[decisive] >= 1
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDS if name.startswith("update")])
+def test_a_step_moves_16_bytes_a_lane_and_leaves_room_for_other_programs(name: str) -> None:
+    code = machine_code(name)
+    blocks = update.BLOCK // (4 * 32 * update.WARPS)  # of four elements a lane
+    assert code.wide == (4 * blocks, 3 * blocks)  # gradient, weight, moments; weight, moments
+    assert code.opcodes["STG"] == 4 * blocks  # and the signs, 8 bytes
+    assert not {"STS", "BAR"} & set(code.opcodes)
+    assert (code.spills, code.stack_bytes) == (0, 0)
+    assert code.registers <= 64  # half of a processor's threads
+
+
+def test_signs_are_read_16_bytes_a_lane() -> None:
+    code = machine_code("sign")
+    assert code.wide[0] == code.opcodes["LDG"] == update.BLOCK // (4 * 32 * update.WARPS)
+    assert (code.spills, code.stack_bytes) == (0, 0)
 
 
 def test_the_rewrite_changes_the_instruction_and_nothing_else() -> None:

@@ -1,0 +1,163 @@
+"""The update rules on the GPU: their formulas for a tile in registers, numbers and checks.
+
+Each operation is rounded once, as float32, and fused multiply-adds stand where the CPU's do
+(``kernels/cpu/steps.py``): nothing is left to the compiler.
+"""
+# Jit functions are typed by triton, not by mypy.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.triton.device import DEVICE
+
+RATES = {"adam": 3, "adamax": 1, "adamax-stored": 1}  # numbers in a row of the plan
+_ROUND_UP = tl.constexpr(0x800000 - 0x3504F4)  # AP2: see harness.nn.shift
+_POWER = tl.constexpr(-0x800000)  # sign and exponent
+
+
+@triton.jit
+def ap2(x):
+    """Return the approximate power of two of float32; infinities and NaN pass through."""
+    bits = (x.to(tl.int32, bitcast=True) + _ROUND_UP) & _POWER
+    return tl.where(tl.abs(x) < float("inf"), bits.to(tl.float32, bitcast=True), x)
+
+
+@triton.jit
+def plan_number(plan_ptr, row, rows, place, NUMBERS: tl.constexpr):
+    """Return a number of the plan's row; NaN, which spoils the weights, where there is no row."""
+    inside = (row >= 0) & (row < rows)
+    return tl.load(plan_ptr + row * NUMBERS + place, mask=inside, other=float("nan"))
+
+
+@triton.jit
+def moved(
+    parameter,
+    gradient,
+    m,
+    v,
+    plan_ptr,
+    row,
+    rows,
+    rest1,
+    beta2,
+    third,
+    bound,
+    RULE: tl.constexpr,
+    NUMBERS: tl.constexpr,
+):
+    """Return the new parameter, m and v; ``third`` is 1 - beta2 of Adam or AdaMax's epsilon."""
+    rate = plan_number(plan_ptr, row, rows, 0, NUMBERS)
+    m = tl.fma(rest1, gradient - m, m)
+    if RULE == "adam":
+        root = plan_number(plan_ptr, row, rows, 1, NUMBERS)
+        eps = plan_number(plan_ptr, row, rows, 2, NUMBERS)
+        v = tl.fma(third * gradient, gradient, beta2 * v)
+        change = tl.div_rn(rate * m, tl.div_rn(tl.sqrt_rn(v), root) + eps)
+    else:
+        v = tl.maximum(beta2 * v, tl.abs(gradient) + third, propagate_nan=tl.PropagateNan.ALL)
+        v = ap2(v) if RULE == "adamax-stored" else v
+        change = rate * m * ap2(tl.div_rn(1.0, v))
+    parameter = tl.clamp(parameter - change, -bound, bound, propagate_nan=tl.PropagateNan.ALL)
+    return parameter, m, v
+
+
+@triton.jit
+def signs_of(x, out_ptr):
+    """Return +1 where ``x >= 0``, else -1 (NaN too), in the type that ``out_ptr`` points to."""
+    return tl.where(x >= 0, 1.0, -1.0).to(out_ptr.dtype.element_ty)
+
+
+class Rule(NamedTuple):
+    """An update rule and its numbers that no step changes; see :func:`moved`."""
+
+    name: str
+    rest1: float
+    beta2: float
+    third: float
+    bound: float
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Return what :func:`moved` takes from ``rest1`` on; an int would be compiled in."""
+        return tuple(float(x) for x in self[1:])
+
+    @classmethod
+    def adam(cls, betas: tuple[float, float], bound: float) -> "Rule":
+        """Return Adam's; raise ``ValueError`` for a number out of range."""
+        return cls("adam", 1 - betas[0], betas[1], 1 - betas[1], bound)._checked(betas)
+
+    @classmethod
+    def adamax(cls, betas: tuple[float, float], eps: float, stored: bool, bound: float) -> "Rule":
+        """Return shift-based AdaMax's; raise ``ValueError`` for a number out of range."""
+        if not 0 <= eps < math.inf:
+            raise ValueError(f"eps must be finite and at least 0, got {eps}")
+        name = "adamax-stored" if stored else "adamax"
+        return cls(name, 1 - betas[0], betas[1], eps, bound)._checked(betas)
+
+    def _checked(self, betas: tuple[float, float]) -> "Rule":
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must lie in [0, 1), got {betas}")
+        if not self.bound > 0:
+            raise ValueError(f"bound must be positive, inf for no clip, got {self.bound}")
+        return self
+
+
+def check_kind(name: str, x: object, *dtypes: torch.dtype) -> torch.Tensor:
+    """Return ``x`` if it is a tensor of one of ``dtypes`` on ``DEVICE``.
+
+    Raises:
+        TypeError: no tensor, or another dtype.
+        ValueError: another device.
+    """
+    if not isinstance(x, torch.Tensor) or x.dtype not in dtypes:
+        allowed = " or ".join(str(dtype) for dtype in dtypes)
+        found = getattr(x, "dtype", type(x).__name__)
+        raise TypeError(f"{name} must be a {allowed} tensor, got {found}")
+    if x.device.type != DEVICE:
+        raise ValueError(f"{name} is on device {x.device}; allowed: {DEVICE}")
+    return x
+
+
+def check_tensor(name: str, x: object, dtype: torch.dtype, size: int | None = None) -> torch.Tensor:
+    """Return ``x`` if it is a contiguous tensor of ``dtype`` on ``DEVICE`` with ``size`` elements.
+
+    Raises:
+        TypeError: no tensor, or another dtype.
+        ValueError: another number of elements or device, or not contiguous.
+    """
+    given = check_kind(name, x, dtype)
+    if not given.is_contiguous():
+        raise ValueError(
+            f"{name} must be contiguous, got strides {given.stride()} of {list(given.shape)}"
+        )
+    if size is not None and given.numel() != size:
+        raise ValueError(f"{name} must have {size} elements, got {list(given.shape)}")
+    return given
+
+
+def check_state(
+    rule: Rule,
+    parameter: object,
+    m: object,
+    v: object,
+    plan: object,
+    at: object,
+    signs: object,
+) -> None:
+    """Check all but the gradient of a step; see :func:`check_tensor` for what it raises."""
+    size = check_tensor("parameter", parameter, torch.float32).numel()
+    check_tensor("m", m, torch.float32, size)
+    check_tensor("v", v, torch.float32, size)
+    if signs is not None:
+        check_tensor("signs", signs, torch.bfloat16, size)
+    shape = list(check_tensor("plan", plan, torch.float32).shape)
+    if len(shape) != 2 or shape[1] != RATES[rule.name]:
+        raise ValueError(f"plan must have shape [steps, {RATES[rule.name]}], got {shape}")
+    counter = check_tensor("at", at, torch.int64)
+    if counter.ndim:
+        raise ValueError(f"at must have shape [], got {list(counter.shape)}")

@@ -1,0 +1,176 @@
+"""Optimizer steps and signs in one pass over memory on the GPU, in float32.
+
+The twin of ``kernels/cpu/steps.py``: 28 bytes a weight, gradient, weight and two moments in, weight
+and moments out; 2 more where a step writes the signs for the next products.
+
+A captured step replays the same arguments, so what changes from step to step comes from the device:
+row ``at`` of ``plan``, which the host makes for a whole epoch. Writes are not told to autograd.
+"""
+# Jit functions are typed by triton, not by mypy.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.triton.rules import RATES, Rule, check_kind, check_state, check_tensor, moved, signs_of
+
+BLOCK = 1024  # elements a program: two 16-byte reads of each array a lane
+WARPS = 4
+
+
+@triton.jit
+def places(BLOCK: tl.constexpr):
+    """Return the program's elements, four in a row to a lane.
+
+    Left to itself the compiler gives a lane eight, for 16 bytes of signs: its two reads then leave
+    gaps within a warp, and weights and moments cross shared memory to be written without.
+    """
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return tl.max_contiguous(place, 4)
+
+
+@triton.jit
+def _update(
+    parameter_ptr,
+    gradient_ptr,
+    m_ptr,
+    v_ptr,
+    signs_ptr,
+    plan_ptr,
+    at_ptr,
+    size,
+    rows,
+    rest1,
+    beta2,
+    third,
+    bound,
+    RULE: tl.constexpr,
+    NUMBERS: tl.constexpr,
+    SIGNS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.load(at_ptr)
+    place = places(BLOCK)
+    used = place < size
+    gradient = tl.load(gradient_ptr + place, mask=used)
+    m = tl.load(m_ptr + place, mask=used)
+    v = tl.load(v_ptr + place, mask=used)
+    parameter = tl.load(parameter_ptr + place, mask=used)
+    parameter, m, v = moved(
+        parameter, gradient, m, v, plan_ptr, row, rows, rest1, beta2, third, bound, RULE, NUMBERS
+    )
+    tl.store(m_ptr + place, m, mask=used)
+    tl.store(v_ptr + place, v, mask=used)
+    tl.store(parameter_ptr + place, parameter, mask=used)
+    if SIGNS:
+        tl.store(signs_ptr + place, signs_of(parameter, signs_ptr), mask=used)
+
+
+@triton.jit
+def _sign(x_ptr, out_ptr, size, BLOCK: tl.constexpr):
+    place = places(BLOCK)
+    used = place < size
+    x = tl.load(x_ptr + place, mask=used)
+    tl.store(out_ptr + place, signs_of(x, out_ptr), mask=used)
+
+
+def _launch(
+    rule: Rule, parameter: torch.Tensor, gradient: torch.Tensor, m: torch.Tensor, v: torch.Tensor,
+    plan: torch.Tensor, at: torch.Tensor, signs: torch.Tensor | None,
+) -> None:  # fmt: skip
+    check_state(rule, parameter, m, v, plan, at, signs)
+    size = parameter.numel()
+    check_tensor("gradient", gradient, torch.float32, size)
+    if size == 0:
+        return
+    _update[(triton.cdiv(size, BLOCK),)](
+        parameter,
+        gradient,
+        m,
+        v,
+        signs,
+        plan,
+        at,
+        size,
+        len(plan),
+        *rule.numbers,
+        RULE=rule.name,
+        NUMBERS=RATES[rule.name],
+        SIGNS=signs is not None,
+        BLOCK=BLOCK,
+        num_warps=WARPS,
+    )
+
+
+def adam_(
+    parameter: torch.Tensor, gradient: torch.Tensor, m: torch.Tensor, v: torch.Tensor,
+    plan: torch.Tensor, at: torch.Tensor, *, betas: tuple[float, float], bound: float,
+    signs: torch.Tensor | None = None,
+) -> None:  # fmt: skip
+    """Take the step of Adam in torch's form that row ``at`` of ``plan`` describes, in place.
+
+    ``m += (1-b1)(g-m)``; ``v = b2 v + (1-b2) g^2``; ``w -= rate m / (sqrt(v)/root + eps)``, then
+    clipped to ``[-bound, bound]`` (inf: not at all); ``signs`` = +1 where w >= 0 now, else -1.
+
+    Args:
+        parameter: w, with ``gradient``, ``m`` and ``v`` float32 of one number of elements.
+        plan: float32 [steps, 3]: rate ``lr/(1-b1^t)``, root ``sqrt(1-b2^t)`` and eps of each step.
+        at: int64 [], the row; one that ``plan`` lacks makes every weight NaN.
+        signs: bfloat16, or None.
+
+    Raises:
+        TypeError, ValueError: a tensor of another kind, or a number out of range.
+    """
+    rule = Rule.adam(betas, bound)
+    _launch(rule, parameter, gradient, m, v, plan, at, signs)
+
+
+def shift_adamax_(
+    parameter: torch.Tensor, gradient: torch.Tensor, m: torch.Tensor, v: torch.Tensor,
+    plan: torch.Tensor, at: torch.Tensor, *, betas: tuple[float, float], eps: float,
+    stored: bool, bound: float, signs: torch.Tensor | None = None,
+) -> None:  # fmt: skip
+    """Take a step of shift-based AdaMax (paper, Algorithm 4), in place; see :func:`adam_`.
+
+    ``m += (1-b1)(g-m)``; ``v = max(b2 v, |g| + eps)``, its AP2 if ``stored``;
+    ``w -= rate m AP2(1/v)``, then clipped. A row of ``plan`` is the rate
+    ``AP2(lr/(1-b1^t)) scale``; ``plan`` is float32 [steps, 1].
+    """
+    rule = Rule.adamax(betas, eps, stored, bound)
+    _launch(rule, parameter, gradient, m, v, plan, at, signs)
+
+
+def _order(x: torch.Tensor) -> tuple[list[int], bool]:
+    """Return the strides of dimensions longer than 1, and whether they leave no gap."""
+    lengths = [(stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1]
+    expected, dense = 1, True
+    for stride, size in sorted(lengths):
+        dense = dense and stride == expected
+        expected *= size
+    return [stride for stride, _ in lengths], dense
+
+
+def sign_(x: torch.Tensor, out: torch.Tensor) -> None:
+    """``out = +1 where x >= 0, else -1`` (NaN too): 4 bytes read and 2 or 4 written a value.
+
+    Args:
+        x: float32 of any dense order in memory, such as channels last.
+        out: float32 or bfloat16, of the shape and order of ``x``.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: another shape, order or device.
+    """
+    check_kind("x", x, torch.float32)
+    check_kind("out", out, torch.float32, torch.bfloat16)
+    order, dense = _order(x)
+    if not dense:
+        raise ValueError(f"x must be dense, got strides {x.stride()} of {list(x.shape)}")
+    if out.shape != x.shape or _order(out)[0] != order:
+        raise ValueError(
+            f"out must have shape {list(x.shape)} and strides {x.stride()}, "
+            f"got {list(out.shape)} and {out.stride()}"
+        )
+    if x.numel():
+        _sign[(triton.cdiv(x.numel(), BLOCK),)](x, out, x.numel(), BLOCK=BLOCK, num_warps=WARPS)

@@ -1,0 +1,246 @@
+"""One-pass optimizer steps and signs by Triton against torch's several passes."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.nn import fused
+from harness.nn.shift import ShiftAdaMax, ap2
+from kernels.triton import update
+from tests.triton.operands import DEVICE, on_device
+from tests.triton.steps import (
+    ADAM,
+    ADAMAX,
+    ADAMAX_EPS,
+    EPS,
+    LR,
+    Weights,
+    adam,
+    adam_plan,
+    adamax_plan,
+    at_row,
+    numbers,
+    poisoned_signs,
+    same,
+    signs_of,
+)  # fmt: skip
+
+SIZES = (1, 17, 1000, 4099)  # below a program, and several with a tail
+STEPS = 3
+BOUNDS = (1.0, math.inf)
+SCALE = 3.7  # of a layer's step
+# torch's Adam rounds lr / (1 - b1^t) and fuses otherwise: a unit in the last place a step, of
+# numbers that a subtraction may have made small beside their operands.
+TORCH_ADAM = 2e-6
+
+
+def bits(x: Tensor) -> list[int]:
+    return x.view(torch.int32).tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("with_signs", [False, True], ids=["alone", "signs"])
+@pytest.mark.parametrize("bound", BOUNDS, ids="bound-{}".format)
+@pytest.mark.parametrize("size", SIZES, ids="n{}".format)
+def test_adam_equals_its_formula(size: int, bound: float, with_signs: bool) -> None:
+    ours, theirs, plan, at = Weights.of(size), Weights.of(size), adam_plan(STEPS), at_row(0)
+    for step in range(STEPS):
+        signs = poisoned_signs(size) if with_signs else None
+        update.adam_(
+            ours.w, numbers(step, size), ours.m, ours.v, plan, at,
+            betas=ADAM, bound=bound, signs=signs,
+        )  # fmt: skip
+        adam(theirs, numbers(step, size), plan[step], bound)
+        assert same(ours, theirs)
+        assert signs is None or torch.equal(signs, signs_of(ours.w))
+        assert int(at) == step
+        at += 1
+    if size > 17:
+        assert bool(ours.w.abs().max() == 1) == (bound == 1)
+
+
+def test_adam_goes_torchs_way() -> None:
+    ours = Weights.of(4099)
+    ours.m.zero_()
+    ours.v.zero_()
+    parameter = ours.w.clone().requires_grad_()
+    optimizer = torch.optim.Adam([parameter], lr=LR, betas=ADAM, eps=EPS)
+    plan = adam_plan(6)
+    plan[:, 2] = EPS
+    for step in range(6):
+        parameter.grad = numbers(step, 4099)
+        optimizer.step()
+        update.adam_(
+            ours.w, parameter.grad, ours.m, ours.v, plan, at_row(step), betas=ADAM, bound=math.inf
+        )
+    assert torch.allclose(ours.w, parameter.detach(), rtol=0, atol=TORCH_ADAM)
+    state = optimizer.state[parameter]
+    assert torch.allclose(ours.m, state["exp_avg"], rtol=TORCH_ADAM, atol=TORCH_ADAM)
+    assert torch.allclose(ours.v, state["exp_avg_sq"], rtol=TORCH_ADAM, atol=0)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["exact", "stored-ap2"])
+@pytest.mark.parametrize("bound", BOUNDS, ids="bound-{}".format)
+@pytest.mark.parametrize("size", SIZES, ids="n{}".format)
+def test_shift_adamax_gives_the_bits_of_torchs_passes(
+    monkeypatch: pytest.MonkeyPatch, size: int, bound: float, stored: bool
+) -> None:
+    monkeypatch.setattr(fused, "AVAILABLE", False)
+    ours, plan = Weights.of(size), adamax_plan(STEPS, SCALE)
+    parameter = ours.w.clone().requires_grad_()
+    group = {"params": [parameter], "lr_scale": SCALE}
+    optimizer: Any = ShiftAdaMax([group], LR, ADAMAX, ADAMAX_EPS, stored_ap2=stored)
+    optimizer.clipped_groups = int(bound == 1)
+    optimizer.state[parameter] = {"step": 0, "m": ours.m.clone(), "v": ours.v.clone()}
+    for step in range(STEPS):
+        parameter.grad = numbers(step, size)
+        optimizer.step()
+        signs = poisoned_signs(size)
+        update.shift_adamax_(
+            ours.w, parameter.grad, ours.m, ours.v, plan, at_row(step), betas=ADAMAX,
+            eps=ADAMAX_EPS, stored=stored, bound=bound, signs=signs,
+        )  # fmt: skip
+        state = optimizer.state[parameter]
+        assert same(ours, Weights(parameter.detach(), state["m"], state["v"]))
+        assert torch.equal(signs, signs_of(ours.w))
+
+
+@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value)")  # 1 / 0 by the interpreter
+def test_ap2_of_every_exponent_and_around_the_root_of_two() -> None:
+    """Stored AP2 of v = |g| + 0 shows the kernel's AP2 of any float32."""
+    exponents = (torch.arange(256, dtype=torch.int64) << 23)[:, None]
+    mantissas = torch.tensor([0, 1, 0x3504F2, 0x3504F3, 0x3504F4, 0x3504F5, 0x7FFFFF])
+    values = on_device((exponents + mantissas).to(torch.int32).view(torch.float32).flatten())
+    zeros = [torch.zeros_like(values) for _ in range(3)]
+    update.shift_adamax_(
+        zeros[0], values, zeros[1], zeros[2], on_device(torch.ones(1, 1)), at_row(0),
+        betas=ADAMAX, eps=0, stored=True, bound=1,
+    )  # fmt: skip
+    numeric = ~values.isnan()
+    assert bits(zeros[2][numeric]) == bits(ap2(values)[numeric])
+    assert bool(zeros[2][~numeric].isnan().all())
+
+
+@pytest.mark.parametrize("rule", ["adam", "adamax", "adamax-stored"])
+def test_nan_stays_where_it_is_and_its_sign_is_minus(rule: str) -> None:
+    x, gradient, signs = Weights.of(40), numbers(0, 40), poisoned_signs(40)
+    gradient[3], x.m[4], x.v[5], x.w[6] = (math.nan,) * 4
+    if rule == "adam":
+        update.adam_(
+            x.w, gradient, x.m, x.v, adam_plan(1), at_row(0), betas=ADAM, bound=1, signs=signs
+        )
+    else:
+        update.shift_adamax_(
+            x.w, gradient, x.m, x.v, adamax_plan(1, SCALE), at_row(0), betas=ADAMAX,
+            eps=ADAMAX_EPS, stored=rule == "adamax-stored", bound=1, signs=signs,
+        )  # fmt: skip
+    assert x.w.isnan().nonzero().flatten().tolist() == [3, 4, 5, 6]
+    assert signs[3:7].tolist() == [-1] * 4
+    assert torch.equal(signs, signs_of(x.w))
+
+
+@pytest.mark.parametrize("row", [-1, 2])
+def test_a_row_that_the_plan_lacks_is_not_read(row: int) -> None:
+    x, plan = Weights.of(40), adam_plan(4)
+    update.adam_(x.w, numbers(0, 40), x.m, x.v, plan[1:3], at_row(row), betas=ADAM, bound=1)
+    assert bool(x.w.isnan().all())
+
+
+def test_nothing_beyond_the_last_element_is_written() -> None:
+    whole = Weights.of(2000)
+    part = Weights(*(x[:1001] for x in vars(whole).values()))
+    before = Weights.of(2000)
+    signs = poisoned_signs(2000)
+    update.adam_(
+        part.w, numbers(0, 1001), part.m, part.v, adam_plan(1), at_row(0), betas=ADAM, bound=1,
+        signs=signs[:1001],
+    )  # fmt: skip
+    for ours, old in zip(vars(whole).values(), vars(before).values(), strict=True):
+        assert torch.equal(ours[1001:], old[1001:])
+        assert bool((ours[:1001] != old[:1001]).any())
+    assert torch.equal(signs[1001:], poisoned_signs(999))
+
+
+def test_no_elements_are_no_step() -> None:
+    x = Weights.of(0)
+    update.adam_(x.w, x.w, x.m, x.v, adam_plan(1), at_row(0), betas=ADAM, bound=1)
+    update.sign_(x.w, poisoned_signs(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", ["rows", "channels-last", "transposed"])
+def test_signs_in_any_dense_order(layout: str, dtype: torch.dtype) -> None:
+    x = torch.randn(3, 5, 7, 11, generator=torch.Generator().manual_seed(2))
+    x.view(-1)[:5] = torch.tensor([0.0, -0.0, math.nan, math.inf, -math.inf])
+    if layout == "channels-last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == "transposed":
+        x = x.transpose(0, 3)
+    x = on_device(x)
+    out = torch.empty_like(x, dtype=dtype).fill_(-77)
+    assert out.stride() == x.stride()
+    update.sign_(x, out)
+    assert torch.equal(out, torch.where(x >= 0, 1.0, -1.0).to(dtype))
+
+
+def arguments() -> dict[str, Any]:
+    x = Weights.of(8)
+    return {
+        "parameter": x.w, "gradient": numbers(0, 8), "m": x.m, "v": x.v, "plan": adam_plan(2),
+        "at": at_row(0), "betas": ADAM, "bound": 1.0, "signs": poisoned_signs(8),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["parameter", "gradient", "m", "v", "plan", "at", "signs"])
+def test_a_wrong_tensor_is_named(name: str) -> None:
+    good = arguments()
+    tensor = good[name]
+    with pytest.raises(TypeError, match=f"{name} must be a torch.* got torch.float64"):
+        update.adam_(**good | {name: tensor.double()})
+    with pytest.raises(TypeError, match=f"{name} must be a torch.* got list"):
+        update.adam_(**good | {name: [1.0]})
+    with pytest.raises(ValueError, match=f"{name} is on device meta; allowed: {DEVICE}"):
+        update.adam_(**good | {name: tensor.to("meta")})
+    if name != "at":
+        spread = torch.stack([tensor, tensor], -1)[..., 0]
+        with pytest.raises(ValueError, match=f"{name} must be contiguous"):
+            update.adam_(**good | {name: spread})
+    if name in ("gradient", "m", "v", "signs"):
+        with pytest.raises(ValueError, match=rf"{name} must have 8 elements, got \[7\]"):
+            update.adam_(**good | {name: tensor[:7]})
+    assert same(Weights(good["parameter"], good["m"], good["v"]), Weights.of(8))
+
+
+def test_wrong_plans_and_numbers_are_told() -> None:
+    good = arguments()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"plan": on_device(torch.ones(2, 1))}, r"plan must have shape \[steps, 3\], got \[2, 1\]"),
+        ({"plan": on_device(torch.ones(3))}, r"plan must have shape \[steps, 3\], got \[3\]"),
+        ({"at": at_row(0)[None]}, r"at must have shape \[\], got \[1\]"),
+        ({"betas": (0.9, 1.0)}, r"betas must lie in \[0, 1\), got \(0.9, 1.0\)"),
+        ({"bound": 0.0}, "bound must be positive, inf for no clip, got 0.0"),
+        ({"bound": math.nan}, "bound must be positive, inf for no clip, got nan"),
+    ]
+    for change, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            update.adam_(**good | change)
+    with pytest.raises(ValueError, match="eps must be finite and at least 0, got -1"):
+        update.shift_adamax_(**good | {"eps": -1, "stored": False})
+
+
+def test_wrong_operands_of_sign_are_told() -> None:
+    x = numbers(0, 4, 6)
+    wrong: list[tuple[Any, Any, type[Exception], str]] = [
+        (x.double(), x, TypeError, "x must be a torch.float32 tensor, got torch.float64"),
+        (x, x.half(), TypeError, "out must be a torch.float32 or torch.bfloat16 tensor, got .*16"),
+        (x.to("meta"), x, ValueError, "x is on device meta"),
+        (x[:, ::2], x[:, ::2], ValueError, "x must be dense"),
+        (x.expand(2, 4, 6), x.expand(2, 4, 6), ValueError, "x must be dense"),
+        (x, x[:3], ValueError, r"out must have shape \[4, 6\]"),
+        (x, x.T.contiguous().T, ValueError, r"out must have .* strides \(6, 1\), got .*\(1, 4\)"),
+    ]
+    for given, out, kind, message in wrong:
+        with pytest.raises(kind, match=message):
+            update.sign_(given, out)
