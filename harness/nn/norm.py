@@ -36,15 +36,18 @@ class VanillaBatchNorm(nn.Module):
         y, mean, inv_std = torch.native_batch_norm(
             x, self.weight, self.bias, None, None, True, 0.0, self.eps
         )
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            if self.form == "lasagne":
-                self.get_buffer("running_inv_std").lerp_(inv_std, self.momentum)
-            else:
-                n = x.numel() // x.shape[1]
-                unbiased = (inv_std.pow(-2) - self.eps) * (n / max(n - 1, 1))
-                self.get_buffer("running_var").lerp_(unbiased, self.momentum)
+        self.average(mean, inv_std, x.numel() // x.shape[1])
         return y
+
+    @torch.no_grad()
+    def average(self, mean: Tensor, inv_std: Tensor, n: int) -> None:
+        """Average in the mean and ``1/sqrt(var + eps)`` of a batch of ``n`` values a channel."""
+        self.running_mean.lerp_(mean, self.momentum)
+        if self.form == "lasagne":
+            self.get_buffer("running_inv_std").lerp_(inv_std, self.momentum)
+        else:
+            unbiased = (inv_std.pow(-2) - self.eps) * (n / max(n - 1, 1))
+            self.get_buffer("running_var").lerp_(unbiased, self.momentum)
 
     def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
         """Return the test-time output; channels lie along ``channel_dim`` of ``x``.

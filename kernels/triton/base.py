@@ -35,15 +35,24 @@ def check_bits(threshold: object, flip: object, n: int) -> None:
         TypeError: no tensor, or another dtype.
         ValueError: another shape or device.
     """
-    for name, given, dtype in (("threshold", threshold, torch.int32), ("flip", flip, torch.bool)):
-        if not isinstance(given, torch.Tensor) or given.dtype != dtype:
-            found = getattr(given, "dtype", type(given).__name__)
-            raise TypeError(f"{name} must be a {dtype} tensor, got {found}")
-        if tuple(given.shape) != (n,) or given.device.type != DEVICE:
-            raise ValueError(
-                f"{name} must have shape [{n}] on {DEVICE}, "
-                f"got {list(given.shape)} on {given.device}"
-            )
+    check_vector("threshold", threshold, torch.int32, n)
+    check_vector("flip", flip, torch.bool, n)
+
+
+def check_vector(name: str, given: object, dtype: torch.dtype, n: int) -> None:
+    """Check that ``given`` is a tensor of ``dtype`` [n] on ``DEVICE``.
+
+    Raises:
+        TypeError: no tensor, or another dtype.
+        ValueError: another shape or device.
+    """
+    if not isinstance(given, torch.Tensor) or given.dtype != dtype:
+        found = getattr(given, "dtype", type(given).__name__)
+        raise TypeError(f"{name} must be a {dtype} tensor, got {found}")
+    if tuple(given.shape) != (n,) or given.device.type != DEVICE:
+        raise ValueError(
+            f"{name} must have shape [{n}] on {DEVICE}, got {list(given.shape)} on {given.device}"
+        )
 
 
 def check_values(name: str, x: object, dtypes: tuple[torch.dtype, ...]) -> torch.Tensor:

@@ -18,13 +18,25 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.triton import conv, dot, naive, onebit, outer, pack, rules, tma, update
+from kernels.triton import (
+    conv,
+    dot,
+    naive,
+    norm,
+    norm_backward,
+    onebit,
+    outer,
+    pack,
+    rules,
+    tma,
+    update,
+)
 
 TARGET = GPUTarget("cuda", 90, 32)
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
 _POINTERS = {"threshold_ptr": "*i32", "flip_ptr": "*u8", "row_ptr": "*i32", "col_ptr": "*i32"}
-_ALIGNED = re.compile(r".*_ptr|.*_stride|.*_row|row_bytes|size")
+_ALIGNED = re.compile(r".*_ptr|.*_stride|.*_row|row_bytes|c|size")
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,7 @@ class Build:
         stages: steps in flight.
         words: words times outputs of a thread in a step of the loop (0: not counted by words).
         one_bit: compiled with the rewrite to single bits.
+        fusion: a product and a sum may become one rounded operation.
     """
 
     name: str
@@ -50,6 +63,7 @@ class Build:
     stages: int = 3
     words: int = 0
     one_bit: bool = field(default=False)
+    fusion: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,7 @@ def compile_for_hopper(build: Build) -> Any:
     }
     source = ASTSource(build.function, types, build.constants, aligned)
     options = {"num_warps": build.warps, "num_stages": build.stages}
+    options["enable_fp_fusion"] = build.fusion
     with onebit.rewriting() if build.one_bit else nullcontext():
         return triton.compile(source, target=TARGET, options=options)
 
@@ -215,6 +230,30 @@ def naive_build(xnor: bool) -> Build:
     return Build(f"{name} 16x16", naive._naive, pointers, constants, naive.WARPS, words=1)
 
 
+def norm_builds() -> list[Build]:
+    """Return batch norm and sign, forward and backward, in one launch and in two."""
+    forward, backward = {"STOCHASTIC": True}, {"GATED": True}
+    pieces = {"PIECES": norm_backward.MOST_PIECES, "NATIVE": True}
+    merged = {"BLOCKS": norm.MOST_BLOCKS}
+    found = []
+    for name, function, constants in (
+        ("norm strip", norm._strip, forward),
+        ("norm statistics", norm._statistics, {}),
+        ("norm signs", norm._normalise, forward | merged),
+        ("norm-backward strip", norm_backward._strip, backward | pieces),
+        ("norm-backward sums", norm_backward._sums, backward),
+        ("norm-backward gradient", norm_backward._gradient, backward | pieces | merged),
+    ):
+        tile = norm.BLOCK
+        if name.endswith("strip"):
+            tile = norm.Tile(norm.STRIP_ROWS, norm.STRIP_COLS, norm.STRIP_WARPS)
+        types = {name: "*fp32" for name in function.arg_names if name.endswith("_ptr")}
+        types |= {"d_dots_ptr": "*bf16", "signs_ptr": "*bf16", "scale": "fp32", "eps": "fp32"}
+        shape = {"ROWS": tile.rows, "COLS": tile.cols}
+        found.append(Build(name, function, types, constants | shape, tile.warps, fusion=False))
+    return found
+
+
 def builds() -> list[Build]:
     """Return every kernel at its largest tile, and the 1-bit product to bits at every tile."""
     found = [pack_build(), naive_build(False), naive_build(True), sign_build()]
@@ -224,7 +263,7 @@ def builds() -> list[Build]:
         found += [dot_build("bits", tile, packed) for tile in dot.TILES if packed or tile.n > 128]
     for packed in (False, True):
         found += [tma_build(dot.TILES[0], packed), conv_build(conv.TILE, packed)]
-    return [*found, dot_build("int8", dot.TILES[1], False)]
+    return [*found, *norm_builds(), dot_build("int8", dot.TILES[1], False)]
 
 
 COLUMNS = (

@@ -95,6 +95,15 @@ def test_signs_are_read_16_bytes_a_lane() -> None:
     assert (code.spills, code.stack_bytes) == (0, 0)
 
 
+@pytest.mark.parametrize("name", [name for name in BUILDS if name.startswith("norm")])
+def test_batch_norm_reads_16_bytes_at_once_and_spills_nothing(name: str) -> None:
+    code = machine_code(name)
+    assert (code.spills, code.stack_bytes) == (0, 0)
+    assert code.registers <= 128  # two programs of 8 warps, or four of 4, on a processor
+    assert code.opcodes["LDG"] == code.wide[0] >= 5
+    assert not {"ATOM", "ATOMG", "RED", "REDG"} & set(code.opcodes)
+
+
 def test_the_rewrite_changes_the_instruction_and_nothing_else() -> None:
     assert onebit.to_one_bit(f"mov;\n{E4M3}\nadd;") == f"mov;\n{ONE_BIT}\nadd;"
     with pytest.raises(onebit.RewriteError, match="no product"):

@@ -1,0 +1,297 @@
+"""Batch norm with batch statistics and sign, forward, in one launch or two.
+
+``z = scale * dots + bias`` and ``y = gamma * (z - mean) / sqrt(var + eps) + beta`` live in
+registers alone: dots are read once (twice in two launches) and signs written once. Up to
+``STRIP_ROWS`` rows a program holds all rows of a strip of columns; of more rows, a first launch
+makes statistics of blocks and a second merges them and writes. No atomics and no cut that depends
+on the machine: the same bits on every run. Each operation is rounded by itself (``ROUNDED``), so
+that z is the layer's and the backward's y is this y, bit for bit.
+"""
+# Jit functions are typed by triton, not by mypy.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.triton.base import check_values, check_vector
+from kernels.triton.device import DEVICE
+
+
+class Tile(NamedTuple):
+    """Rows and columns of a program's step, and its warps."""
+
+    rows: int
+    cols: int
+    warps: int
+
+
+# A strip of 16 float32 columns is two sectors of 32 bytes a row, and 4096 columns are 256 programs.
+STRIP_ROWS, STRIP_COLS, STRIP_WARPS = 256, 16, 4
+# A step in flight is 16 KiB; three programs a processor have the 25 KiB under way that the memory's
+# latency asks for. Each program of the second launch reads its columns' statistics of all blocks
+# (at most 32 KiB from L2), so blocks are few.
+BLOCK, PROGRAMS, MOST_BLOCKS = Tile(128, 32, 8), 384, 128
+ROUNDED = {"enable_fp_fusion": False}
+SIGN_DTYPES = (torch.float32, torch.bfloat16)
+
+
+@triton.jit
+def in_columns(ptr, col, c):
+    """Return values of ``col`` as a row [1, COLS], 0 beyond the ``c`` columns."""
+    return tl.load(ptr + col, mask=col < c, other=0.0)[None, :]
+
+
+@triton.jit
+def places(row, rows, col, c):
+    """Return the offsets [ROWS, COLS] in a matrix of ``c`` columns, and which lie inside it."""
+    return row.to(tl.int64)[:, None] * c + col[None, :], (row < rows)[:, None] & (col < c)[None, :]
+
+
+@triton.jit
+def inverse(squares, rows, eps):
+    """Return ``1 / sqrt(var + eps)`` of ``rows`` values whose squared deviations sum to this."""
+    variance = tl.div_rn(squares, rows * 1.0)
+    return tl.div_rn(tl.full(squares.shape, 1.0, tl.float32), tl.sqrt_rn(variance + eps))
+
+
+@triton.jit
+def merged_mean(means, counts, origin, rows):
+    """Return the mean [COLS] of groups [GROUPS, COLS] with ``counts`` [GROUPS, 1] values each.
+
+    Summed as distances from ``origin`` [1, COLS], one of them: equal values have themselves as
+    mean, and far from 0 no bits are lost.
+    """
+    total = tl.sum((means - origin) * counts, axis=0)
+    return tl.sum(origin, axis=0) + tl.div_rn(total, tl.full(total.shape, 1.0, tl.float32) * rows)
+
+
+@triton.jit
+def _write(
+    signs_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, STOCHASTIC: tl.constexpr
+):
+    y = xhat * in_columns(gamma_ptr, col, c) + in_columns(beta_ptr, col, c)
+    positive = y >= 0
+    if STOCHASTIC:
+        positive = 2 * tl.load(draws_ptr + at, mask=inside, other=0.0) - 1 < y
+    signs = tl.where(positive, 1.0, -1.0).to(signs_ptr.dtype.element_ty)
+    tl.store(signs_ptr + at, signs, mask=inside)
+
+
+@triton.jit
+def _strip(
+    dots_ptr,
+    bias_ptr,
+    gamma_ptr,
+    beta_ptr,
+    draws_ptr,
+    signs_ptr,
+    mean_ptr,
+    inv_std_ptr,
+    rows,
+    c,
+    scale,
+    eps,
+    STOCHASTIC: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    col = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    at, inside = places(tl.arange(0, ROWS), rows, col, c)
+    bias = in_columns(bias_ptr, col, c)
+    z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + bias
+    origin = in_columns(dots_ptr, col, c) * scale + bias
+    mean = merged_mean(z, inside.to(tl.float32), origin, rows)
+    deviation = tl.where(inside, z - mean[None, :], 0.0)
+    inv_std = inverse(tl.sum(deviation * deviation, axis=0), rows, eps)
+    tl.store(mean_ptr + col, mean, mask=col < c)
+    tl.store(inv_std_ptr + col, inv_std, mask=col < c)
+    xhat = deviation * inv_std[None, :]
+    _write(signs_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, STOCHASTIC)
+
+
+@triton.jit
+def _statistics(
+    dots_ptr,
+    bias_ptr,
+    partial_ptr,
+    rows,
+    c,
+    block_rows,
+    scale,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """Write means and squared deviations of a block; partial is [2, blocks, c].
+
+    Each place of the tile keeps the running statistics of its own rows (Welford), so the loop has
+    no barrier; at the end places merge as blocks do.
+    """
+    block, blocks = tl.program_id(1), tl.num_programs(1)
+    first = block * block_rows
+    last = tl.minimum(first + block_rows, rows)
+    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+    bias = in_columns(bias_ptr, col, c)
+    means = tl.zeros((ROWS, COLS), tl.float32)
+    squares = tl.zeros((ROWS, COLS), tl.float32)
+    share = 1.0
+    for start in range(first, last, ROWS):
+        at, inside = places(start + row, last, col, c)
+        z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + bias
+        step = tl.where(inside, z - means, 0.0)
+        means += step * (1.0 / share)
+        squares += step * (z - means)
+        share += 1.0
+    counts = tl.maximum((last - first - row + ROWS - 1) // ROWS, 0).to(tl.float32)[:, None]
+    origin = in_columns(dots_ptr + first.to(tl.int64) * c, col, c) * scale + bias
+    mean = merged_mean(means, counts, origin, last - first)
+    off = means - mean[None, :]
+    at = partial_ptr + block.to(tl.int64) * c + col
+    tl.store(at, mean, mask=col < c)
+    at += blocks.to(tl.int64) * c
+    tl.store(at, tl.sum(squares + counts * off * off, axis=0), mask=col < c)
+
+
+@triton.jit
+def _normalise(
+    dots_ptr,
+    bias_ptr,
+    gamma_ptr,
+    beta_ptr,
+    draws_ptr,
+    signs_ptr,
+    mean_ptr,
+    inv_std_ptr,
+    partial_ptr,
+    rows,
+    c,
+    block_rows,
+    scale,
+    eps,
+    STOCHASTIC: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
+    block, blocks = tl.program_id(1), tl.num_programs(1)
+    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+    each = tl.arange(0, BLOCKS)
+    at, used = places(each, blocks, col, c)
+    means = tl.load(partial_ptr + at, mask=used, other=0.0)
+    squares = tl.load(partial_ptr + blocks.to(tl.int64) * c + at, mask=used, other=0.0)
+    counts = tl.minimum(tl.maximum(rows - each * block_rows, 0), block_rows)
+    counts = counts.to(tl.float32)[:, None]
+    mean = merged_mean(means, counts, in_columns(partial_ptr, col, c), rows)
+    off = means - mean[None, :]
+    inv_std = inverse(tl.sum(squares + counts * off * off, axis=0), rows, eps)
+    if block == 0:
+        tl.store(mean_ptr + col, mean, mask=col < c)
+        tl.store(inv_std_ptr + col, inv_std, mask=col < c)
+    bias = in_columns(bias_ptr, col, c)
+    first = block * block_rows
+    last = tl.minimum(first + block_rows, rows)
+    for start in range(first, last, ROWS):
+        at, inside = places(start + row, last, col, c)
+        z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + bias
+        xhat = (z - mean[None, :]) * inv_std[None, :]
+        _write(signs_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, STOCHASTIC)
+
+
+def check_rows(name: str, x: object, shape: tuple[int, ...] | None = None) -> torch.Tensor:
+    """Return ``x`` if it is a contiguous float32 matrix on ``DEVICE``, of ``shape`` where given.
+
+    Raises:
+        TypeError: no tensor, or another dtype.
+        ValueError: another shape, no row, another device, or rows that are not contiguous.
+    """
+    found = check_values(name, x, (torch.float32,))
+    if shape is not None and tuple(found.shape) != shape:
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(found.shape)}")
+    if not found.shape[0]:
+        raise ValueError(f"{name} must have rows for a mean, got shape {list(found.shape)}")
+    if not found.is_contiguous():
+        raise ValueError(f"{name} must be contiguous, got strides {found.stride()}")
+    return found
+
+
+def check_columns(c: int, **columns: object) -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless each is float32 [c], contiguous, here."""
+    for name, given in columns.items():
+        check_vector(name, given, torch.float32, c)
+        if isinstance(given, torch.Tensor) and not given.is_contiguous():
+            raise ValueError(f"{name} must be contiguous, got strides {given.stride()}")
+
+
+def strip(rows: int, c: int) -> tuple[tuple[int], dict[str, int]]:
+    """Return grid and tile of the one launch: a program has all rows of its columns."""
+    height = max(16, int(triton.next_power_of_2(rows)))
+    tile = {"ROWS": height, "COLS": STRIP_COLS, "num_warps": STRIP_WARPS}
+    return (triton.cdiv(c, STRIP_COLS),), tile
+
+
+def cut(rows: int, c: int) -> tuple[tuple[int, int], dict[str, int], int]:
+    """Return grid (strips, blocks), tile and rows of a block of the two launches."""
+    strips, steps = triton.cdiv(c, BLOCK.cols), triton.cdiv(rows, BLOCK.rows)
+    most = max(1, min(PROGRAMS // strips, MOST_BLOCKS))
+    block_rows = triton.cdiv(steps, most) * BLOCK.rows
+    tile = {"ROWS": BLOCK.rows, "COLS": BLOCK.cols, "num_warps": BLOCK.warps}
+    return (strips, triton.cdiv(rows, block_rows)), tile, block_rows
+
+
+def norm_sign(
+    dots: torch.Tensor,
+    bias: torch.Tensor,
+    scale: float,
+    gamma: torch.Tensor,
+    beta: torch.Tensor,
+    eps: float,
+    draws: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the signs of batch norm of products, and the batch's statistics.
+
+    ``z = scale * dots + bias``, ``y = gamma * (z - mean) * inv_std + beta``, ``inv_std = 1 /
+    sqrt(var + eps)`` with the biased variance of z; +1 where ``y >= 0``, or with ``draws`` where
+    ``2 * draws - 1 < y``, else -1, which NaN gives (paper, equations 1 and 2).
+
+    Args:
+        dots: float32 [R, C], contiguous; a channels-last map is its positions' rows.
+        bias: float32 [C], contiguous, as are ``gamma`` and ``beta``.
+        scale: of the products.
+        gamma: the batch norm's scale.
+        beta: the batch norm's shift.
+        eps: added to the variance.
+        draws: float32 [R, C] uniform in [0, 1), contiguous.
+        dtype: of the signs: float32 or bfloat16.
+
+    Returns:
+        Signs [R, C], mean and inv_std float32 [C].
+
+    Raises:
+        TypeError: no tensor, or another dtype.
+        ValueError: another shape, device or order in memory.
+    """
+    rows, c = check_rows("dots", dots).shape
+    check_columns(c, bias=bias, gamma=gamma, beta=beta)
+    if draws is not None:
+        check_rows("draws", draws, (rows, c))
+    if dtype not in SIGN_DTYPES:
+        allowed = ", ".join(str(allowed) for allowed in SIGN_DTYPES)
+        raise TypeError(f"dtype must be one of {allowed}, got {dtype}")
+    signs = torch.empty(rows, c, dtype=dtype, device=DEVICE)
+    mean, inv_std = (torch.empty(c, dtype=torch.float32, device=DEVICE) for _ in range(2))
+    operands = (dots, bias, gamma, beta, draws, signs, mean, inv_std)
+    stochastic = {"STOCHASTIC": draws is not None} | ROUNDED
+    if rows <= STRIP_ROWS:
+        strips, tile = strip(rows, c)
+        _strip[strips](*operands, rows, c, scale, eps, **tile, **stochastic)
+        return signs, mean, inv_std
+    grid, tile, block_rows = cut(rows, c)
+    partial = torch.empty(2, grid[1], c, dtype=torch.float32, device=DEVICE)
+    sizes = (rows, c, block_rows, scale)
+    _statistics[grid](dots, bias, partial, *sizes, **tile, **ROUNDED)
+    tile["BLOCKS"] = int(triton.next_power_of_2(grid[1]))
+    _normalise[grid](*operands, partial, *sizes, eps, **tile, **stochastic)
+    return signs, mean, inv_std

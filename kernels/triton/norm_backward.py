@@ -1,0 +1,281 @@
+"""The backward pass of batch norm and sign, in one launch or two: the cuts of ``norm``.
+
+y is computed again from the dots, so nothing but the batch's statistics is kept between the
+passes. Gradient and dots are read once (twice in two launches), the dots' gradient is written once,
+as float32 or cut into bfloat16 pieces for tensor cores.
+"""
+# Jit functions are typed by triton, not by mypy.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.triton import norm
+from kernels.triton.device import DEVICE, INTERPRETED
+from kernels.triton.norm import in_columns, places
+
+MOST_PIECES = 3
+
+
+@triton.jit
+def _load(
+    gradient_ptr,
+    dots_ptr,
+    bias_ptr,
+    gamma_ptr,
+    beta_ptr,
+    mean_ptr,
+    inv_std_ptr,
+    at,
+    inside,
+    col,
+    c,
+    scale,
+    GATED: tl.constexpr,
+):
+    """Return the gradient past the gate, and xhat; 0 outside."""
+    z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + in_columns(bias_ptr, col, c)
+    xhat = (z - in_columns(mean_ptr, col, c)) * in_columns(inv_std_ptr, col, c)
+    g = tl.load(gradient_ptr + at, mask=inside, other=0.0)
+    if GATED:
+        y = xhat * in_columns(gamma_ptr, col, c) + in_columns(beta_ptr, col, c)
+        g = tl.where(tl.abs(y) <= 1, g, 0.0)
+    return g, tl.where(inside, xhat, 0.0)
+
+
+@triton.jit
+def to_bfloat16(x, NATIVE: tl.constexpr):
+    """Round to the nearest bfloat16, ties to even; where not ``NATIVE`` by integers.
+
+    The interpreter's own conversion cuts the low bits off.
+    """
+    if not NATIVE:
+        bits = x.to(tl.int32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16
+        x = tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+    return x.to(tl.bfloat16)
+
+
+@triton.jit
+def _write(
+    d_dots_ptr,
+    g,
+    xhat,
+    mean_g,
+    mean_gx,
+    factor,
+    at,
+    inside,
+    size,
+    scale,
+    PIECES: tl.constexpr,
+    NATIVE: tl.constexpr,
+):
+    d = factor[None, :] * (g - mean_g[None, :] - xhat * mean_gx[None, :]) * scale
+    if PIECES == 0:
+        tl.store(d_dots_ptr + at, d, mask=inside)
+    for _ in tl.static_range(PIECES):
+        piece = to_bfloat16(d, NATIVE)
+        tl.store(d_dots_ptr + at, piece, mask=inside)
+        d_dots_ptr += size
+        d -= piece.to(tl.float32)
+
+
+@triton.jit
+def _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, factor, rows):
+    """Write d_gamma, d_beta and d_bias; columns is [3, c]."""
+    tl.store(columns_ptr + col, sum_gx, mask=col < c)
+    tl.store(columns_ptr + c + col, sum_g, mask=col < c)
+    rest = sum_g - mean_g * rows - mean_gx * sum_x
+    tl.store(columns_ptr + 2 * c + col, factor * rest, mask=col < c)
+
+
+@triton.jit
+def _strip(
+    gradient_ptr,
+    dots_ptr,
+    bias_ptr,
+    gamma_ptr,
+    beta_ptr,
+    mean_ptr,
+    inv_std_ptr,
+    d_dots_ptr,
+    columns_ptr,
+    rows,
+    c,
+    size,
+    scale,
+    GATED: tl.constexpr,
+    PIECES: tl.constexpr,
+    NATIVE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    col = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    at, inside = places(tl.arange(0, ROWS), rows, col, c)
+    g, xhat = _load(
+        gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr,
+        at, inside, col, c, scale, GATED,
+    )  # fmt: skip
+    sum_g, sum_gx, sum_x = tl.sum(g, axis=0), tl.sum(g * xhat, axis=0), tl.sum(xhat, axis=0)
+    mean_g, mean_gx = sum_g / rows, sum_gx / rows
+    factor = tl.sum(in_columns(gamma_ptr, col, c) * in_columns(inv_std_ptr, col, c), axis=0)
+    _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, factor, rows)
+    _write(d_dots_ptr, g, xhat, mean_g, mean_gx, factor, at, inside, size, scale, PIECES, NATIVE)
+
+
+@triton.jit
+def _sums(
+    gradient_ptr,
+    dots_ptr,
+    bias_ptr,
+    gamma_ptr,
+    beta_ptr,
+    mean_ptr,
+    inv_std_ptr,
+    partial_ptr,
+    rows,
+    c,
+    block_rows,
+    scale,
+    GATED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """Write a block's sums of g xhat, g and xhat; partial is [3, blocks, c]."""
+    block, blocks = tl.program_id(1), tl.num_programs(1)
+    first = block * block_rows
+    last = tl.minimum(first + block_rows, rows)
+    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+    sum_gx = tl.zeros((ROWS, COLS), tl.float32)
+    sum_g = tl.zeros((ROWS, COLS), tl.float32)
+    sum_x = tl.zeros((ROWS, COLS), tl.float32)
+    for start in range(first, last, ROWS):
+        at, inside = places(start + row, last, col, c)
+        g, xhat = _load(
+            gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr,
+            at, inside, col, c, scale, GATED,
+        )  # fmt: skip
+        sum_gx += g * xhat
+        sum_g += g
+        sum_x += xhat
+    at = partial_ptr + block.to(tl.int64) * c + col
+    step = blocks.to(tl.int64) * c
+    tl.store(at, tl.sum(sum_gx, axis=0), mask=col < c)
+    tl.store(at + step, tl.sum(sum_g, axis=0), mask=col < c)
+    tl.store(at + 2 * step, tl.sum(sum_x, axis=0), mask=col < c)
+
+
+@triton.jit
+def _gradient(
+    gradient_ptr,
+    dots_ptr,
+    bias_ptr,
+    gamma_ptr,
+    beta_ptr,
+    mean_ptr,
+    inv_std_ptr,
+    d_dots_ptr,
+    columns_ptr,
+    partial_ptr,
+    rows,
+    c,
+    block_rows,
+    size,
+    scale,
+    GATED: tl.constexpr,
+    PIECES: tl.constexpr,
+    NATIVE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
+    block, blocks = tl.program_id(1), tl.num_programs(1)
+    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+    at, used = places(tl.arange(0, BLOCKS), blocks, col, c)
+    step = blocks.to(tl.int64) * c
+    sum_gx = tl.sum(tl.load(partial_ptr + at, mask=used, other=0.0), axis=0)
+    sum_g = tl.sum(tl.load(partial_ptr + step + at, mask=used, other=0.0), axis=0)
+    mean_g, mean_gx = sum_g / rows, sum_gx / rows
+    factor = tl.sum(in_columns(gamma_ptr, col, c) * in_columns(inv_std_ptr, col, c), axis=0)
+    if block == 0:
+        sum_x = tl.sum(tl.load(partial_ptr + 2 * step + at, mask=used, other=0.0), axis=0)
+        _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, factor, rows)
+    first = block * block_rows
+    last = tl.minimum(first + block_rows, rows)
+    for start in range(first, last, ROWS):
+        at, inside = places(start + row, last, col, c)
+        g, xhat = _load(
+            gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr,
+            at, inside, col, c, scale, GATED,
+        )  # fmt: skip
+        _write(
+            d_dots_ptr, g, xhat, mean_g, mean_gx, factor, at, inside, size, scale, PIECES, NATIVE
+        )
+
+
+def norm_sign_backward(
+    gradient: torch.Tensor,
+    dots: torch.Tensor,
+    bias: torch.Tensor,
+    scale: float,
+    gamma: torch.Tensor,
+    beta: torch.Tensor,
+    mean: torch.Tensor,
+    inv_std: torch.Tensor,
+    pieces: int = 0,
+    gated: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the gradients of ``norm_sign``'s dots, gamma, beta and bias.
+
+    With ``g = gradient * 1[|y| <= 1]`` (the straight-through estimator) and ``xhat = (z - mean) *
+    inv_std``: ``dz = gamma * inv_std * (g - mean(g) - xhat * mean(g * xhat))``, ``d_dots = scale *
+    dz``, ``d_gamma = sum(g * xhat)``, ``d_beta = sum(g)``. ``d_bias = sum(dz)`` is 0 but for
+    rounding, as batch norm takes any constant away; it is found from the sum of xhat.
+
+    Args:
+        gradient: with respect to the signs, float32 [R, C], contiguous.
+        dots: as ``norm_sign`` had them, like ``bias``, ``scale``, ``gamma`` and ``beta``.
+        bias: float32 [C].
+        scale: of the products.
+        gamma: float32 [C].
+        beta: float32 [C].
+        mean: float32 [C], as ``norm_sign`` returned it.
+        inv_std: likewise.
+        pieces: 0, or the number of bfloat16 pieces of ``d_dots``: piece 0 rounds it, each further
+            one rounds what the earlier ones leave; three are the whole of a finite float32.
+        gated: False lets all of the gradient pass.
+
+    Returns:
+        ``d_dots`` float32 [R, C], or bfloat16 [pieces, R, C]; the others float32 [C].
+
+    Raises:
+        TypeError: no tensor, or another dtype.
+        ValueError: another shape, device or order in memory, or another number of pieces.
+    """
+    rows, c = norm.check_rows("dots", dots).shape
+    norm.check_rows("gradient", gradient, (rows, c))
+    columns_in = {"bias": bias, "gamma": gamma, "beta": beta, "mean": mean, "inv_std": inv_std}
+    norm.check_columns(c, **columns_in)
+    if pieces not in range(MOST_PIECES + 1):
+        raise ValueError(f"pieces must be 0 to {MOST_PIECES}, got {pieces!r}")
+    shape, dtype = ((pieces, rows, c), torch.bfloat16) if pieces else ((rows, c), torch.float32)
+    d_dots = torch.empty(*shape, dtype=dtype, device=DEVICE)
+    columns = torch.empty(3, c, dtype=torch.float32, device=DEVICE)
+    operands = (gradient, dots, *columns_in.values())
+    gate = {"GATED": gated} | norm.ROUNDED
+    if rows <= norm.STRIP_ROWS:
+        strips, tile = norm.strip(rows, c)
+        sizes = (rows, c, rows * c, scale)
+        tile |= {"PIECES": pieces, "NATIVE": not INTERPRETED}
+        _strip[strips](*operands, d_dots, columns, *sizes, **tile, **gate)
+        return d_dots, columns[0], columns[1], columns[2]
+    grid, tile, block_rows = norm.cut(rows, c)
+    partial = torch.empty(3, grid[1], c, dtype=torch.float32, device=DEVICE)
+    _sums[grid](*operands, partial, rows, c, block_rows, scale, **tile, **gate)
+    tile |= {"PIECES": pieces, "NATIVE": not INTERPRETED}
+    tile["BLOCKS"] = int(triton.next_power_of_2(grid[1]))
+    outputs = (d_dots, columns, partial)
+    _gradient[grid](*operands, *outputs, rows, c, block_rows, rows * c, scale, **tile, **gate)
+    return d_dots, columns[0], columns[1], columns[2]
