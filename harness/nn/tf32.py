@@ -15,6 +15,15 @@ from torch import Tensor
 from torch.autograd import Function
 
 
+def forbid() -> None:
+    """Let no convolution of CUDA take TF32 from here on but under ``tf32``; products never do.
+
+    By the same setting as ``tf32``'s: torch raises where it finds this and ``allow_tf32`` mixed.
+    """
+    cudnn: Any = torch.backends.cudnn
+    cudnn.conv.fp32_precision = "ieee"
+
+
 @contextmanager
 def tf32() -> Iterator[None]:
     """Let matrix products and convolutions of CUDA take TF32, and what they took afterwards."""

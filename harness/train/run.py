@@ -12,6 +12,7 @@ from harness.data.fitted import fitted
 from harness.data.preprocess import Preprocessor
 from harness.errors import HarnessError
 from harness.methods import build_method
+from harness.nn import tf32
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
 from harness.track import Mirror, Tracking
@@ -101,7 +102,7 @@ def _run_locked(
             "%s already ended (%s); delete the folder to train again", spec.folder, done["status"]
         )
         return done
-    torch.backends.cudnn.allow_tf32 = False  # integer products must stay exact
+    tf32.forbid()  # integer products must stay exact
     network, streams, preprocessor = prepare_network(spec, dataset, data, device)
     splits = {
         name: resident(getattr(dataset, name), preprocessor, network.integer_input, device)

@@ -208,12 +208,13 @@ class DirectConv3x3:
         columns = out.shape[1] * 32 if packed else self.n
         way = "emulated" if INTERPRETED else "bits"
         carrier = torch.uint8 if INTERPRETED else torch.float8_e4m3fn
+        ones = row_ones(flat)  # no kernel of single bits: outside the rewrite
         with nullcontext() if INTERPRETED else onebit.rewriting():
             kernel = _conv[(triton.cdiv(positions, TILE.m), triton.cdiv(columns, TILE.n))](
                 flat.view(carrier),
                 self._filters.view(carrier),
                 out,
-                row_ones(flat),
+                ones,
                 self._table,
                 threshold,
                 flip if flip is None else flip.view(torch.uint8),

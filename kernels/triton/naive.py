@@ -39,8 +39,8 @@ def _naive(
     BITS: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    rows = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    cols = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    cols = tl.program_id(1) * TILE + tl.arange(0, TILE)
     used_row, used_col = rows < m, cols < n
     a_at = a_ptr + rows.to(tl.int64) * words
     b_at = b_ptr + cols.to(tl.int64) * words
@@ -56,7 +56,7 @@ def _naive(
     if BITS:
         bits = fires(dots.to(tl.int32), threshold_ptr, flip_ptr, cols, n)
         if XNOR:
-            half = tl.program_id(0) + tl.arange(0, 1)
+            half = tl.program_id(1) + tl.arange(0, 1)
             packed = pack_columns(bits, TILE, 1, TILE).to(tl.int16)
             keep = used_row[:, None] & (half < out_stride)[None, :]
             tl.store(out_at + half[None, :], packed, mask=keep)
@@ -86,7 +86,7 @@ def launch(
         return
     xnor = a.dtype == torch.int32
     columns = out.shape[1] * TILE if out.dtype == torch.int16 else n
-    _naive[(triton.cdiv(columns, TILE), triton.cdiv(m, TILE))](
+    _naive[(triton.cdiv(m, TILE), triton.cdiv(columns, TILE))](
         a,
         b,
         out,

@@ -117,8 +117,8 @@ def _product(
     N: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
-    at_m = tl.program_id(1) * M + tl.arange(0, M)
-    at_n = tl.program_id(0) * N + tl.arange(0, N)
+    at_m = tl.program_id(0) * M + tl.arange(0, M)
+    at_n = tl.program_id(1) * N + tl.arange(0, N)
     # Counts of weight 1, 2, 4, and the running sums of weight 1 and 2.
     count = tl.zeros((M, N), tl.int32)
     s = tl.zeros((M, N), tl.uint32)
@@ -148,7 +148,7 @@ def _product(
     rows = (at_m < m)[:, None]
     if PACKED:
         packed = pack_columns(fires(dots, threshold_ptr, flip_ptr, at_n, n), M, N // 32, 32)
-        word = tl.program_id(0) * (N // 32) + tl.arange(0, N // 32)
+        word = tl.program_id(1) * (N // 32) + tl.arange(0, N // 32)
         at = out_ptr + word.to(tl.int64)[None, :] * out_stride + at_m[:, None]
         keep = rows & (word < out_words)[None, :]
         tl.store(at, packed.to(tl.int32, bitcast=True), mask=keep)
@@ -190,7 +190,8 @@ def launch(
     assert is_valid(tile) and a.shape[0] == b.shape[0]
     bits = threshold is not None
     columns = out.shape[0] * 32 if bits else n  # words beyond N are written too, as 0
-    _product[(triton.cdiv(columns, tile.n), triton.cdiv(m, tile.m))](
+    # Rows on the first axis: the second ends at 65,535 programs, half a million rows.
+    _product[(triton.cdiv(m, tile.m), triton.cdiv(columns, tile.n))](
         a,
         b,
         out,

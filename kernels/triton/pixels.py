@@ -92,8 +92,8 @@ def _planes(u_ptr, words_ptr, rows, k, words, WORDS: tl.constexpr):
 
 @triton.jit
 def _plane_product(planes_ptr, w_ptr, out_ptr, m, n, k, words, M: tl.constexpr, N: tl.constexpr):
-    rows = tl.program_id(1) * M + tl.arange(0, M)
-    cols = tl.program_id(0) * N + tl.arange(0, N)
+    rows = tl.program_id(0) * M + tl.arange(0, M)
+    cols = tl.program_id(1) * N + tl.arange(0, N)
     used_row, used_col = rows < m, cols < n
     count = tl.zeros((M, N), tl.int32)
     u_at, w_at = planes_ptr + rows, w_ptr + cols
@@ -128,7 +128,7 @@ class PixelsBitplanes:
         planes = torch.empty(PLANES, words, m, dtype=torch.int32, device=u.device)
         _planes[(m,)](u, planes, m, self.k, words, WORDS=PACK_WORDS, num_warps=WARPS)
         high, wide = PLANE_TILE
-        _plane_product[(triton.cdiv(self.n, wide), triton.cdiv(m, high))](
+        _plane_product[(triton.cdiv(m, high), triton.cdiv(self.n, wide))](
             planes, self.words, out, m, self.n, self.k, words, M=high, N=wide, num_warps=WARPS
         )
         return out

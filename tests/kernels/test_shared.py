@@ -1,8 +1,10 @@
 """The CUDA C product: its source run on the CPU, thread by thread; compiled by nvcc; on a GPU."""
 
 import ctypes
+import inspect
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from kernels import reference
 from kernels.base import Kernel
+from kernels.cuda import shared
 from kernels.cuda.shared import MAX_ROWS, SOURCE, NaiveShared, NaiveSharedXnor
 from kernels.packing import Packed, pack_rows
 
@@ -103,6 +106,24 @@ def test_it_compiles_for_hopper_without_spills(tmp_path: Path) -> None:
     assert report.count("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads") == 2
     assert "shared_fp32" in report
     assert "shared_xnor" in report
+
+
+def test_torch_s_run_time_compiler_takes_these_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A private function of torch: what it takes is checked where no GPU is, too."""
+    called: list[inspect.BoundArguments] = []
+    launch = inspect.signature(torch.cuda._utils._CudaKernel.__call__)
+
+    def compiled(name: str) -> Callable[..., None]:
+        inspect.signature(torch.cuda._compile_kernel).bind(SOURCE.read_text(), name)
+        return lambda **given: called.append(launch.bind(None, **given))
+
+    monkeypatch.setattr(shared, "_compiled", compiled)
+    monkeypatch.setattr(NaiveShared, "device", "cpu")
+    NaiveShared().product(torch.ones(17, 3), torch.ones(33, 3))
+    (call,) = called
+    assert call.arguments["grid"] == (3, 2, 1)
+    assert call.arguments["block"] == (16, 16, 1)
+    assert [type(given) for given in call.arguments["args"]] == [Tensor] * 3 + [int] * 3
 
 
 @pytest.mark.gpu

@@ -79,6 +79,16 @@ def test_products_equal_the_reference(
     assert torch.equal(hidden.padded[:m, :n].float().cpu(), expected.float())
 
 
+@pytest.mark.parametrize("name", KERNELS)
+def test_torch_takes_the_call_where_only_shapes_are_computed(name: str) -> None:
+    """The calls are torch's own for CUDA: on the device meta they are checked and not computed."""
+    kernel = KERNELS[name]
+    a, w = (torch.empty(rows, 64, dtype=kernel.dtype, device="meta") for rows in (48, 32))
+    dots = kernel._multiply(a, w)
+    kind = torch.int32 if kernel.dtype == torch.int8 else torch.float32
+    assert (tuple(dots.shape), dots.dtype) == ((48, 32), kind)
+
+
 def test_pixels_by_int8(anywhere: str) -> None:
     generator = torch.Generator().manual_seed(3)
     u = torch.randint(0, 256, (5, 784), dtype=torch.uint8, generator=generator)

@@ -154,3 +154,18 @@ def test_tf32_products_have_the_library_s_gradients(kind: str) -> None:
         torch.testing.assert_close(one.grad, other.grad)
     after = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
     assert before == after
+
+
+def test_convolutions_take_tf32_where_told_and_nowhere_else() -> None:
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
+    before = cudnn.conv.fp32_precision, matmul.fp32_precision
+    tf32.forbid()
+    outside = cudnn.conv.fp32_precision, matmul.fp32_precision
+    with tf32.tf32():
+        inside = cudnn.conv.fp32_precision, matmul.fp32_precision
+    after = cudnn.conv.fp32_precision, matmul.fp32_precision
+    cudnn.conv.fp32_precision, matmul.fp32_precision = before
+    assert inside == ("tf32", "tf32")
+    assert outside == after == ("ieee", before[1])
+    assert before[1] != "tf32"
