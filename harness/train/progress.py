@@ -2,11 +2,31 @@
 
 import sys
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from harness.train.loop import Progress
+
+
+class Show(Protocol):
+    """What a run tells of its progress while it trains."""
+
+    def __enter__(self) -> "Show": ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def start(self, progress: Progress) -> None:
+        """Begin where the run stands."""
+        ...
+
+    def step(self, progress: Progress) -> None:
+        """Count one batch."""
+        ...
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        """Show an epoch's figures."""
+        ...
 
 
 class ProgressBar:

@@ -1,6 +1,7 @@
 """One training run from data to record, resumable at every moment."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from harness.train.checkpoint import (
     save_weights,
 )
 from harness.train.inputs import image_shape, resident
-from harness.train.loop import Diverged, Trainer
-from harness.train.progress import ProgressBar
+from harness.train.loop import Diverged, Interrupted, Trainer
+from harness.train.progress import ProgressBar, Show
 from harness.train.record import RunSpec
+from harness.train.sparing import Sparing
 
 _log = logging.getLogger("harness.train")
 NOT_TRACKED = Tracking()
@@ -66,8 +68,11 @@ def run_training(
     device: torch.device,
     checkpoint_seconds: float,
     tracking: Tracking = NOT_TRACKED,
+    show: Callable[[int, int, int], Show] = ProgressBar,
 ) -> dict[str, Any]:
     """Train ``spec`` and return its run.json; goes on from a checkpoint where there is one.
+
+    ``show(epochs, steps, batch)`` makes what shows the progress.
 
     Raises:
         HarnessError: bad data, or a folder that cannot be written.
@@ -82,7 +87,7 @@ def run_training(
         ) from error
     try:
         remove_leftovers(spec.folder)
-        return _run_locked(spec, data, device, checkpoint_seconds, tracking)
+        return _run_locked(spec, data, device, checkpoint_seconds, tracking, show)
     finally:
         lock.release()
 
@@ -93,6 +98,7 @@ def _run_locked(
     device: torch.device,
     checkpoint_seconds: float,
     tracking: Tracking,
+    show: Callable[[int, int, int], Show],
 ) -> dict[str, Any]:
     dataset = load_dataset(spec.recipe.dataset, data)
     wanted = record.fingerprint(spec, dataset.manifest["digest"], device.type)
@@ -124,7 +130,7 @@ def _run_locked(
         run["started"] = trainer.progress.started or run["started"]
         _log.info("resuming at epoch %d", trainer.progress.epoch + 1)
     trainer.progress.started = run["started"]
-    return _Session(spec, trainer, run, preprocessor, tracking).run()
+    return _Session(spec, trainer, run, preprocessor, tracking).run(show)
 
 
 class _Session:
@@ -142,24 +148,28 @@ class _Session:
         arrays = preprocessor.state()
         self.extra = {f"preprocess.{k}": torch.as_tensor(v) for k, v in arrays.items()}
         self.mirror = Mirror.open(tracking.uri, run, spec.folder, tracking.after)
+        self.best, self.metrics = Sparing(self._save_best), Sparing(self._write_metrics)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, show: Callable[[int, int, int], Show]) -> dict[str, Any]:
         self._rewrite_files()
         for metrics in self.trainer.progress.metrics:
             self.mirror.epoch(metrics)
         epochs, steps = self.spec.recipe.epochs, self.trainer.steps_per_epoch
-        with ProgressBar(epochs, steps, self.spec.recipe.batch) as bar:
+        with show(epochs, steps, self.spec.recipe.batch) as bar:
             bar.start(self.trainer.progress)
 
             def on_epoch(metrics: dict[str, Any], best: bool) -> None:
                 if best:
-                    self._save_best()
-                record.write_metrics(self.spec.folder, self.trainer.progress.metrics)
+                    self.best.ask()
+                self.metrics.ask()
                 self.mirror.epoch(metrics)
                 bar.epoch(metrics)
 
             try:
                 self.trainer.train(on_epoch, bar.step)
+            except Interrupted:
+                self._write_pending()
+                raise
             except Diverged as failure:
                 return self._finish("failed", {"epoch": failure.epoch, "reason": str(failure)})
         return self._finish("done", None)
@@ -167,15 +177,23 @@ class _Session:
     def _rewrite_files(self) -> None:
         # The workflow deletes a job's outputs before it runs the job again: the checkpoint has all.
         record.write_run(self.spec.folder, self.json)
-        record.write_metrics(self.spec.folder, self.trainer.progress.metrics)
+        self._write_metrics()
         if self.trainer.best_state:
             self._save_best()
+
+    def _write_pending(self) -> None:
+        self.best.flush()
+        self.metrics.flush()
+
+    def _write_metrics(self) -> None:
+        record.write_metrics(self.spec.folder, self.trainer.progress.metrics)
 
     def _save_best(self) -> None:
         save_weights(self.spec.folder / BEST, {**self.trainer.best_state, **self.extra})
 
     def _finish(self, status: str, failure: dict[str, Any] | None) -> dict[str, Any]:
         progress = self.trainer.progress
+        self._write_pending()
         if not self.trainer.best_state:  # failed in the first epoch: what there is, to look into
             save_weights(
                 self.spec.folder / BEST, {**self.trainer.network.state_dict(), **self.extra}
