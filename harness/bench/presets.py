@@ -124,5 +124,5 @@ def run_preset(
             show(document, f"{at}/{len(todo)}")
         statuses = {row["extra_info"]["status"] for row in document["benchmarks"]}
         red = red or not {"wrong", "failed"}.isdisjoint(statuses)
-    collect(folder)
+    collect(folder, keep=True)
     return folder, red

@@ -10,6 +10,7 @@ from harness.preset import split_run_name
 from harness.report.folders import read_epochs, read_record
 from harness.report.frames import COLUMNS, write_frame
 from harness.report.inspected import INSPECT, inspect_rows, network_costs
+from harness.report.kept import with_kept
 from harness.report.origin import Origins
 from harness.spec import as_mapping, load_recipe
 
@@ -17,10 +18,11 @@ Row = dict[str, Any]
 _IDENTITY = ("preset", "dataset", "source", "recipe", "mode", "seed")
 
 
-def collect(results: Path, out: Path | None = None) -> dict[str, int]:
+def collect(results: Path, out: Path | None = None, keep: bool = False) -> dict[str, int]:
     """Read every record below ``results`` and write the frames into ``out`` (default: there).
 
-    A run that failed, or whose record is missing, stays as a row that says so.
+    A run that failed, or whose record is missing, stays as a row that says so. With ``keep``, rows
+    of ``out`` stay whose records are not below ``results`` (``harness.report.kept``).
 
     Returns:
         The number of rows of each frame.
@@ -42,6 +44,7 @@ def collect(results: Path, out: Path | None = None) -> dict[str, int]:
         frames["kernels"] += _bench_rows(path, origins)
     frames["provenance"] = origins.rows()
     target = Path(out) if out is not None else results
+    frames = with_kept(frames, target) if keep else frames
     for name, rows in frames.items():
         write_frame(target / f"{name}.csv", name, rows)
     return {name: len(rows) for name, rows in frames.items()}

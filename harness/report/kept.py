@@ -1,0 +1,62 @@
+"""Rows of frames whose records are elsewhere: kept where frames are written anew."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.report.frames import COLUMNS
+
+Row = dict[str, Any]
+_RUN = ("preset", "dataset", "source", "recipe", "label", "mode", "seed")
+_KEYS = {
+    **dict.fromkeys(("runs", "epochs", "evaluations", "layers", "predictions"), _RUN),
+    "kernels": ("machine", "case", "device", "threads"),
+}
+_COUNTED = ("records", "first", "last")
+_ORIGIN = tuple(column for column in COLUMNS["provenance"] if column not in _COUNTED)
+
+
+def with_kept(frames: Mapping[str, list[Row]], folder: Path) -> dict[str, list[Row]]:
+    """Return ``frames`` after the rows of ``folder``'s frames that none of theirs replaces.
+
+    A run replaces its own rows in every frame (a run is preset, dataset, source, recipe, label,
+    mode and seed), a bench those of its machine, case, device and threads, an origin its own row.
+    Frames in a fresh clone keep so what was measured elsewhere, where the records stayed.
+    """
+    runs = {_key(row, _RUN) for row in frames["runs"]}
+    found = {}
+    for name, rows in frames.items():
+        before = _read(folder / f"{name}.csv", name)
+        if name == "provenance":
+            found[name] = _origins(before, rows)
+            continue
+        key = _KEYS[name]
+        replaced = runs if key is _RUN else {_key(row, key) for row in rows}
+        found[name] = [row for row in before if _key(row, key) not in replaced] + rows
+    return found
+
+
+def _origins(before: list[Row], rows: list[Row]) -> list[Row]:
+    known = {_key(row, _ORIGIN): row for row in before}
+    for row in rows:
+        old = known.get(_key(row, _ORIGIN), {})
+        first = [when for when in (old.get("first"), row.get("first")) if when]
+        last = [when for when in (old.get("last"), row.get("last")) if when]
+        records = max(int(float(old.get("records") or 0)), row["records"])
+        times = {"first": min(first, default=None), "last": max(last, default=None)}
+        known[_key(row, _ORIGIN)] = {**row, "records": records, **times}
+    return list(known.values())
+
+
+def _read(path: Path, name: str) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{column: row.get(column) or None for column in COLUMNS[name]} for row in rows]
+
+
+def _key(row: Mapping[str, Any], columns: tuple[str, ...]) -> tuple[str, ...]:
+    values = ("" if row.get(column) is None else str(row[column]) for column in columns)
+    return tuple(value.removesuffix(".0") for value in values)  # a frame with a hole has floats
