@@ -12,6 +12,7 @@ from harness.examine import examine
 from harness.inspect.commands import inspect
 from harness.plan.commands import plan
 from harness.report.commands import claims, collect, report
+from harness.run.commands import run
 from harness.track.commands import app as track_app
 from harness.train.commands import train
 
@@ -29,6 +30,7 @@ app.command()(export)
 app.command()(evaluate)
 app.command()(inspect)
 app.command()(examine)
+app.command()(run)
 app.command()(bench)
 app.command()(doctor)
 app.command()(collect)

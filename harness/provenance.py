@@ -32,8 +32,11 @@ def _git(*arguments: str) -> str | None:
 
 
 def commit() -> tuple[str | None, bool | None]:
-    """Return the checkout's commit and whether tracked files differ from it (None: no checkout)."""
-    head = _git("rev-parse", "HEAD")
+    """Return the checkout's commit and whether tracked files differ from it (None: no checkout).
+
+    In a copy without its checkout, ``BNN_COMMIT`` names the commit.
+    """
+    head = _git("rev-parse", "HEAD") or os.environ.get("BNN_COMMIT")
     status = _git("status", "--porcelain", "--untracked-files=no")
     return head, None if status is None else bool(status)
 

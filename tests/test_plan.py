@@ -18,6 +18,7 @@ from harness.plan.calibrate import Calibration, Throughput, image_macs, measure_
 from harness.plan.cost import IMAGES, JOB_SECONDS, cost_of
 from harness.preset import Job, jobs_of, load_preset
 from harness.spec import get_mode, load_recipe
+from harness.text import hours_text
 
 CPU = torch.device("cpu")
 SMALL = (("network.hidden", [16, 16]), ("epochs", 3))
@@ -129,4 +130,4 @@ def test_bad_presets_and_groups_are_refused(tmp_path: Path) -> None:
     [(0.001, "4 s"), (0.5, "30.0 min"), (3.14, "3.1 h"), (100, "4 days")],
 )
 def test_durations_read_well(hours: float, text: str) -> None:
-    assert show.hours_text(hours) == text
+    assert hours_text(hours) == text

@@ -51,7 +51,7 @@ def evaluate(
     ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
     strict: Annotated[
-        bool, typer.Option("--strict", help="exit with 1 if a prediction differs")
+        bool, typer.Option("--strict", help="exit with 1 if a prediction differs or a kernel fails")
     ] = False,
     allow_running: _Running = False,
 ) -> None:
@@ -67,8 +67,8 @@ def evaluate(
 
     if threads:
         set_threads(threads)
-    records = evaluate_run(run, data, kernel, model, allow_running, _show, device)
-    if strict and any(_differing(record) for record in records):
+    records = evaluate_run(run, data, kernel, model, allow_running, show_record, device)
+    if strict and any(_differing(record) or record["status"] == "failed" for record in records):
         raise typer.Exit(1)
 
 
@@ -78,7 +78,8 @@ def _differing(record: dict[str, Any]) -> int:
     return max((int(record["images"] - found["agree"]) for found in ways), default=0)
 
 
-def _show(record: dict[str, Any]) -> None:
+def show_record(record: dict[str, Any]) -> None:
+    """Print what a kernel's record says, with a warning where predictions differ."""
     if record["status"] != "done":
         typer.echo(f"{record['kernel']}: {record['status']}, {record['reason']}")
         return

@@ -1,5 +1,7 @@
 """The packed network against the training network, image by image: ``evaluate-<kernel>.json``."""
 
+import logging
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ from kernels import registry
 from kernels.base import Kernel
 
 EVALUATION_SCHEMA = 1
+_log = logging.getLogger("harness.deploy")
 LISTED = 20  # of the images that disagree, in the record
 
 
@@ -61,8 +64,8 @@ def evaluate_run(
     ``device`` is cpu, cuda, or auto: the first that has all the kernels, a GPU that is there first.
 
     A run without a packed form gives records of status ``skipped``, a kernel that cannot run here
-    ``unavailable``, each with its reason. Otherwise every test image goes through the training
-    network once, and through the packed network with each kernel.
+    ``unavailable``, one that fails ``failed``, each with its reason. Otherwise every test image
+    goes through the training network once, and through the packed network with each kernel.
 
     Raises:
         HarnessError: no model, a damaged one, other data than the run's, an unknown kernel.
@@ -89,7 +92,14 @@ def _record(kernel: Kernel, reason: str | None, check: "_Check | None") -> dict[
     why = check.why_not(kernel)
     if why is not None:
         return {"status": "unavailable", "reason": why, **which}
-    return {"status": "done", "reason": None, **which, **check.compare(kernel)}
+    try:
+        return {"status": "done", "reason": None, **which, **check.compare(kernel)}
+    except HarnessError:
+        raise
+    except Exception as error:  # a GPU kernel's compiler and launcher fail in ways of their own
+        _log.exception("kernel %s on %s failed", kernel.name, kernel.device)
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+        return {"status": "failed", "reason": reason, **which}
 
 
 class _Check:

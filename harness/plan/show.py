@@ -14,6 +14,7 @@ from harness.plan.calibrate import Calibration, Throughput, describe, key_of, me
 from harness.plan.cost import Cost, cost_of
 from harness.preset import Job, jobs_of, load_preset
 from harness.spec import Recipe
+from harness.text import bytes_text, hours_text
 
 
 @dataclass(frozen=True)
@@ -116,20 +117,3 @@ def summary(planned: Sequence[Planned], device: str) -> list[str]:
         f"Disk: {disk} of weights, models and metrics, {bytes_text(working)} of checkpoints while "
         "it runs. Benches and the data are not counted.",
     ]
-
-
-def hours_text(hours: float) -> str:
-    """Return ``12 s``, ``4.2 min``, ``3.1 h`` or ``12 days``."""
-    if hours < 1 / 60:
-        return f"{3600 * hours:.0f} s"
-    if hours < 1:
-        return f"{60 * hours:.1f} min"
-    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:,.0f} days"
-
-
-def bytes_text(count: float) -> str:
-    """Return ``870 kB``, ``3.4 MB`` or ``12.0 GB``."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.0f} kB"

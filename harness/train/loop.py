@@ -31,8 +31,11 @@ class Diverged(Exception):
         self.epoch = epoch
 
 
-class Interrupted(Exception):
-    """SIGTERM or SIGINT asked the run to stop; its checkpoint is written."""
+class Interrupted(BaseException):
+    """SIGTERM or SIGINT asked the run to stop; its checkpoint is written.
+
+    No Exception: what takes any failure for a damaged file, say, must let it pass.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

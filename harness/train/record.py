@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,14 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
     write_json(folder / RUN, run)
 
 
-def finished_run(folder: Path, wanted: str) -> dict[str, Any] | None:
+def finished_run(
+    folder: Path, wanted: str, files: Sequence[str] = (RUN, METRICS, BEST)
+) -> dict[str, Any] | None:
     """Return the run.json of a run that already ended with these very settings, else None.
 
-    A run that lacks one of its files has not ended: training again makes them all.
+    A run that lacks one of its ``files`` has not ended: training again makes them all.
     """
-    if not all((folder / name).exists() for name in (RUN, METRICS, BEST)):
+    if not all((folder / name).exists() for name in files):
         return None
     try:
         run = read_json(folder / RUN)

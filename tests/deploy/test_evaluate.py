@@ -95,6 +95,23 @@ def test_a_kernel_that_cannot_run_says_why(
     assert (record["status"], record["reason"]) == ("unavailable", "no such unit")
 
 
+def test_a_kernel_that_fails_is_a_record_and_the_others_go_on(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no code for\nthis chip")
+
+    monkeypatch.setattr(type(registry.get("naive")), "product", broken)
+    records = evaluate_run(run, data, ["naive", "vendor-fp32"], device="cpu")
+    assert [record["status"] for record in records] == ["failed", "done"]
+    assert records[0]["reason"] == "RuntimeError: no code for this chip"
+    assert "agree" not in records[0]
+    command = ["evaluate", "--run", str(run), "--data", str(data), "--kernel", "naive"]
+    found = CliRunner().invoke(app, command)
+    assert (found.exit_code, "naive: failed" in found.output) == (0, True)
+    assert CliRunner().invoke(app, [*command, "--strict"]).exit_code == 1
+
+
 def test_unknown_kernel(run: Path, data: Path) -> None:
     with pytest.raises(HarnessError, match=r"'warp'; allowed: all, naive"):
         evaluate_run(run, data, ["xnor-cpu", "warp"])

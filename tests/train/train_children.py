@@ -20,7 +20,8 @@ def run_cli(arguments: list[str], log: str) -> None:
 def run_cli_and_die(arguments: list[str], log: str, moment: str, count: int, number: int) -> None:
     """Send this process signal ``number`` at its ``count``-th ``moment``.
 
-    ``step``: before a training step; ``rename``: a checkpoint is written but not yet in place.
+    ``step``: before a training step; ``rename``: a checkpoint is written but not yet in place;
+    else the name of a file that is written but not yet in place.
     """
     left = count
 
@@ -44,7 +45,7 @@ def run_cli_and_die(arguments: list[str], log: str, moment: str, count: int, num
         replace = os.replace
 
         def dying_replace(source, target, **options):  # type: ignore[no-untyped-def]
-            if Path(target).name == "checkpoint.pt":
+            if Path(target).name == ("checkpoint.pt" if moment == "rename" else moment):
                 tick()
             replace(source, target, **options)
 

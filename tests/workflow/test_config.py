@@ -1,11 +1,14 @@
 """What the workflow refuses before any job starts, and the digest that makes jobs run again."""
 
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from workflow_helpers import Snakemake, small_preset, write_preset
+from workflow_helpers import Snakemake, command, environment, small_preset, write_preset
 
+from harness.preset import jobs_of, load_preset
 from workflows import digest
 
 
@@ -39,6 +42,15 @@ def test_real_data_without_their_folder_is_refused(tmp_path: Path, snakemake: Sn
     found = snakemake(tmp_path, "cpu", "--dry-run")
     assert found.returncode == 1
     assert "--config data=FOLDER" in found.stdout
+
+
+def test_the_preset_of_a_gpu_has_a_plan_here_too(tmp_path: Path) -> None:
+    words = [*command(tmp_path, "gpu", "--dry-run"), f"data={tmp_path}"]
+    found = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stdout + found.stderr
+    trained = re.search(r"^train_run +(\d+)$", found.stdout + found.stderr, flags=re.MULTILINE)
+    assert trained
+    assert int(trained[1]) == len(jobs_of(load_preset("gpu")))
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""A whole preset in one process, in pieces of limited time: what the workflow does, without it."""
