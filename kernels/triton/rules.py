@@ -1,7 +1,9 @@
 """The update rules on the GPU: their formulas for a tile in registers, numbers and checks.
 
-Each operation is rounded once, as float32, and fused multiply-adds stand where the CPU's do
-(``kernels/cpu/steps.py``): nothing is left to the compiler.
+Fused multiply-adds stand where the CPU's do (``kernels/cpu/steps.py``). Shift-based AdaMax gives
+the CPU's bits. Adam takes the GPU's short division and root, each within two units in the last
+place: IEEE's branch, and so keep a lane from working on several weights at a time (88 instructions
+a weight instead of 36).
 """
 # Jit functions are typed by triton, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
@@ -16,8 +18,15 @@ import triton.language as tl
 from kernels.triton.device import DEVICE
 
 RATES = {"adam": 3, "adamax": 1, "adamax-stored": 1}  # numbers in a row of the plan
-_ROUND_UP = tl.constexpr(0x800000 - 0x3504F4)  # AP2: see harness.nn.shift
+SMALLEST_EPS = 2.0**-126  # of AdaMax: with it v is a normal float32
+# AP2 adds to the bits, so that a mantissa from sqrt(2) on carries: see harness.nn.shift.
+_ROUND_UP = tl.constexpr(0x800000 - 0x3504F4)
+# AP2(1/v) carries from a unit below on, since 1/v is rounded first.
+_ROUND_INVERSE_UP = tl.constexpr(0x800000 - 0x3504F3)
 _POWER = tl.constexpr(-0x800000)  # sign and exponent
+_POWER_SUM = tl.constexpr(0x7F000000)  # bits of 2^e and 2^-e together
+_LEAST_POWER = tl.constexpr(0x800000)  # 2^-126
+_LAST_INVERSE = tl.constexpr(0x7F1A8278)  # beyond, AP2 of 1/v, a subnormal, is 0
 
 
 @triton.jit
@@ -28,40 +37,49 @@ def ap2(x):
 
 
 @triton.jit
-def plan_number(plan_ptr, row, rows, place, NUMBERS: tl.constexpr):
-    """Return a number of the plan's row; NaN, which spoils the weights, where there is no row."""
+def inverse_ap2(v):
+    """Return AP2 of float32's 1/v for v >= 2^-126, NaN for NaN, without a division."""
+    bits = v.to(tl.int32, bitcast=True)
+    power = -((bits + _ROUND_INVERSE_UP) & _POWER) + _POWER_SUM
+    power = tl.maximum(power, _LEAST_POWER)
+    power = tl.where(bits > _LAST_INVERSE, 0, power).to(tl.float32, bitcast=True)
+    return tl.where(v == v, power, v)
+
+
+@triton.jit
+def rates(plan_ptr, at_ptr, rows, RULE: tl.constexpr):
+    """Return the step's rate, inverse root and eps from row ``at`` of the plan.
+
+    They are NaN, which spoils the weights, where there is no such row.
+    """
+    row = tl.load(at_ptr)
     inside = (row >= 0) & (row < rows)
-    return tl.load(plan_ptr + row * NUMBERS + place, mask=inside, other=float("nan"))
+    nan = float("nan")
+    if RULE == "adam":
+        rate = tl.load(plan_ptr + row * 3, mask=inside, other=nan)
+        root = tl.load(plan_ptr + row * 3 + 1, mask=inside, other=nan)
+        eps = tl.load(plan_ptr + row * 3 + 2, mask=inside, other=nan)
+    else:
+        rate = tl.load(plan_ptr + row, mask=inside, other=nan)
+        root = rate
+        eps = rate
+    return rate, 1.0 / root, eps
 
 
 @triton.jit
 def moved(
-    parameter,
-    gradient,
-    m,
-    v,
-    plan_ptr,
-    row,
-    rows,
-    rest1,
-    beta2,
-    third,
-    bound,
+    parameter, gradient, m, v, rate, inverse_root, eps, rest1, beta2, third, bound,
     RULE: tl.constexpr,
-    NUMBERS: tl.constexpr,
-):
+):  # fmt: skip
     """Return the new parameter, m and v; ``third`` is 1 - beta2 of Adam or AdaMax's epsilon."""
-    rate = plan_number(plan_ptr, row, rows, 0, NUMBERS)
     m = tl.fma(rest1, gradient - m, m)
     if RULE == "adam":
-        root = plan_number(plan_ptr, row, rows, 1, NUMBERS)
-        eps = plan_number(plan_ptr, row, rows, 2, NUMBERS)
         v = tl.fma(third * gradient, gradient, beta2 * v)
-        change = tl.div_rn(rate * m, tl.div_rn(tl.sqrt_rn(v), root) + eps)
+        change = rate * m / (tl.sqrt(v) * inverse_root + eps)
     else:
         v = tl.maximum(beta2 * v, tl.abs(gradient) + third, propagate_nan=tl.PropagateNan.ALL)
         v = ap2(v) if RULE == "adamax-stored" else v
-        change = rate * m * ap2(tl.div_rn(1.0, v))
+        change = rate * m * inverse_ap2(v)
     parameter = tl.clamp(parameter - change, -bound, bound, propagate_nan=tl.PropagateNan.ALL)
     return parameter, m, v
 
@@ -70,6 +88,25 @@ def moved(
 def signs_of(x, out_ptr):
     """Return +1 where ``x >= 0``, else -1 (NaN too), in the type that ``out_ptr`` points to."""
     return tl.where(x >= 0, 1.0, -1.0).to(out_ptr.dtype.element_ty)
+
+
+@triton.jit
+def step(
+    gradient, place, used, parameter_ptr, m_ptr, v_ptr, signs_ptr, rate, inverse_root, eps,
+    rest1, beta2, third, bound, RULE: tl.constexpr, SIGNS: tl.constexpr,
+):  # fmt: skip
+    """Update the weights at ``place`` where ``used``, their moments and, if SIGNS, their signs."""
+    m = tl.load(m_ptr + place, mask=used)
+    v = tl.load(v_ptr + place, mask=used)
+    parameter = tl.load(parameter_ptr + place, mask=used)
+    parameter, m, v = moved(
+        parameter, gradient, m, v, rate, inverse_root, eps, rest1, beta2, third, bound, RULE
+    )
+    tl.store(m_ptr + place, m, mask=used)
+    tl.store(v_ptr + place, v, mask=used)
+    tl.store(parameter_ptr + place, parameter, mask=used)
+    if SIGNS:
+        tl.store(signs_ptr + place, signs_of(parameter, signs_ptr), mask=used)
 
 
 class Rule(NamedTuple):
@@ -94,8 +131,8 @@ class Rule(NamedTuple):
     @classmethod
     def adamax(cls, betas: tuple[float, float], eps: float, stored: bool, bound: float) -> "Rule":
         """Return shift-based AdaMax's; raise ``ValueError`` for a number out of range."""
-        if not 0 <= eps < math.inf:
-            raise ValueError(f"eps must be finite and at least 0, got {eps}")
+        if not SMALLEST_EPS <= eps < math.inf:
+            raise ValueError(f"eps must be finite and at least {SMALLEST_EPS}, got {eps}")
         name = "adamax-stored" if stored else "adamax"
         return cls(name, 1 - betas[0], betas[1], eps, bound)._checked(betas)
 
@@ -141,13 +178,7 @@ def check_tensor(name: str, x: object, dtype: torch.dtype, size: int | None = No
 
 
 def check_state(
-    rule: Rule,
-    parameter: object,
-    m: object,
-    v: object,
-    plan: object,
-    at: object,
-    signs: object,
+    rule: Rule, parameter: object, m: object, v: object, plan: object, at: object, signs: object
 ) -> None:
     """Check all but the gradient of a step; see :func:`check_tensor` for what it raises."""
     size = check_tensor("parameter", parameter, torch.float32).numel()

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.triton.rules import RATES, Rule, check_kind, check_state, check_tensor, moved, signs_of
+from kernels.triton.rules import Rule, check_kind, check_state, check_tensor, rates, signs_of, step
 
 BLOCK = 1024  # elements a program: two 16-byte reads of each array a lane
 WARPS = 4
@@ -32,39 +32,17 @@ def places(BLOCK: tl.constexpr):
 
 @triton.jit
 def _update(
-    parameter_ptr,
-    gradient_ptr,
-    m_ptr,
-    v_ptr,
-    signs_ptr,
-    plan_ptr,
-    at_ptr,
-    size,
-    rows,
-    rest1,
-    beta2,
-    third,
-    bound,
-    RULE: tl.constexpr,
-    NUMBERS: tl.constexpr,
-    SIGNS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    row = tl.load(at_ptr)
+    parameter_ptr, gradient_ptr, m_ptr, v_ptr, signs_ptr, plan_ptr, at_ptr, size, rows,
+    rest1, beta2, third, bound, RULE: tl.constexpr, SIGNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     place = places(BLOCK)
     used = place < size
     gradient = tl.load(gradient_ptr + place, mask=used)
-    m = tl.load(m_ptr + place, mask=used)
-    v = tl.load(v_ptr + place, mask=used)
-    parameter = tl.load(parameter_ptr + place, mask=used)
-    parameter, m, v = moved(
-        parameter, gradient, m, v, plan_ptr, row, rows, rest1, beta2, third, bound, RULE, NUMBERS
-    )
-    tl.store(m_ptr + place, m, mask=used)
-    tl.store(v_ptr + place, v, mask=used)
-    tl.store(parameter_ptr + place, parameter, mask=used)
-    if SIGNS:
-        tl.store(signs_ptr + place, signs_of(parameter, signs_ptr), mask=used)
+    rate, inverse_root, eps = rates(plan_ptr, at_ptr, rows, RULE)
+    step(
+        gradient, place, used, parameter_ptr, m_ptr, v_ptr, signs_ptr, rate, inverse_root, eps,
+        rest1, beta2, third, bound, RULE, SIGNS,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -96,7 +74,6 @@ def _launch(
         len(plan),
         *rule.numbers,
         RULE=rule.name,
-        NUMBERS=RATES[rule.name],
         SIGNS=signs is not None,
         BLOCK=BLOCK,
         num_warps=WARPS,

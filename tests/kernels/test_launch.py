@@ -14,7 +14,7 @@ import triton
 
 from kernels.base import Kernel
 from kernels.packing import Packed, words_for
-from kernels.triton import dot, onebit
+from kernels.triton import dot, onebit, update, update_product
 from kernels.triton.conv import DirectConv3x3
 from kernels.triton.kernels import kernels
 from kernels.triton.pixels import PixelsBitplanes
@@ -102,6 +102,29 @@ def test_a_convolution_launches_its_popcounts_outside_the_rewrite(
 def test_pixels_by_bit_planes_launch(gpu: FakeDriver) -> None:
     PixelsBitplanes(zeros(1, 1)).product(torch.zeros(1, 1, dtype=torch.uint8))
     assert names(gpu) == ["_planes", "_plane_product"]
+
+
+@pytest.mark.parametrize("with_signs", [False, True], ids=["alone", "signs"])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (48, 64, 100, 3), (33, 70, 7, 2)], ids=str)
+def test_steps_of_the_optimizer_launch(
+    shape: tuple[int, int, int, int], with_signs: bool, gpu: FakeDriver
+) -> None:
+    n, k, batch, pieces = shape
+    w, gradient, m, v = torch.zeros(4, n, k)
+    rows = torch.zeros(pieces, batch, n, dtype=torch.bfloat16)
+    columns = torch.zeros(batch, k, dtype=torch.bfloat16)
+    signs = torch.zeros(n, k, dtype=torch.bfloat16)
+    at = torch.tensor(0)
+    options: dict[str, Any] = {"betas": (0.5, 0.75), "bound": 1}
+    options["signs"] = signs if with_signs else None
+    plan = torch.ones(batch, 3)  # of one step too
+    update.adam_(w, gradient, m, v, plan, at, **options)
+    update_product.adam_product_(w, rows, columns, m, v, plan, at, **options)
+    plan, options = torch.ones(batch, 1), options | {"eps": 1, "stored": with_signs}
+    update.shift_adamax_(w, gradient, m, v, plan, at, **options)
+    update_product.shift_adamax_product_(w, rows, columns, m, v, plan, at, **options)
+    update.sign_(w, signs if with_signs else gradient)
+    assert names(gpu) == ["_update", "_product_update"] * 2 + ["_sign"]
 
 
 @pytest.mark.parametrize("name", ["naive", "naive-xnor", "xnor-popc", "xnor-csa", "xnor-tensor"])

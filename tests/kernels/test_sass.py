@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install --gro
 
 import triton
 
-from kernels.triton import dot, onebit, outer, sass, update
+from kernels.triton import builds, dot, onebit, outer, sass, update, update_product
 
 if triton.knobs.runtime.interpret:
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
@@ -87,6 +87,22 @@ def test_a_step_moves_16_bytes_a_lane_and_leaves_room_for_other_programs(name: s
     assert not {"STS", "BAR"} & set(code.opcodes)
     assert (code.spills, code.stack_bytes) == (0, 0)
     assert code.registers <= 64  # half of a processor's threads
+    assert not {"CALL", "FCHK"} & set(code.opcodes)  # IEEE's division
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDS if name.startswith("product-update")])
+def test_a_gradient_crosses_shared_memory_once_on_its_way_to_the_step(name: str) -> None:
+    code, tile = machine_code(name), update_product.TILE
+    reads = tile.n * tile.k // (4 * 32 * tile.warps)  # of four weights a lane
+    assert code.wide == (3 * reads, 3 * reads)
+    assert code.opcodes["STG"] == 4 * reads  # and the signs, 8 bytes
+    assert code.opcodes["STS"] == reads
+    assert code.opcodes["HGMMA"] == 3 * tile.b // 16  # three pieces
+    assert "HMMA" not in code.opcodes
+    assert code.opcodes["WARPGROUP"] <= 6  # an arrive and a wait a piece: none serialised
+    assert not {"CALL", "FCHK"} & set(code.opcodes)
+    assert (code.spills, code.stack_bytes) == (0, 0)
+    assert code.registers <= 128  # two programs a processor
 
 
 def test_signs_are_read_16_bytes_a_lane() -> None:
@@ -116,7 +132,7 @@ def test_the_rewrite_changes_the_instruction_and_nothing_else() -> None:
 
 def test_a_kernel_left_in_the_cache_without_the_rewrite_is_not_taken() -> None:
     """The hazard: Triton 3.6 keys its cache without the hook that rewrites."""
-    build = sass.dot_build("bits", dot.TILES[-1], False)
+    build = builds.dot_build("bits", dot.TILES[-1], False)
     plain: Any = sass.compile_for_hopper(
         sass.Build(**{**vars(build), "one_bit": False, "name": "as floats"})
     )

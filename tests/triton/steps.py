@@ -13,6 +13,8 @@ ADAM = (0.9, 0.999)
 # Their complements are powers of two: fused or not, sums round alike.
 ADAMAX, ADAMAX_EPS = (1 - 2**-3, 1 - 2**-10), 2**-27
 POISON = -77.0
+# Two units in the last place each for the division, the root and the root's inverse.
+ROUNDINGS = 6
 
 
 @dataclass
@@ -74,20 +76,26 @@ def _fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a * b + c if INTERPRETED else (a.double() * b.double() + c.double()).float()
 
 
-def adam(x: Weights, gradient: Tensor, row: Tensor, bound: float) -> None:
-    """Take a step of Adam in torch's form."""
+def adam(x: Weights, gradient: Tensor, row: Tensor, bound: float) -> Tensor:
+    """Take a step of Adam in torch's form; return what it took off the weights, unclipped."""
     rate, root, eps = row
     rest1, beta2, rest2 = gradient.new_tensor([1 - ADAM[0], ADAM[1], 1 - ADAM[1]])
     x.m = _fma(rest1, gradient - x.m, x.m)
     x.v = _fma(rest2 * gradient, gradient, beta2 * x.v)
     deviation = x.v.double().sqrt().float()  # torch's float32 root may be off by a unit on the CPU
-    x.w = (x.w - rate * x.m / (deviation / root + eps)).clamp(-bound, bound)
+    change = rate * x.m / (deviation * (1 / root) + eps)
+    x.w = (x.w - change).clamp(-bound, bound)
+    return change
 
 
-def adamax(x: Weights, gradient: Tensor, row: Tensor, bound: float) -> None:
+def adamax(
+    x: Weights, gradient: Tensor, row: Tensor, bound: float, stored: bool = False,
+    eps: float = ADAMAX_EPS,
+) -> None:  # fmt: skip
     """Take a step of shift-based AdaMax."""
     x.m = _fma(gradient.new_tensor(1 - ADAMAX[0]), gradient - x.m, x.m)
-    x.v = torch.maximum(ADAMAX[1] * x.v, gradient.abs() + ADAMAX_EPS)
+    x.v = torch.maximum(ADAMAX[1] * x.v, gradient.abs() + eps)
+    x.v = ap2(x.v) if stored else x.v
     x.w = (x.w - row * x.m * ap2(x.v.reciprocal())).clamp(-bound, bound)
 
 
@@ -97,3 +105,15 @@ def same(ours: Weights, theirs: Weights) -> bool:
         torch.equal(a.nan_to_num(POISON), b.nan_to_num(POISON))
         for a, b in zip(vars(ours).values(), vars(theirs).values(), strict=True)
     )
+
+
+def near(ours: Weights, theirs: Weights, change: Tensor) -> bool:
+    """Return whether weights differ by no more than a GPU's division and root, moments not at all.
+
+    The interpreter's division and root are exact.
+    """
+    if INTERPRETED:
+        return same(ours, theirs)
+    allowed = torch.finfo(torch.float32).eps * (ROUNDINGS * change.abs() + theirs.w.abs())
+    moments = torch.equal(ours.m, theirs.m) and torch.equal(ours.v, theirs.v)
+    return moments and bool(((ours.w - theirs.w).abs() <= allowed).all())

@@ -1,0 +1,205 @@
+"""The GPU kernels as they are compiled to be counted: tiles, types and what is aligned."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kernels.triton import (
+    conv,
+    dot,
+    naive,
+    norm,
+    norm_backward,
+    outer,
+    pack,
+    rules,
+    tma,
+    update,
+    update_product,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Build:
+    """A kernel at one tile.
+
+    Attributes:
+        name: kernel, tile and output.
+        function: the jit function.
+        pointers: types of pointers and floats; what is left out is int32.
+        constants: its constexpr arguments.
+        warps: of a program.
+        stages: steps in flight.
+        words: words times outputs of a thread in a step of the loop (0: not counted by words).
+        one_bit: compiled with the rewrite to single bits.
+        fusion: a product and a sum may become one rounded operation.
+        aligned: sizes that are multiples of 16, beside strides and pointers.
+    """
+
+    name: str
+    function: Any
+    pointers: dict[str, str]
+    constants: dict[str, Any]
+    warps: int = 4
+    stages: int = 3
+    words: int = 0
+    one_bit: bool = field(default=False)
+    fusion: bool = True
+    aligned: tuple[str, ...] = ()
+
+
+def outer_build(form: str, tile: outer.Tile, packed: bool) -> Build:
+    """Return a build of ``outer``."""
+    pointers = dict.fromkeys(("a_ptr", "b_ptr", "out_ptr"), "*i32")
+    constants = {"FORM": form, "PACKED": packed, "NATIVE": True, "M": tile.m, "N": tile.n}
+    words = tile.m * tile.n // (32 * tile.warps) * tile.unroll
+    return Build(
+        f"{form} {tile.m}x{tile.n} {'bits' if packed else 'int32'}",
+        outer._product,
+        pointers,
+        constants | {"UNROLL": tile.unroll},
+        tile.warps,
+        words=words,
+    )
+
+
+def dot_build(way: str, tile: dot.Tile, packed: bool) -> Build:
+    """Return a build of ``dot``: ``bits`` as ``xnor-tensor`` runs it, or ``int8``."""
+    one_bit = way == "bits"
+    carrier = "*fp8e4nv" if one_bit else "*i8"
+    scales = {"SCALE": 4, "ROW_SCALE": -2, "COL": True} if one_bit else {"SCALE": 1, "ROW_SCALE": 0}
+    constants = {"COL": False, "WAY": way, "PACKED": packed, "GROUP": dot.GROUP, **scales}
+    return Build(
+        f"{way} {tile.m}x{tile.n}x{tile.bytes} {'bits' if packed else 'int32'}",
+        dot._product,
+        {"a_ptr": carrier, "b_ptr": carrier, "out_ptr": "*i32"},
+        constants | {"M": tile.m, "N": tile.n, "BYTES": tile.bytes},
+        tile.warps,
+        tile.stages,
+        one_bit=one_bit,
+    )
+
+
+def tma_build(tile: dot.Tile, packed: bool) -> Build:
+    """Return a build of ``tma``."""
+    kind = "tensordesc<fp8e4nv[{}, {}]>"
+    pointers = {
+        "a_desc": kind.format(tile.m, tile.bytes),
+        "b_desc": kind.format(tile.n, tile.bytes),
+    }
+    constants = {"WAY": "bits", "SCALE": 4, "ROW_SCALE": -2, "PACKED": packed, "GROUP": dot.GROUP}
+    return Build(
+        f"tma {tile.m}x{tile.n}x{tile.bytes} {'bits' if packed else 'int32'}",
+        tma._product,
+        pointers | {"out_ptr": "*i32"},
+        constants | {"M": tile.m, "N": tile.n, "BYTES": tile.bytes},
+        tile.warps,
+        tile.stages,
+        one_bit=True,
+    )
+
+
+def conv_build(tile: dot.Tile, pool: bool) -> Build:
+    """Return a build of the convolution of 128 channels to pooled bits, or to int32."""
+    pointers = {"map_ptr": "*fp8e4nv", "filter_ptr": "*fp8e4nv", "out_ptr": "*i32"}
+    constants = {"WAY": "bits", "POOL": pool, "PACKED": pool, "CHANNEL_BYTES": 16}
+    return Build(
+        f"conv {tile.m}x{tile.n}x{tile.bytes} {'pooled' if pool else 'int32'}",
+        conv._conv,
+        pointers | {"ones_ptr": "*i32", "table_ptr": "*i32"},
+        constants | {"M": tile.m, "N": tile.n, "BYTES": tile.bytes},
+        tile.warps,
+        tile.stages,
+        one_bit=True,
+    )
+
+
+def pack_build() -> Build:
+    """Return a build of packing float32 rows that lie in order, with popcounts."""
+    pointers = {"x_ptr": "*fp32", "words_ptr": "*i32", "ones_ptr": "*i32"}
+    constants = {"MODE": "sign", "COUNT": True, "ROWS": pack.ROWS, "WORDS": pack.WORDS}
+    return Build(
+        "pack float32", pack._pack, pointers, constants | {"x_col": 1, "words_col": 1}, pack.WARPS
+    )
+
+
+_STEP = {"signs_ptr": "*bf16", "at_ptr": "*i64"} | dict.fromkeys(
+    ("parameter_ptr", "gradient_ptr", "m_ptr", "v_ptr", "plan_ptr"), "*fp32"
+)
+_NUMBERS = dict.fromkeys(rules.Rule._fields[1:], "fp32")
+
+
+def update_build(rule: str) -> Build:
+    """Return a build of a step of the optimizer over memory, with the signs."""
+    constants = {"RULE": rule, "SIGNS": True, "BLOCK": update.BLOCK}
+    types = _STEP | _NUMBERS
+    return Build(
+        f"update {rule}", update._update, types, constants, update.WARPS, aligned=("size",)
+    )
+
+
+def product_update_build(rule: str) -> Build:
+    """Return a build of the same with the gradient's product, rows in three pieces."""
+    tile = update_product.TILE
+    constants = {"RULE": rule, "SIGNS": True, "PIECES": 3, "FLOAT32": False}
+    return Build(
+        f"product-update {rule}",
+        update_product._product_update,
+        _STEP | _NUMBERS | {"rows_ptr": "*bf16", "columns_ptr": "*bf16"},
+        constants | {"N": tile.n, "K": tile.k, "B": tile.b},
+        tile.warps,
+        tile.stages,
+        aligned=("n", "k"),
+    )
+
+
+def sign_build() -> Build:
+    """Return a build of the signs of float32 in bfloat16."""
+    types = {"x_ptr": "*fp32", "out_ptr": "*bf16"}
+    constants = {"BLOCK": update.BLOCK}
+    return Build("sign", update._sign, types, constants, update.WARPS, aligned=("size",))
+
+
+def naive_build(xnor: bool) -> Build:
+    """Return a build of ``naive`` or ``naive-xnor``."""
+    kind = "*i32" if xnor else "*fp32"
+    constants = {"XNOR": xnor, "BITS": False, "TILE": naive.TILE}
+    pointers = dict.fromkeys(("a_ptr", "b_ptr", "out_ptr"), kind)
+    name = "naive-xnor" if xnor else "naive"
+    return Build(f"{name} 16x16", naive._naive, pointers, constants, naive.WARPS, words=1)
+
+
+def norm_builds() -> list[Build]:
+    """Return batch norm and sign, forward and backward, in one launch and in two."""
+    forward, backward = {"STOCHASTIC": True}, {"GATED": True}
+    pieces = {"PIECES": norm_backward.MOST_PIECES, "NATIVE": True}
+    merged = {"BLOCKS": norm.MOST_BLOCKS}
+    found = []
+    for name, function, constants in (
+        ("norm strip", norm._strip, forward),
+        ("norm statistics", norm._statistics, {}),
+        ("norm signs", norm._normalise, forward | merged),
+        ("norm-backward strip", norm_backward._strip, backward | pieces),
+        ("norm-backward sums", norm_backward._sums, backward),
+        ("norm-backward gradient", norm_backward._gradient, backward | pieces | merged),
+    ):
+        tile = norm.BLOCK
+        if name.endswith("strip"):
+            tile = norm.Tile(norm.STRIP_ROWS, norm.STRIP_COLS, norm.STRIP_WARPS)
+        types = {name: "*fp32" for name in function.arg_names if name.endswith("_ptr")}
+        types |= {"d_dots_ptr": "*bf16", "signs_ptr": "*bf16", "scale": "fp32", "eps": "fp32"}
+        constants = constants | {"ROWS": tile.rows, "COLS": tile.cols}
+        more: dict[str, Any] = {"fusion": False, "aligned": ("c", "size")}
+        found.append(Build(name, function, types, constants, tile.warps, **more))
+    return found
+
+
+def builds() -> list[Build]:
+    """Return every kernel at its largest tile, and the 1-bit product to bits at every tile."""
+    found = [pack_build(), naive_build(False), naive_build(True), sign_build()]
+    found += [make(rule) for make in (update_build, product_update_build) for rule in rules.RATES]
+    for packed in (False, True):
+        found += [outer_build(form, tiles[0], packed) for form, tiles in outer.TILES.items()]
+        found += [dot_build("bits", tile, packed) for tile in dot.TILES if packed or tile.n > 128]
+    for packed in (False, True):
+        found += [tma_build(dot.TILES[0], packed), conv_build(conv.TILE, packed)]
+    return [*found, *norm_builds(), dot_build("int8", dot.TILES[1], False)]
