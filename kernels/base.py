@@ -32,6 +32,7 @@ class Kernel(ABC):
         baseline: the one kernel of its device that the others are compared with.
         packed: its activations are packed words (so that layers can hand bits to each other).
         fused: ``product_bits`` makes bits in the product itself, with no dots in memory.
+        takes_reals: multiplies float32 activations as they are, with nothing to pack or convert.
         first_layer: how ``on_pixels`` multiplies: "int8", "bitplanes" or "float32".
         summary: one line for people.
     """
@@ -41,6 +42,7 @@ class Kernel(ABC):
     baseline: ClassVar[bool] = False
     packed: ClassVar[bool] = False
     fused: ClassVar[bool] = False
+    takes_reals: ClassVar[bool] = False
     first_layer: ClassVar[str] = "int8"
     summary: ClassVar[str]
 

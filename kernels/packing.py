@@ -182,6 +182,11 @@ def unpack_rows(p: Packed, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         from kernels.triton import pack as gpu
 
         return gpu.unpack_rows(p, dtype)
+    return unpack_by_torch(p, dtype)
+
+
+def unpack_by_torch(p: Packed, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return what ``unpack_rows`` does on any device by torch's own operations: a reference."""
     run = p.k // p.segments
     padded = p.words.shape[1] // p.segments * WORD_BITS
     octets = p.words.view(torch.uint8)

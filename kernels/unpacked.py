@@ -37,6 +37,7 @@ class Float32Kernel(UnpackedKernel):
     """A kernel on float32, first layer included: exact while K <= 2^24 (pixels: K <= 2^16)."""
 
     dtype = torch.float32
+    takes_reals = True
     first_layer = "float32"
 
     def on_pixels(self, w: Packed) -> Callable[[torch.Tensor], torch.Tensor]:

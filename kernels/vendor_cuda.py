@@ -138,6 +138,7 @@ class VendorFp32(VendorCuda):
     name = "vendor-fp32"
     summary = "torch.mm in float32 (cuBLAS), TF32 off"
     dtype = torch.float32
+    takes_reals = True
 
     def _multiply(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         with float32_precision("ieee"):
@@ -150,6 +151,7 @@ class VendorTf32(VendorCuda):
     name = "vendor-tf32"
     summary = "torch.mm in float32 (cuBLAS), TF32 tensor cores"
     dtype = torch.float32
+    takes_reals = True
     needs = (8, 0)
 
     def _multiply(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

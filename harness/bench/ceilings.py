@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured in the same run: copies, float32, xor and popcount."""
+"""What this machine can do at most, measured in the same run: copies, products, popcounts."""
 # Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
 
@@ -22,13 +22,24 @@ _LENGTH = 62  # bytes of a row, for tables: K of 496 bits, 64 rows and 64 weight
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """A bound: ``run`` moves ``bytes`` and does ``ops`` operations."""
+class Bound:
+    """What is clocked: ``run`` moves ``bytes`` and does ``ops`` operations; ``check`` its result.
 
-    name: str
+    ``check`` raises ``NoTimeError`` for a wrong one.
+    """
+
     run: Callable[[], Any]
     bytes: int
     ops: int
+    check: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """A bound by name; ``prepare`` makes it ready, or raises ``NoTimeError`` where it cannot."""
+
+    name: str
+    prepare: Callable[[], Bound]
 
 
 @jit(parallel=True)
@@ -41,14 +52,14 @@ def _tiles(words, panels, count, k, repeats, out):
             dots_rows(words, 0, TILE_ROWS, panels, 0, count, n, k, alpha, edge, out[thread])
 
 
-def _popcount_peak() -> Ceiling:
+def _popcount_peak() -> Bound:
     threads, n, k = numba.get_num_threads(), _PANELS * LANES, 64 * _WORDS
     words = np.arange(n * _WORDS, dtype=np.int64).reshape(n, _WORDS)
     laid = xnor.panels(words).view(np.uint64)
     rows = np.ascontiguousarray(words[:TILE_ROWS]).view(np.uint64)
     out = np.empty((threads, TILE_ROWS * n), dtype=np.int32)
     ops = 2 * TILE_ROWS * n * k * _REPEATS * threads
-    return Ceiling("xor+popcount", lambda: _tiles(rows, laid, _PANELS, k, _REPEATS, out), 0, ops)
+    return Bound(lambda: _tiles(rows, laid, _PANELS, k, _REPEATS, out), 0, ops)
 
 
 @jit()
@@ -67,7 +78,7 @@ def _lookup_tiles(octets, laid, table, repeats, out):
         out[thread] = _lookups(octets, laid, table, repeats)
 
 
-def _lookup_peak() -> Ceiling:
+def _lookup_peak() -> Bound:
     threads = numba.get_num_threads()
     words = np.arange(tabled.BLOCK * 8, dtype=np.int64).reshape(-1, 8)
     laid, octets = tabled.panels(words, _LENGTH), words.view(np.uint8).reshape(-1)
@@ -77,27 +88,42 @@ def _lookup_peak() -> Ceiling:
     def run() -> None:
         _lookup_tiles(octets, laid, tabled.TABLES, _REPEATS, out)
 
-    return Ceiling("xor+popcount", run, 0, ops)
+    return Bound(run, 0, ops)
+
+
+def copy(device: str) -> Bound:
+    """Return one read and one write of 256 MiB."""
+    source = torch.ones(COPY_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    return Bound(lambda: target.copy_(source), 2 * COPY_BYTES, 0)
+
+
+def _fp32_product() -> Bound:
+    size = 2048
+    a, b = (torch.ones(size, size) for _ in range(2))
+    return Bound(lambda: torch.mm(a, b), 12 * size**2, 2 * size**3)
+
+
+def _count() -> Bound:
+    return _lookup_peak() if tabled.usable(_LENGTH) else _popcount_peak()
 
 
 def ceilings(device: str) -> list[Ceiling]:
-    """Return the bounds to measure on a device.
+    """Return the bounds to measure on a device; those of a GPU: ``harness.bench.ceilings_gpu``.
+
+    On a CPU:
 
     - ``copy``: one read and one write of 256 MiB.
-    - ``fp32-product``: ``torch.mm`` of 2048³ on a CPU, 8192³ on a GPU.
-    - ``xor+popcount``: the tile of ``xnor-cpu`` on operands that stay in the L1 cache (CPU), by
-      tables or popcounts as it goes here.
-    - ``bf16-product``: 8192³ in bfloat16 (GPU).
+    - ``fp32-product``: ``torch.mm`` of 2048³.
+    - ``xor+popcount``: the tile of ``xnor-cpu`` on operands that stay in the L1 cache, by tables or
+      popcounts as it goes here.
     """
-    source = torch.ones(COPY_BYTES // 4, device=device)
-    target = torch.empty_like(source)
-    size = 2048 if device == "cpu" else 8192
-    a, b = (torch.ones(size, size, device=device) for _ in range(2))
-    found = [
-        Ceiling("copy", lambda: target.copy_(source), 2 * COPY_BYTES, 0),
-        Ceiling("fp32-product", lambda: torch.mm(a, b), 12 * size**2, 2 * size**3),
-    ]
     if device == "cpu":
-        return [*found, _lookup_peak() if tabled.usable(_LENGTH) else _popcount_peak()]
-    halves = a.to(torch.bfloat16), b.to(torch.bfloat16)
-    return [*found, Ceiling("bf16-product", lambda: torch.mm(*halves), 6 * size**2, 2 * size**3)]
+        return [
+            Ceiling("copy", lambda: copy(device)),
+            Ceiling("fp32-product", _fp32_product),
+            Ceiling("xor+popcount", _count),
+        ]
+    from harness.bench.ceilings_gpu import gpu_ceilings
+
+    return gpu_ceilings()

@@ -27,6 +27,16 @@ def bench(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="with --preset: bench cases again that are there")
     ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="with --preset: time for all of it; what no longer fits is a row that says so "
+            "(default: 8 for gpu, none for cpu)"
+        ),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="with --preset: print what it would do, by counts alone")
+    ] = False,
     limit: Annotated[
         float, typer.Option(help="a kernel foreseen to take more seconds a call has no time")
     ] = float("inf"),
@@ -48,15 +58,15 @@ def bench(
 
     A kernel that cannot run here, is wrong or fails becomes a row that says so, without a time.
 
-    With --preset everything is benched that the machine can do, its ceilings first, in minutes;
-    interrupted, the same command goes on with the cases that are missing.
+    With --preset all kernels are checked first, on a grid of products; then everything is benched
+    that the machine can do, its ceilings first. Interrupted, or out of --minutes, the same command
+    goes on with what is missing.
 
-    Example: bnn bench --preset cpu
+    Example: bnn bench --preset gpu --minutes 8
 
     Example: bnn bench --case square-1024 --kernel naive --kernel xnor-cpu --out results/mine/bench
     """
     from harness.bench.cases import get_case
-    from harness.bench.presets import run_preset
     from harness.bench.runner import Settings, available_threads, run_case
     from kernels import registry
 
@@ -64,12 +74,13 @@ def bench(
         raise HarnessError(f"--seconds must be above 0, found {seconds}")
     if (preset is None) == (case is None):
         raise HarnessError("give either --case or --preset")
+    if minutes is not None and minutes <= 0:
+        raise HarnessError(f"--minutes must be above 0, found {minutes}")
     if preset is not None:
-        folder, red = run_preset(preset, out, limit, fresh, _show)
-        typer.echo(f"{folder}: bench files and frames; bnn report --frames {folder} draws them")
-        if strict and red:
-            raise typer.Exit(1)
+        _bench_preset(preset, out, limit, fresh, minutes, plan, strict)
         return
+    if minutes is not None or plan:
+        raise HarnessError("--minutes and --plan need --preset")
     if out is None:
         raise HarnessError("--case needs --out: the folder to write below")
     try:
@@ -88,6 +99,46 @@ def bench(
         typer.echo(str(path))
     if strict and red:
         raise typer.Exit(1)
+
+
+def _bench_preset(
+    name: str,
+    out: Path | None,
+    limit: float,
+    fresh: bool,
+    minutes: float | None,
+    plan: bool,
+    strict: bool,
+) -> None:
+    if plan:
+        from harness.bench.estimate import show_plan
+
+        show_plan(name, limit, minutes)
+        return
+    from harness.bench.whole import run_preset
+
+    folder, red = run_preset(name, out, limit, fresh, minutes, _show, _show_checks)
+    typer.echo(f"{folder}: bench files and frames; bnn report --frames {folder} draws them")
+    if strict and red:
+        raise typer.Exit(1)
+
+
+def _show_checks(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="correctness, before any clock")
+    for heading in ("kernel", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("products", "one-hot bits", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in document["kernels"]:
+        counts = (str(row["products"]), str(row["positions"]), f"{row['seconds']:.1f}")
+        table.add_row(row["kernel"], row["status"], *counts)
+    Console().print(table)
+    for row in document["kernels"]:
+        if row["reason"]:
+            typer.echo(f"{row['kernel']}: {row['status']}, {row['reason']}")
 
 
 def _show(document: dict[str, Any], progress: str = "") -> None:
@@ -119,7 +170,7 @@ def _cells(row: dict[str, Any], base_ms: float | None) -> list[str]:
         return [info["kernel"], info["includes"], info["status"]]
     ratio = f"{base_ms / median_ms:.1f}x" if base_ms else ""
     rounds = str(len(row["stats"]["data"]))
-    tops = f"{info['ops'] / median_ms / 1e9:.3f}"
+    tops = f"{info['ops'] / median_ms / 1e9:.3f}" if info["ops"] else ""
     return [info["kernel"], info["includes"], f"{median_ms:.3f}", rounds, tops, ratio]
 
 

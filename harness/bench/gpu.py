@@ -31,13 +31,13 @@ def capture(calls: Sequence[Callable[[], Any]], cuda: Any) -> tuple[Any, list[An
     """Return a graph of all calls in turn, and their results, which each replay writes anew.
 
     ``cuda`` is ``torch.cuda``, or a stand-in that has its ``Stream``, ``stream``, ``CUDAGraph`` and
-    ``graph``. The calls run once before, on a side stream, as a capture demands.
+    ``graph``. The first call runs once before, on a side stream, as a capture demands: the others
+    are the same on other operands.
     """
     side = cuda.Stream()
     side.wait_stream(cuda.current_stream())
     with cuda.stream(side):
-        for call in calls:
-            call()
+        calls[0]()
     cuda.current_stream().wait_stream(side)
     graph = cuda.CUDAGraph()
     with cuda.graph(graph):
@@ -45,9 +45,11 @@ def capture(calls: Sequence[Callable[[], Any]], cuda: Any) -> tuple[Any, list[An
     return graph, results
 
 
-def replay_seconds(graph: Any, copies: int, rounds: int, cuda: Any) -> list[float]:
-    """Return the seconds a call of ``rounds`` replays, by the device's events."""
-    for _ in range(WARM_REPLAYS):
+def replay_seconds(
+    graph: Any, copies: int, rounds: int, cuda: Any, warm: int = WARM_REPLAYS
+) -> list[float]:
+    """Return the seconds a call of ``rounds`` replays, by the device's events, after ``warm``."""
+    for _ in range(warm):
         graph.replay()
     pairs = [
         (cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)) for _ in range(rounds)

@@ -2,16 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.bench.ceilings import Ceiling
-from harness.bench.gpu import capture, copies_for, keep_samples, replay_seconds
-from harness.bench.positions import first_wrong_position
+from harness.bench.budget import Budget
+from harness.bench.ceilings import Bound
+from harness.bench.gate import NoTimeError, check_available, check_dots
+from harness.bench.gpu import WARM_REPLAYS, capture, copies_for, keep_samples, replay_seconds
 from harness.bench.subject import Problem, Subject, nbytes
 from kernels.base import Kernel
 
@@ -21,48 +22,8 @@ WARM_UP = 0.1  # of the time a kernel has
 SAMPLE_CALLS = 3  # on the sampled rows, to foresee how long a whole call takes
 LONG_SAMPLE = 2.0  # seconds of the first call, beyond which one more must do
 FORESIGHT = 4  # a small product is less efficient than the whole by up to this
-
-
-class NoTimeError(Exception):
-    """A kernel that gets no time: ``status`` is "unavailable" or "wrong", ``reason`` says why."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
-
-
-def check_available(kernel: Kernel, problem: Problem) -> None:
-    """Raise ``NoTimeError`` where the kernel cannot run here, or not one of the products.
-
-    A packed kernel that is wrong on a one-hot bit somewhere along K is wrong.
-    """
-    case = problem.case
-    for n, k in case.shapes:
-        reason = kernel.why_not(case.m, n, k)
-        if reason is not None:
-            raise NoTimeError("unavailable", reason)
-    wrong = first_wrong_position(kernel) if kernel.packed else None
-    if wrong is not None:
-        raise NoTimeError("wrong", wrong)
-
-
-def check_dots(dots: Tensor, expected: Tensor) -> None:
-    """Raise ``NoTimeError`` where the dots differ from the expected ones anywhere.
-
-    Compared in float64, which holds every int32 and every float32: a fraction shows too.
-    """
-    if dots.shape != expected.shape:
-        wanted, found = list(expected.shape), list(dots.shape)
-        raise NoTimeError("wrong", f"the result has shape {found}, the reference {wanted}")
-    differing = (dots.to("cpu", torch.float64) != expected.to(torch.float64)).nonzero()
-    if len(differing):
-        row, column = (int(at) for at in differing[0])
-        raise NoTimeError(
-            "wrong",
-            f"{len(differing)} of {expected.numel()} sampled results differ from the reference; "
-            f"the first, [{row}, {column}], is {dots[row, column].item()}, "
-            f"expected {expected[row, column].item()}",
-        )
+LEAST_COPIES = 2  # of a GPU's operand, however long a call takes
+CEILING_S = 0.2  # that a bound of the machine is foreseen to take
 
 
 def rounds_for(call_s: float, seconds: float) -> int:
@@ -76,7 +37,7 @@ def rounds_for(call_s: float, seconds: float) -> int:
     return max(MIN_ROUNDS, min(MAX_ROUNDS, int(seconds / max(call_s, 1e-9))))
 
 
-def _warm_up(call: Callable[[], Tensor], budget_s: float) -> tuple[float, Tensor]:
+def _warm_up(call: Callable[[], Any], budget_s: float) -> tuple[float, Any]:
     """Call until ``budget_s`` has gone, at least once; return the fastest call and a result."""
     fastest, began = float("inf"), time.perf_counter()
     while True:
@@ -88,33 +49,84 @@ def _warm_up(call: Callable[[], Tensor], budget_s: float) -> tuple[float, Tensor
             return fastest, result
 
 
-def _measure_on_gpu(
-    subject: Subject, problem: Problem, expected: Tensor, benchmark: Any, seconds: float
-) -> dict[str, int]:
-    operand = subject.prepare(None)
-    size = nbytes([operand, subject.weights])
-    operands = [operand, *(subject.prepare(None) for _ in range(copies_for(size) - 1))]
-    calls = [partial(subject.run, one) for one in operands]
+def _check_limit(call_s: float, limit: float) -> None:
+    if call_s > limit:
+        raise NoTimeError("skipped", f"foreseen to take {call_s:.0f} s a call, over {limit:g} s")
+
+
+def _replays(
+    calls: Sequence[Callable[[], Any]], benchmark: Any, seconds: float, budget: Budget
+) -> Any:
+    """Clock replays of ``calls``; return their results and the seconds of a call."""
+    count = len(calls)
     graph, results = capture(calls, torch.cuda)
-    (first,) = replay_seconds(graph, len(calls), 1, torch.cuda)
-    check_dots(subject.dots(results[0])[problem.rows], expected)
-    rounds = rounds_for(first * len(calls), seconds)
-    keep_samples(benchmark, replay_seconds(graph, len(calls), rounds, torch.cuda))
-    check_dots(subject.dots(results[-1])[problem.rows], expected)
+    (first,) = replay_seconds(graph, count, 1, torch.cuda, warm=0)  # warms up, too
+    budget.check_seconds(first * count)
+    rounds = rounds_for(first * count, budget.seconds(seconds))
+    warm = min(WARM_REPLAYS, rounds - 1)  # a long call was warmed up by the first
+    samples = replay_seconds(graph, count, rounds, torch.cuda, warm)
+    keep_samples(benchmark, samples)
+    return results, min(samples)
+
+
+def copies_in(seconds: float, call_s: float, size: int) -> int:
+    """Return how many copies of an operand of ``size`` bytes a replay takes.
+
+    As many as pass the L2 cache, but no more than ``seconds`` hold: a call that takes long for its
+    bytes does not wait for them.
+
+    >>> copies_in(0.1, 1e-5, 1 << 20), copies_in(0.1, 0.02, 1 << 20), copies_in(0.1, 3, 1 << 20)
+    (64, 5, 2)
+    """
+    held = max(LEAST_COPIES, round(seconds / max(call_s, 1e-9)))
+    return min(copies_for(size), held)
+
+
+def _measure_on_gpu(
+    subject: Subject,
+    problem: Problem,
+    kernel: Kernel,
+    benchmark: Any,
+    seconds: float,
+    budget: Budget,
+) -> dict[str, int]:
+    """Check a whole call, then clock replays; the sampled rows alone would compile once more."""
+    case = problem.case
+    expected = problem.expected if subject.expected is None else subject.expected
+    operand = subject.prepare(None)
+    result = subject.run(operand)
+    check_dots(subject.dots(result)[problem.rows], expected)
+    del result
+    call_s = budget.foreseen_s(kernel.name, kernel.device, case.ops)
+    size = nbytes([operand, subject.weights])
+    count = copies_in(seconds, call_s, size)
+    operands = [operand, *(subject.prepare(None) for _ in range(count - 1))]
+    calls = [partial(subject.run, one) for one in operands]
+    results, call_s = _replays(calls, benchmark, seconds, budget)
+    budget.saw(kernel.name, kernel.device, case.ops, call_s)
+    for result in (results[0], results[-1]):
+        check_dots(subject.dots(result)[problem.rows], expected)
     return {"bytes": nbytes([operand, subject.weights, results[-1]])}
 
 
-def measure_ceiling(ceiling: Ceiling, benchmark: Any, seconds: float, on_gpu: bool) -> None:
-    """Clock a bound of the machine."""
-    _warm_up(ceiling.run, 0)  # compiles: no call to foresee others by
-    warm_s, _ = _warm_up(ceiling.run, WARM_UP * seconds)
+def measure_ceiling(
+    bound: Bound, benchmark: Any, seconds: float, on_gpu: bool, budget: Budget | None = None
+) -> None:
+    """Clock a bound of the machine.
+
+    Raises:
+        NoTimeError: its result is wrong, or there is no time for it.
+    """
+    budget = budget or Budget()
+    budget.check_seconds(CEILING_S)
+    _warm_up(bound.run, 0)  # compiles: no call to foresee others by
+    if bound.check is not None:
+        bound.check()
     if on_gpu:
-        graph, _ = capture([ceiling.run], torch.cuda)
-        (warm_s,) = replay_seconds(graph, 1, 1, torch.cuda)
-        rounds = rounds_for(warm_s, seconds)
-        keep_samples(benchmark, replay_seconds(graph, 1, rounds, torch.cuda))
-    else:
-        benchmark.pedantic(ceiling.run, rounds=rounds_for(warm_s, seconds))
+        _replays([bound.run], benchmark, seconds, budget)
+        return
+    warm_s, _ = _warm_up(bound.run, WARM_UP * seconds)
+    benchmark.pedantic(bound.run, rounds=rounds_for(warm_s, budget.seconds(seconds)))
 
 
 def measure(
@@ -124,14 +136,16 @@ def measure(
     benchmark: Any,
     seconds: float,
     limit: float = math.inf,
+    budget: Budget | None = None,
 ) -> dict[str, int] | None:
     """Check ``kernel`` on the case, then clock it with pytest-benchmark's fixture.
 
-    The kernel first multiplies the sampled rows alone; the result must equal the reference. A call
-    foreseen to take longer than ``FORESIGHT * seconds`` is clocked once, without warm-up. The last
-    clocked result is checked again; if it is wrong, its times are void. Operands are made outside
-    the clock; on a CPU they stay in the caches as far as they fit, on a GPU copies rotate past the
-    L2 (``harness.bench.gpu``). A call foreseen to take longer than ``limit`` seconds has no time.
+    On a CPU the kernel first multiplies the sampled rows alone, on a GPU the whole; the result must
+    equal the reference. A call foreseen to take longer than ``FORESIGHT * seconds`` is clocked
+    once, without warm-up. The last clocked result is checked again; if it is wrong, its times are
+    void. Operands are made outside the clock; on a CPU they stay in the caches as far as they fit,
+    on a GPU copies rotate past the L2 (``harness.bench.gpu``). A call foreseen to take longer than
+    ``limit`` seconds, or than ``budget`` has left, has no time.
 
     Returns:
         {"bytes": of operands and result}, or None where there is nothing to clock.
@@ -139,29 +153,51 @@ def measure(
     Raises:
         NoTimeError: the kernel cannot run here, is wrong, or takes too long.
     """
+    budget, ops = budget or Budget(), problem.case.ops
     check_available(kernel, problem)
+    budget.check(kernel.name, kernel.device, ops)
     subject = problem.subject(kernel, includes)
     if subject is None:
         return None
+    if kernel.device == "cuda":
+        _check_limit(budget.foreseen_s(kernel.name, kernel.device, ops), limit)
+        return _measure_on_gpu(subject, problem, kernel, benchmark, seconds, budget)
+    return _measure_on_cpu(subject, problem, kernel, benchmark, seconds, limit, budget)
+
+
+def _measure_on_cpu(
+    subject: Subject,
+    problem: Problem,
+    kernel: Kernel,
+    benchmark: Any,
+    seconds: float,
+    limit: float,
+    budget: Budget,
+) -> dict[str, int]:
     expected = problem.expected if subject.expected is None else subject.expected
+    call_s = _foreseen(subject, problem, expected)
+    _check_limit(call_s, limit)
+    budget.check_seconds(call_s)
+    operand = subject.prepare(None)
+    if call_s <= FORESIGHT * seconds:
+        warm_s, dots = _warm_up(lambda: subject.run(operand), WARM_UP * seconds)
+        call_s = min(call_s, warm_s)  # another process may have held up the only warm-up call
+        check_dots(subject.dots(dots)[problem.rows], expected)
+    budget.check_seconds(call_s)
+    rounds = rounds_for(call_s, budget.seconds(seconds))
+    dots = benchmark.pedantic(subject.run, args=(operand,), rounds=rounds)
+    budget.saw(kernel.name, kernel.device, problem.case.ops, call_s)
+    check_dots(subject.dots(dots)[problem.rows], expected)
+    return {"bytes": nbytes([operand, subject.weights, dots])}
+
+
+def _foreseen(subject: Subject, problem: Problem, expected: Tensor) -> float:
+    """Check the sampled rows; return the seconds that a whole call is foreseen to take."""
     sample = subject.prepare(problem.rows)
     began = time.perf_counter()
     result = subject.run(sample)  # compiles, too
     first_s = time.perf_counter() - began
     check_dots(subject.dots(result), expected)
-    again = 1 if first_s > LONG_SAMPLE else SAMPLE_CALLS  # the first compiles, too
+    again = 1 if first_s > LONG_SAMPLE else SAMPLE_CALLS
     calls_s = [_warm_up(lambda: subject.run(sample), 0)[0] for _ in range(again)]
-    call_s = min(first_s, *calls_s) * problem.case.m / len(problem.rows)
-    if call_s > limit:
-        raise NoTimeError("skipped", f"foreseen to take {call_s:.0f} s a call, over {limit:g} s")
-    operand = subject.prepare(None)
-    if kernel.device == "cuda":
-        return _measure_on_gpu(subject, problem, expected, benchmark, seconds)
-    if call_s <= FORESIGHT * seconds:
-        warm_s, dots = _warm_up(lambda: subject.run(operand), WARM_UP * seconds)
-        call_s = min(call_s, warm_s)  # another process may have held up the only warm-up call
-        check_dots(subject.dots(dots)[problem.rows], expected)
-    rounds = rounds_for(call_s, seconds)
-    dots = benchmark.pedantic(subject.run, args=(operand,), rounds=rounds)
-    check_dots(subject.dots(dots)[problem.rows], expected)
-    return {"bytes": nbytes([operand, subject.weights, dots])}
+    return min(first_s, *calls_s) * problem.case.m / len(problem.rows)

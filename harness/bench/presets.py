@@ -1,15 +1,12 @@
-"""``bnn bench --preset``: the whole set of cases for a CPU or a GPU, as data, and its resuming."""
+"""The whole set of cases for a CPU or a GPU, as data: what ``bnn bench --preset`` runs."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from harness.bench.cases import get_case
-from harness.bench.runner import Settings, available_threads, case_file, run_case
+from harness.bench.cases import Case, get_case
+from harness.bench.runner import Settings, available_threads
 from harness.errors import HarnessError
-from harness.files import read_json
-from harness.provenance import machine_name
 
 _CPU = ("naive", "xnor-cpu", "vendor-fp32", "vendor-bf16", "vendor-int8")
 _FAST_CPU = ("naive", "xnor-cpu", "vendor-fp32")
@@ -50,20 +47,50 @@ def _cpu_items() -> list[Item]:
     return found + _items(_MLP + _CONVNET + _MAPS, _FAST_CPU, 0.3)
 
 
+# Layers, on which a GPU spends well under a millisecond, are left to fewer kernels: each benchmark
+# costs more in making and capturing its operands than in time clocked.
+_LAYERS_GPU = (
+    "naive", "naive-xnor", "xnor-popc", "xnor-csa", "xnor-tensor", "xnor-tensor-tma", "triton-int8",
+    "vendor-fp32", "vendor-bf16", "vendor-int8", "vendor-fp8",
+)  # fmt: skip
+_MAPS_GPU = ("naive", "xnor-popc", "xnor-tensor", "vendor-fp32", "vendor-bf16", "vendor-int8")
+
+
 def _gpu_items() -> list[Item]:
-    squares = tuple(f"square-{size}" for size in (8192, 1024, 2048, 4096, 256, 512, 16384))
-    mlp = ("mnist-mlp-4096", "mnist-mlp-4096x1", "mnist-mlp-4096x100")
-    first = [Item("ceilings", ("all",), 1.0)]
-    return first + _items(squares + mlp, ("all",), 0.5) + _items(_MLP + _CONVNET, ("all",), 0.2)
+    """Cases in order of worth: what comes last is left out first where time is short."""
+    found = [Item("ceilings", ("all",), 0.2), Item("square-8192", ("all",), 0.1)]
+    found += [Item("mnist-mlp-4096", ("all",), 0.1)]
+    found += _items(("square-4096", "square-1024", "square-2048"), ("all",), 0.05)
+    found += _items(_MAPS, _MAPS_GPU, 0.03)
+    found += _items(("mnist-mlp-4096x1", "mnist-mlp-4096x100"), ("all",), 0.03)
+    found += _items(_MLP + _CONVNET, _LAYERS_GPU, 0.02)
+    return found + _items(("square-256", "square-512", "square-16384"), ("all",), 0.05)
 
 
-PRESETS: dict[str, tuple[str, Callable[[], list[Item]]]] = {
-    "cpu": ("cpu", _cpu_items),
-    "gpu": ("cuda", _gpu_items),
-}
+@dataclass(frozen=True)
+class Preset:
+    """A device's cases, and the minutes that they may take unless the command says otherwise."""
+
+    device: str
+    items: Callable[[], list[Item]]
+    minutes: float = math.inf
 
 
-def preset_settings(name: str, limit: float) -> Iterator[tuple[Any, Settings]]:
+PRESETS = {"cpu": Preset("cpu", _cpu_items), "gpu": Preset("cuda", _gpu_items, 8.0)}
+
+
+def get_preset(name: str) -> Preset:
+    """Return the preset called ``name``.
+
+    Raises:
+        HarnessError: an unknown preset.
+    """
+    if name not in PRESETS:
+        raise HarnessError(f"--preset: unknown preset {name!r}; allowed: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def preset_settings(name: str, limit: float = math.inf) -> Iterator[tuple[Case, Settings]]:
     """Yield the cases of a preset with how each is benched.
 
     Raises:
@@ -71,58 +98,14 @@ def preset_settings(name: str, limit: float) -> Iterator[tuple[Any, Settings]]:
     """
     from kernels import registry
 
-    if name not in PRESETS:
-        raise HarnessError(f"--preset: unknown preset {name!r}; allowed: {', '.join(PRESETS)}")
-    device, items = PRESETS[name]
-    for item in items():
+    preset = get_preset(name)
+    for item in preset.items():
         threads = 1 if item.one_thread else available_threads()
         if item.one_thread and available_threads() == 1:
             continue
-        names = tuple(registry.resolve(item.kernels, device))
+        names = tuple(registry.resolve(item.kernels, preset.device))
         suffix = "-1t" if item.one_thread else ""
         yield (
             get_case(item.case),
-            Settings(names, device, item.seconds, threads, limit, suffix),
+            Settings(names, preset.device, item.seconds, threads, limit, suffix),
         )
-
-
-def is_whole(path: Path, settings: Settings) -> bool:
-    """Tell whether a bench file has a row for every kernel that would be benched."""
-    try:
-        document = read_json(path)
-        rows = [row["extra_info"] for row in document["benchmarks"]]
-    except (HarnessError, KeyError, TypeError):
-        return False
-    if not rows:
-        return False
-    ceiling = rows[0]["group"] == "ceiling"
-    return ceiling or {row["kernel"] for row in rows} >= set(settings.kernels)
-
-
-def run_preset(
-    name: str, out: Path | None, limit: float, fresh: bool, show: Callable[[Any, str], None]
-) -> tuple[Path, bool]:
-    """Bench a preset below ``out`` (default: ``results/reference/<machine>``) and collect frames.
-
-    A case whose file is whole is skipped unless ``fresh``. ``show`` gets each document as soon as
-    it is there, with where it stands: ``3/24``.
-
-    Returns:
-        The folder of the frames, and whether some kernel was wrong or failed.
-    """
-    from harness.report.collect import collect
-
-    folder = out or Path("results") / "reference" / machine_name()
-    todo = list(preset_settings(name, limit))
-    red = False
-    for at, (case, settings) in enumerate(todo, 1):
-        path = case_file(folder / "bench", case, settings)
-        if not fresh and is_whole(path, settings):
-            document = read_json(path)
-        else:
-            path, document = run_case(case, settings, folder / "bench")
-            show(document, f"{at}/{len(todo)}")
-        statuses = {row["extra_info"]["status"] for row in document["benchmarks"]}
-        red = red or not {"wrong", "failed"}.isdisjoint(statuses)
-    collect(folder, keep=True)
-    return folder, red

@@ -11,39 +11,45 @@ from harness.bench.operands import generator_of, random_signs, sampled
 from harness.bench.subject import Problem, Subject
 from kernels import reference
 from kernels.base import Kernel
-from kernels.packing import Packed, unpack_rows
+from kernels.packing import Packed, unpack_by_torch, unpack_rows
 
 PROBES = 10  # rows that packed output is multiplied with to be compared
 _REFERENCE_BLOCK = 1024  # weights unpacked to float64 at once
 _PIXEL_SPREAD = 147.8  # standard deviation of 2u - 255 for even u
 
 
-def build(case: Case) -> Problem:
-    """Draw a case's operands, the same ones every time and on every machine."""
+def build(case: Case, device: str = "cpu") -> Problem:
+    """Draw a case's operands, the same ones every time and on every machine.
+
+    The reference multiplies on ``device``: in float64, by the library alone, exact on integers.
+    """
     if case.group == "conv":
         return Convolution(case)
-    return Network(case) if case.group == "mlp" else Product(case)
+    return Network(case, device) if case.group == "mlp" else Product(case, device)
 
 
 def _taken(p: Packed, rows: Tensor | None) -> Packed:
     return p if rows is None else Packed(p.words[rows], p.k, p.segments)
 
 
-def _exact(x: Tensor, w: Packed) -> Tensor:
+def _exact(x: Tensor, w: Packed, device: str) -> Tensor:
     """Return the reference's int32 product of integers [M, K] and packed weights [N, K]."""
-    blocks = torch.split(w.words, _REFERENCE_BLOCK)
-    return torch.cat([reference.gemm(x, unpack_rows(Packed(b, w.k))) for b in blocks], dim=1)
+    x = x.to(device, torch.float64)
+    blocks = torch.split(w.words.to(device), _REFERENCE_BLOCK)
+    signs = (unpack_by_torch(Packed(block, w.k), torch.int8) for block in blocks)
+    return torch.cat([reference.gemm(x, block) for block in signs], dim=1).cpu()
 
 
 class Product:
     """One product of random ±1 matrices."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, device: str = "cpu") -> None:
         generator = generator_of(case)
         self.case, self.rows = case, sampled(case.m)
         self.activations = random_signs(case.m, case.k, generator)
         self.weights = random_signs(case.n, case.k, generator)
-        self.expected = _exact(unpack_rows(_taken(self.activations, self.rows)), self.weights)
+        rows = unpack_rows(_taken(self.activations, self.rows))
+        self.expected = _exact(rows, self.weights, device)
         spread = case.k**0.5
         self.threshold = (spread * torch.randn(case.n, generator=generator)).round().int()
         self.flip = torch.randint(0, 2, (case.n,), generator=generator).bool()
@@ -67,8 +73,7 @@ class Product:
             )
         if includes == "gemm+bits":
             return self._to_bits(kernel, weights) if kernel.fused and kernel.packed else None
-        ones = torch.ones(1, self.case.k, device=device)
-        if kernel.activations_from_real(ones) is ones:
+        if kernel.takes_reals:
             return None
         return Subject(
             lambda rows: unpack_rows(_taken(self.activations, rows).to(device)),
@@ -97,7 +102,7 @@ class Network:
     that about half of the hidden bits are set and an error in one layer shows in the scores.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, device: str = "cpu") -> None:
         generator = generator_of(case)
         self.case, self.rows = case, sampled(case.m)
         shape = (case.m, case.shapes[0][1])
@@ -109,13 +114,13 @@ class Network:
             drawn = spread * torch.randn(n, generator=generator)
             self.thresholds.append(drawn.round().to(torch.int32))
             self.flips.append(torch.randint(0, 2, (n,), generator=generator).bool())
-        self.expected = self._reference(self.pixels[self.rows])
+        self.expected = self._reference(self.pixels[self.rows], device)
 
-    def _reference(self, pixels: Tensor) -> Tensor:
+    def _reference(self, pixels: Tensor, device: str) -> Tensor:
         x = 2 * pixels.to(torch.int32) - 255
         for w, threshold, flip in zip(self.weights, self.thresholds, self.flips, strict=False):
-            x = reference.threshold(_exact(x, w), threshold, flip)
-        return _exact(x, self.weights[-1])
+            x = reference.threshold(_exact(x, w, device), threshold, flip)
+        return _exact(x, self.weights[-1], device)
 
     def subject(self, kernel: Kernel, includes: str) -> Subject | None:
         """Return the network with every layer on ``kernel``, activations bound inside the clock."""

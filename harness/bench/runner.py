@@ -1,25 +1,18 @@
-"""A bench in a process of its own, with exactly the threads asked for."""
+"""Cases by their files: what is there, what is missing, and a bench of a single case."""
 
 import math
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import harness
 from harness.bench.cases import Case
+from harness.bench.session import run_work
+from harness.bench.work import Entry, Work
 from harness.errors import HarnessError
-from harness.files import read_json, write_json
+from harness.files import read_json
 from harness.provenance import machine_name
-
-PYTEST_RAN = (0, 1)  # all passed, some failed: either way there are rows
-LAST_LINES = 30
 
 
 def available_threads() -> int:
@@ -50,76 +43,61 @@ class Settings:
     suffix: str = ""
 
 
-def case_file(out: Path, case: Case, settings: Settings) -> Path:
-    """Return ``out/<machine>/<case>.json``; on a GPU, ``<case>-cuda.json``."""
-    place = "" if settings.device == "cpu" else f"-{settings.device}"
-    return out / machine_name() / f"{case.name}{place}{settings.suffix}.json"
+def place_suffix(device: str) -> str:
+    """Return what a device adds to the name of a file."""
+    return "" if device == "cpu" else f"-{device}"
+
+
+def case_file(out: Path, case: Case, settings: Settings, part: int = 1) -> Path:
+    """Return ``out/<machine>/<case>.json``; on a GPU, ``<case>-cuda.json``.
+
+    What a first run had no time for lies in a second ``part``, ``<case>-cuda-part2.json``.
+    """
+    stem = f"{case.name}{place_suffix(settings.device)}{settings.suffix}"
+    more = "" if part == 1 else f"-part{part}"
+    return out / machine_name() / f"{stem}{more}.json"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a bench file; none if it is missing or cut short."""
+    try:
+        return [row["extra_info"] for row in read_json(path)["benchmarks"]]
+    except (HarnessError, KeyError, TypeError):
+        return []
+
+
+def parts(out: Path, case: Case, settings: Settings) -> list[Path]:
+    """Return the files of a case that are there and not cut short."""
+    found: list[Path] = []
+    while _rows(path := case_file(out, case, settings, len(found) + 1)):
+        found.append(path)
+    return found
+
+
+def missing(out: Path, case: Case, settings: Settings) -> tuple[tuple[str, str], ...] | None:
+    """Return the (kernel, includes) that no file of a case has but as over the budget.
+
+    ``None``: the case is to be benched from the start, as no file is there, or none that knows all
+    kernels. Empty: it is whole.
+    """
+    rows = [row for path in parts(out, case, settings) for row in _rows(path)]
+    ceiling = case.group == "ceiling"
+    if not rows or not (ceiling or {row["kernel"] for row in rows} >= set(settings.kernels)):
+        return None
+    known = {(row["kernel"], row.get("includes", "")) for row in rows if not row.get("over_budget")}
+    over = {(row["kernel"], row["includes"]) for row in rows if row.get("over_budget")}
+    return tuple(sorted(over - known))
 
 
 def run_case(case: Case, settings: Settings, out: Path) -> tuple[Path, dict[str, Any]]:
     """Bench a case and write its file (``case_file``) below ``out``.
 
-    The file is pytest-benchmark's, with a benchmark for each kernel: those that could not run, were
-    wrong or failed have no ``stats``, and ``extra_info`` says why.
-
     Raises:
         HarnessError: the process that benches failed as a whole; the message ends with its output.
     """
-    threads = settings.threads
-    with tempfile.TemporaryDirectory(prefix="bnn-bench-") as folder:
-        raw, rows, empty = (Path(folder) / name for name in ("raw.json", "rows.json", "pytest.ini"))
-        empty.write_text("[pytest]\n")  # the settings of no folder that happens to be near
-        command = [sys.executable, "-m", "pytest", "--pyargs"]
-        what = "ceiling" if case.group == "ceiling" else "kernel"
-        command += [f"harness.bench.suite::test_{what}"]
-        command += ["-c", str(empty), "-p", "pytest_benchmark.plugin", "-p", "harness.bench.plugin"]
-        command += ["-p", "no:cacheprovider", "-q", "-s", "--tb=short", "--benchmark-quiet"]
-        command += ["--benchmark-enable", "--benchmark-disable-gc", f"--benchmark-json={raw}"]
-        command += [f"--bnn-case={case.name}", f"--bnn-kernels={','.join(settings.kernels)}"]
-        command += [f"--bnn-device={settings.device}", f"--bnn-limit={settings.limit}"]
-        command += [f"--bnn-threads={threads}", f"--bnn-rows={rows}"]
-        command += [f"--bnn-seconds={settings.seconds}"]
-        done = subprocess.run(
-            command, cwd=folder, env=_environment(threads), stdout=subprocess.PIPE, text=True
-        )
-        if done.returncode not in PYTEST_RAN or not rows.exists():
-            last = "\n".join(done.stdout.splitlines()[-LAST_LINES:])
-            raise HarnessError(
-                f"the bench of {case.name} ended with status {done.returncode}:\n{last}"
-            )
-        document = _document(read_json(rows), read_json(raw) if raw.exists() else {})
     path = case_file(out, case, settings)
-    write_json(path, document)
-    return path, document
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """Return this process's environment with the thread pools sized and no stranger's plugins."""
-    root = str(Path(harness.__file__).resolve().parent.parent)
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
-    # Inside a pytest-xdist worker pytest-benchmark would refuse to clock.
-    strange = ("PYTEST_ADDOPTS", "PYTEST_XDIST_")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(strange)}
-    return (
-        kept | pools | {"PYTHONPATH": os.pathsep.join(paths), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    )
-
-
-def _document(record: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-    benchmarks = [_named(found) for found in raw.get("benchmarks", [])]
-    benchmarks += [_named({"extra_info": row, "stats": None}) for row in record["rows"]]
-    return {
-        "machine_info": record["machine_info"],
-        "commit_info": record["commit_info"],
-        "benchmarks": benchmarks,
-        "datetime": raw.get("datetime") or datetime.now(UTC).isoformat(),
-        "version": raw.get("version") or version("pytest-benchmark"),
-    }
-
-
-def _named(benchmark: Mapping[str, Any]) -> dict[str, Any]:
-    info = benchmark["extra_info"]
-    name = f"{info['case']}/{info['kernel']}/{info['includes']}"
-    kept = {key: benchmark[key] for key in ("extra_info", "options", "stats") if key in benchmark}
-    return {"group": info["group"], "name": name, "fullname": name, **kept}
+    limit = settings.limit if math.isfinite(settings.limit) else None
+    entry = Entry(case.name, tuple(settings.kernels), settings.seconds, str(path.resolve()))
+    work = Work(settings.device, settings.threads, (entry,), limit=limit)
+    run_work(work, lambda event, written: None)
+    return path, read_json(path)

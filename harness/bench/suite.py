@@ -1,40 +1,38 @@
-"""The pytest-benchmark module that ``bnn bench`` runs: a benchmark a kernel and thing clocked."""
+"""The pytest-benchmark module that ``bnn bench`` runs: checks, bounds, then a test a benchmark."""
 
-import sys
 from typing import Any
 
 import pytest
 
 from harness.bench.ceilings import Ceiling
 from harness.bench.measure import measure, measure_ceiling
-from harness.bench.plugin import Record
-from harness.bench.subject import Problem
-from kernels.base import Kernel
+from harness.bench.record import Record
+from harness.bench.work import Step
 
 
-def test_ceiling(
-    ceiling: Ceiling, seconds: float, record: Record, benchmark: Any, pytestconfig: pytest.Config
-) -> None:
+def test_correct(checked: str, record: Record) -> None:
+    """Hold a kernel against the reference; a red one gets no time below."""
+    verdict = record.check(checked)
+    if verdict.status == "unavailable":
+        pytest.skip(str(verdict.reason))
+    assert verdict.status == "ok", verdict.reason
+
+
+def test_ceiling(place: int, ceiling: Ceiling, record: Record, benchmark: Any) -> None:
     """Clock what the machine can do at most."""
-    record.ceiling(ceiling, benchmark)
-    on_gpu = pytestconfig.getoption("--bnn-device") == "cuda"
-    measure_ceiling(ceiling, benchmark, seconds, on_gpu)
+    seconds = record.work.entries[place].seconds
+    with record.ceiling(place, ceiling, benchmark) as info:
+        bound = ceiling.prepare()
+        info.update(ops=bound.ops, bytes=bound.bytes)
+        on_gpu = record.work.device == "cuda"
+        measure_ceiling(bound, benchmark, seconds, on_gpu, record.budget)
 
 
-def test_kernel(
-    problem: Problem,
-    kernel: Kernel,
-    includes: str,
-    seconds: float,
-    limit: float,
-    record: Record,
-    benchmark: Any,
-) -> None:
+def test_kernel(step: Step, record: Record, benchmark: Any) -> None:
     """Gate, then clock."""
-    print(f"{problem.case.name}: {kernel.name}, {includes}", file=sys.stderr, flush=True)
-    with record.row(kernel, includes, benchmark) as info:
-        found = measure(problem, kernel, includes, benchmark, seconds, limit)
-        if found is not None:
-            info.update(found)
-    if found is None:
-        pytest.skip(f"{kernel.name} has no {includes} of its own")
+    seconds, limit = record.work.entries[step.place].seconds, record.work.call_limit
+    with record.row(step, benchmark) as info:
+        kernel, problem = record.kernel(step), record.problem(step)
+        found = measure(problem, kernel, step.includes, benchmark, seconds, limit, record.budget)
+        assert found is not None, f"{step.kernel} has no {step.includes} of its own"
+        info.update(found)

@@ -57,6 +57,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "caches", "status", "reason", "baseline", "samples", "median_ms", "p20_ms", "p80_ms",
         "tops", "bytes", "commit",
     ),
+    # One row a machine and kernel: what was found before any clock; `products` compared in full,
+    # `positions` of a one-hot bit along K.
+    "correctness": (
+        "machine", "kernel", "device", "status", "reason", "products", "positions", "seconds",
+        "commit",
+    ),
     # One row a machine, commit and stage: where the numbers come from.
     "provenance": (
         "stage", "machine", "cpu", "cores", "memory_gb", "gpu", "os", "commit", "dirty",
@@ -85,6 +91,7 @@ class Frames:
     layers: "pd.DataFrame"
     predictions: "pd.DataFrame"
     kernels: "pd.DataFrame"
+    correctness: "pd.DataFrame"
     provenance: "pd.DataFrame"
 
     def unlabelled(self) -> "Frames":

@@ -12,6 +12,7 @@ _RUN = ("preset", "dataset", "source", "recipe", "label", "mode", "seed")
 _KEYS = {
     **dict.fromkeys(("runs", "epochs", "evaluations", "layers", "predictions"), _RUN),
     "kernels": ("machine", "case", "device", "threads"),
+    "correctness": ("machine", "device"),
 }
 _COUNTED = ("records", "first", "last")
 _ORIGIN = tuple(column for column in COLUMNS["provenance"] if column not in _COUNTED)

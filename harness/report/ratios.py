@@ -19,7 +19,8 @@ def ratios_table(frames: Frames, paper: Paper) -> Table:
 
     The fastest XNOR kernel's median against the baseline's, float32's and the fastest vendor
     line's; products with operands packed beforehand, networks with packing. The share of the
-    ceiling is of the ``xor+popcount`` rate measured in the same run.
+    ceiling is of the rate, measured in the same run, of the unit that the kernel multiplies with:
+    ``1-bit-tensor`` for ``xnor-tensor`` and its like, ``xor+popcount`` for the others.
     """
     data = []
     keys = ["machine", "device", "group", "m", "case", "threads"]
@@ -54,7 +55,8 @@ def ratios_table(frames: Frames, paper: Paper) -> Table:
         rows=rows,
         data=data,
         caption=f"Medians. The paper's ratios are of one {device}, its product of 8192³. "
-        "% of ceiling: of xor and popcount on operands in the L1 cache, measured in the same run.",
+        "% of ceiling: of xor and popcount on operands in registers or the L1 cache, for 1-bit "
+        "tensor cores of their product on operands in shared memory, measured in the same run.",
         numeric=frozenset({2, 4, 5, 6, 7, 8, 9, 10}),
     )
 
@@ -82,7 +84,7 @@ def _ratios(
         "paper_over_fp32": quoted.get("xnor_over_vendor"),
         "over_vendor": None if fastest is None else float(fastest["median_ms"]) / time,
         "vendor": "" if fastest is None else f"({fastest['kernel'].removeprefix('vendor-')})",
-        "ceiling_pct": _ceiling_pct(float(best["tops"]), where, frames),
+        "ceiling_pct": _ceiling_pct(best["kernel"], float(best["tops"]), where, frames),
     }
 
 
@@ -95,7 +97,8 @@ def _paper_ratios(where: dict[str, Any], paper: Paper) -> dict[str, Any]:
     return {}
 
 
-def _ceiling_pct(tops: float, where: dict[str, Any], frames: Frames) -> float | None:
+def _ceiling_pct(kernel: str, tops: float, where: dict[str, Any], frames: Frames) -> float | None:
     same = {key: where[key] for key in ("machine", "device", "threads")}
-    peak = select(frames.kernels, {**same, "kernel": "xor+popcount", "status": "ok"})["tops"]
+    unit = "1-bit-tensor" if kernel.startswith("xnor-tensor") else "xor+popcount"
+    peak = select(frames.kernels, {**same, "kernel": unit, "status": "ok"})["tops"]
     return 100 * tops / float(peak.max()) if len(peak) else None

@@ -11,6 +11,7 @@ from kernels.triton import (
     norm_backward,
     outer,
     pack,
+    peaks,
     rules,
     tma,
     update,
@@ -193,6 +194,31 @@ def norm_builds() -> list[Build]:
     return found
 
 
+def peak_builds() -> list[Build]:
+    """Return builds of what measures the units' rates."""
+    tile = peaks.TILE
+    carriers = {"a_ptr": "*fp8e4nv", "b_ptr": "*fp8e4nv", "out_ptr": "*i32"}
+    constants = {"WAY": "bits", "M": tile.m, "N": tile.n, "BYTES": tile.bytes}
+    found = [
+        Build(
+            f"peak bits {tile.m}x{tile.n}x{tile.bytes}",
+            peaks._bits,
+            carriers,
+            constants | {"UNROLL": peaks.UNROLL},
+            tile.warps,
+            tile.stages,
+            one_bit=True,
+        )
+    ]
+    pointers = dict.fromkeys(("x_ptr", "y_ptr", "out_ptr"), "*i32")
+    each = peaks.LANES // (32 * peaks.WARPS) * peaks.STEPS
+    for form in peaks.FORMS:
+        sizes = {"FORM": form, "NATIVE": True, "LANES": peaks.LANES, "STEPS": peaks.STEPS}
+        name = f"peak {form} {peaks.LANES}"
+        found.append(Build(name, peaks._words, pointers, sizes, peaks.WARPS, words=each))
+    return found
+
+
 def builds() -> list[Build]:
     """Return every kernel at its largest tile, and the 1-bit product to bits at every tile."""
     found = [pack_build(), naive_build(False), naive_build(True), sign_build()]
@@ -202,4 +228,5 @@ def builds() -> list[Build]:
         found += [dot_build("bits", tile, packed) for tile in dot.TILES if packed or tile.n > 128]
     for packed in (False, True):
         found += [tma_build(dot.TILES[0], packed), conv_build(conv.TILE, packed)]
-    return [*found, *norm_builds(), dot_build("int8", dot.TILES[1], False)]
+    found += [*norm_builds(), *peak_builds()]
+    return [*found, dot_build("int8", dot.TILES[1], False)]

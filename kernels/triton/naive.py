@@ -109,6 +109,7 @@ class Naive(TritonKernel):
 
     name = "naive"
     baseline = True
+    takes_reals = True
     first_layer = "float32"
     summary = "float32, 16 x 16 outputs a block, one a thread (the baseline)"
 

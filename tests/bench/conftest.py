@@ -62,21 +62,74 @@ for kernel in (Wrong(), Large(), Tires(), Raises(), Absent()):
 '''
 
 
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """Put faulty kernels into the registry, here and in every bench; yield their names."""
-    folder = tmp_path_factory.mktemp("plugin")
-    (folder / "faulty_kernels.py").write_text(FAULTY)
+ODD = '''
+"""A kernel that ends its process, one that takes its time, one that misplaces a bit."""
+
+import os
+import time
+
+from kernels import registry
+from kernels.cpu.kernels import Naive, XnorCpu
+
+
+class Aborts(Naive):
+    name, baseline, summary = "aborts", False, "ends the process on 9 rows"
+
+    def product(self, a, w):
+        if len(a) == 9:
+            os.abort()
+        return super().product(a, w)
+
+
+class Slow(Naive):
+    name, baseline, summary = "slow", False, "takes its time on 9 rows"
+
+    def product(self, a, w):
+        time.sleep(0.5 if len(a) == 9 and "BNN_TEST_SLOW" in os.environ else 0)
+        return super().product(a, w)
+
+
+class Shifted(XnorCpu):
+    name, summary = "shifted", "takes a bit of an odd row from its neighbour"
+
+    def activations(self, p):
+        if p.rows % 2 == 0 or p.k < 65:
+            return super().activations(p)
+        words = p.words.clone()
+        words[:, 1] ^= (words[:, 1] ^ words[:, 0]) & 1
+        return super().activations(type(p)(words, p.k))
+
+
+for kernel in (Aborts(), Slow(), Shifted()):
+    registry.KERNELS[kernel.name, kernel.device] = kernel
+'''
+
+
+def _plugged(folder: Path, module: str, source: str) -> Iterator[list[str]]:
+    """Put kernels into the registry, here and in every bench; yield their names."""
+    (folder / f"{module}.py").write_text(source)
     before = dict(registry.KERNELS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
-        patch.setenv("PYTEST_PLUGINS", "faulty_kernels")
+        patch.setenv("PYTEST_PLUGINS", module)
         patch.syspath_prepend(str(folder))
-        __import__("faulty_kernels")
+        __import__(module)
         yield [key[0] for key in registry.KERNELS if key not in before]
-    sys.modules.pop("faulty_kernels")
+    sys.modules.pop(module)
     registry.KERNELS.clear()
     registry.KERNELS.update(before)
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Put kernels with faults into the registry, here and in every bench; yield their names."""
+    yield from _plugged(tmp_path_factory.mktemp("plugin"), "faulty_kernels", FAULTY)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Put kernels that are odd in other ways there; yield their names."""
+    yield from _plugged(tmp_path_factory.mktemp("plugin"), "odd_kernels", ODD)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from harness.bench.cases import get_case
-from harness.bench.measure import NoTimeError, check_dots, rounds_for
+from harness.bench.gate import NoTimeError, check_dots
+from harness.bench.measure import rounds_for
 from harness.bench.operands import SAMPLED_ROWS
 from harness.bench.problems import build
 from harness.bench.subject import nbytes

@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 from harness.bench import presets
 from harness.bench.cases import get_case
-from harness.bench.measure import NoTimeError, check_available, measure
+from harness.bench.gate import NoTimeError, check_available
+from harness.bench.measure import measure
 from harness.bench.positions import first_wrong_position
-from harness.bench.presets import Item, is_whole, preset_settings
+from harness.bench.presets import Item, Preset, preset_settings
 from harness.bench.problems import build
-from harness.bench.runner import Settings, case_file
+from harness.bench.runner import Settings, case_file, missing
 from harness.cli import app
 from harness.errors import HarnessError
 from harness.report.frames import read_frames
@@ -53,7 +54,7 @@ def test_a_preset_benches_collects_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
 ) -> None:
     items = [Item("ceilings", ("naive",), 0.01), Item("square-8", ("naive", "xnor-cpu"), 0.01)]
-    monkeypatch.setitem(presets.PRESETS, "cpu", ("cpu", lambda: items))
+    monkeypatch.setitem(presets.PRESETS, "cpu", Preset("cpu", lambda: items))
     ceiling = tmp_path / "bench" / machine / "ceilings.json"
     ceiling.parent.mkdir(parents=True)
     row = {
@@ -68,27 +69,43 @@ def test_a_preset_benches_collects_and_goes_on_where_it_stopped(
     before = ceiling.read_bytes()
     found = CliRunner().invoke(app, ["bench", "--preset", "cpu", "--out", str(tmp_path)])
     assert found.exit_code == 0, found.output
-    assert "2/2 square-8" in found.output
-    assert "1/2" not in found.output
+    assert "1/1 square-8" in found.output
     assert ceiling.read_bytes() == before
     kernels = read_frames(tmp_path).kernels
     assert set(kernels["kernel"]) == {"copy", "naive", "xnor-cpu"}
     assert set(kernels["includes"]) == {"", "gemm", "pack+gemm", "gemm+bits"}
 
 
-def test_a_file_cut_short_or_without_a_kernel_is_not_whole(tmp_path: Path) -> None:
-    path, settings = tmp_path / "a.json", Settings(("naive", "xnor-cpu"), "cpu", 1.0, 1)
-    assert not is_whole(path, settings)
-    path.write_text('{"benchmarks": [')
-    assert not is_whole(path, settings)
-    path.write_text('{"benchmarks": []}')
-    assert not is_whole(path, settings)
-    rows = [{"extra_info": {"kernel": "naive", "group": "square"}}]
+def test_a_file_cut_short_or_without_a_kernel_is_benched_from_the_start(tmp_path: Path) -> None:
+    case, settings = get_case("square-8"), Settings(("naive", "xnor-cpu"), "cpu", 1.0, 1)
+    assert missing(tmp_path, case, settings) is None
+    path = case_file(tmp_path, case, settings)
+    path.parent.mkdir()
+    for text in ('{"benchmarks": [', '{"benchmarks": []}'):
+        path.write_text(text)
+        assert missing(tmp_path, case, settings) is None
+    rows = [{"extra_info": {"kernel": "naive", "group": "square", "includes": "gemm"}}]
     path.write_text(json.dumps({"benchmarks": rows}))
-    assert not is_whole(path, settings)
-    rows.append({"extra_info": {"kernel": "xnor-cpu", "group": "square"}})
+    assert missing(tmp_path, case, settings) is None
+    rows.append({"extra_info": {"kernel": "xnor-cpu", "group": "square", "includes": "gemm"}})
     path.write_text(json.dumps({"benchmarks": rows}))
-    assert is_whole(path, settings)
+    assert missing(tmp_path, case, settings) == ()
+
+
+def test_what_was_over_the_budget_is_missing_until_another_part_has_it(tmp_path: Path) -> None:
+    case, settings = get_case("square-8"), Settings(("naive", "xnor-cpu"), "cpu", 1.0, 1)
+    sound = {"kernel": "xnor-cpu", "group": "square", "includes": "gemm"}
+    over = {"kernel": "naive", "group": "square", "includes": "gemm", "over_budget": True}
+    first, second = (case_file(tmp_path, case, settings, part) for part in (1, 2))
+    assert second.name == "square-8-part2.json"
+    first.parent.mkdir()
+    first.write_text(json.dumps({"benchmarks": [{"extra_info": sound}, {"extra_info": over}]}))
+    assert missing(tmp_path, case, settings) == (("naive", "gemm"),)
+    second.write_text(json.dumps({"benchmarks": [{"extra_info": over}]}))
+    assert missing(tmp_path, case, settings) == (("naive", "gemm"),)
+    over["over_budget"] = False
+    second.write_text(json.dumps({"benchmarks": [{"extra_info": over}]}))
+    assert missing(tmp_path, case, settings) == ()
 
 
 def test_a_bit_taken_from_elsewhere_is_found_at_its_position() -> None:

@@ -1,5 +1,6 @@
 """The GPU kernels compiled for Hopper without a GPU: what stands in the machine code."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install --gro
 
 import triton
 
-from kernels.triton import builds, dot, onebit, outer, sass, update, update_product
+from kernels.triton import builds, dot, onebit, outer, peaks, sass, update, update_product
 
 if triton.knobs.runtime.interpret:
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
@@ -56,10 +57,41 @@ def test_single_bits_on_tensor_cores_run_on_without_waiting(name: str) -> None:
     assert ".AND.POPC" in code.text
     assert not {"IGMMA", "QGMMA", "HGMMA", "IMMA", "QMMA", "BMMA"} & set(code.opcodes)
     # One arrive and two waits; ptxas that serialises the products adds a pair to each.
-    assert code.opcodes["WARPGROUP"] <= 3
+    assert code.opcodes["WARPGROUP"] <= (6 if name.startswith("peak") else 3)
     assert (code.spills, code.stack_bytes) == (0, 0)
     assert code.registers <= 255
     assert bool(code.opcodes["UTMALDG"]) == name.startswith("tma")
+
+
+def loop_of(text: str) -> str:
+    """Return what stands between the target of the last branch back that has products and it."""
+    loops = re.findall(r"^(\.L_x_\d+):\n(.*?BRA `\(\1\))", text, re.MULTILINE | re.DOTALL)
+    return str(loops[0][1])
+
+
+def test_the_peak_of_single_bits_is_a_loop_of_products_alone() -> None:
+    (name,) = (name for name in BITS if name.startswith("peak"))
+    tile, code = peaks.TILE, machine_code(name)
+    body = loop_of(code.text)
+    products = peaks.UNROLL * tile.bytes // 32  # of 64 x 256 x 256 bits, a warpgroup
+    assert body.count("BGMMA.64x256x256.AND.POPC") == products
+    assert code.opcodes["BGMMA"] == products + tile.bytes // 32  # and one tile before the loop
+    # No operand is fetched or stored again, and there is a wait only after a whole tile.
+    assert not re.search(r"\b(?:LDG|LDGSTS|LDS|STS|STG|BAR|UTMALDG)\b", body)
+    assert body.count("WARPGROUP.ARRIVE") == peaks.UNROLL
+    assert body.count("WARPGROUP.DEPBAR") <= peaks.UNROLL
+
+
+@pytest.mark.parametrize(("form", "opcode"), [("popc", "POPC"), ("lop3", "LOP3")])
+def test_the_peaks_of_words_keep_every_step(form: str, opcode: str) -> None:
+    name = f"peak {form} {peaks.LANES}"
+    code, steps = machine_code(name), BUILDS[name].words
+    body = loop_of(code.text)
+    assert steps <= body.count(f" {opcode}") <= 1.1 * steps
+    assert not re.search(r"\b(?:LDG|LDS|STS|STG|BAR|LDL|STL)\b", body)
+    assert (code.spills, code.stack_bytes) == (0, 0)
+    other = {"POPC": "LOP3", "LOP3": "POPC"}[opcode]
+    assert body.count(f" {other}") <= (1.25 * steps if form == "popc" else 0)
 
 
 def test_the_int8_kernel_is_not_rewritten() -> None:

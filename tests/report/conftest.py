@@ -198,16 +198,19 @@ def without_time(kernel: str, status: str, reason: str, **info: Any) -> Any:
 
 
 def write_bench(results: Path, case: str, benchmarks: list[Any], machine: str = "box-2c") -> Path:
-    path = results / "bench" / machine / f"{case}.json"
+    return write_machine_file(results, case, {"benchmarks": benchmarks}, machine)
+
+
+def write_machine_file(results: Path, stem: str, body: dict[str, Any], machine: str) -> Path:
+    path = results / "bench" / machine / f"{stem}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     named = {"machine": {**PROVENANCE["machine"], "name": machine}}  # type: ignore[dict-item]
     document = {
         "machine_info": {"provenance": {**PROVENANCE, **named}},
         "commit_info": {"id": PROVENANCE["commit"], "dirty": False},
-        "benchmarks": benchmarks,
         "datetime": "2026-01-02T05:00:00+00:00",
     }
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(document | body))
     return path
 
 
@@ -247,6 +250,9 @@ def write_benches(results: Path) -> None:
     gpu: dict[str, Any] = {"m": 8192, "device": "cuda"}
     rows = [benchmark("naive-cuda", 1700, **gpu), benchmark("xnor-cuda", 3.1, **gpu)]
     write_bench(results, "square-8192", rows, machine="gpu-box")
+    verdict = {"device": "cuda", "status": "ok", "reason": None, "products": 46, "seconds": 0.5}
+    checked = [verdict | {"kernel": name, "positions": 1152} for name in ("naive", "xnor-tensor")]
+    write_machine_file(results, "correctness-cuda", {"kernels": checked}, "gpu-box")
 
 
 @pytest.fixture(scope="session")

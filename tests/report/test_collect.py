@@ -104,6 +104,13 @@ def test_times_are_quantiles_of_the_raw_samples(
     assert row["samples"] == 5
 
 
+def test_what_was_checked_before_any_clock_is_a_frame(frames: Frames) -> None:
+    assert list(frames.correctness["kernel"]) == ["naive", "xnor-tensor"]
+    assert set(frames.correctness["machine"]) == {"gpu-box"}
+    assert set(frames.correctness["positions"]) == {1152}
+    assert "correctness" not in set(frames.kernels["case"])
+
+
 def test_a_kernel_without_a_time_keeps_its_reason(frames: Frames) -> None:
     rows = frames.kernels[frames.kernels["status"] == "unavailable"]
     assert len(rows) == 4

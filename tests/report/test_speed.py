@@ -1,5 +1,7 @@
 """Ratios beside the paper's, the roofline, and several numbers of threads."""
 
+from pathlib import Path
+
 import pytest
 
 from harness.report.frames import Frames
@@ -8,6 +10,7 @@ from harness.report.ratios import ratios_table
 from harness.report.roofline import draw_roofline
 from harness.report.speed import draw_figure3, draw_sweep, most_threads
 from harness.report.style import house_style
+from tests.report.made_frames import KERNEL, made_frames
 
 
 def test_ratios_stand_beside_the_papers(frames: Frames) -> None:
@@ -25,6 +28,18 @@ def test_ratios_stand_beside_the_papers(frames: Frames) -> None:
     assert (mlp["over_baseline"], mlp["paper_over_baseline"]) == (pytest.approx(16000 / 260), 7)
     assert rows["square-1024", 1]["kernel"] == "xnor-cpu"
     assert all(len(row) == len(table.header) for row in table.rows)
+
+
+@pytest.mark.parametrize(("kernel", "share"), [("xnor-tensor-tma", 25.0), ("xnor-csa", 200.0)])
+def test_a_kernel_is_held_against_its_own_unit(tmp_path: Path, kernel: str, share: float) -> None:
+    ceiling = KERNEL | {"group": "ceiling", "case": "ceilings", "includes": "ceiling", "threads": 2}
+    rows = [
+        ceiling | {"kernel": "1-bit-tensor", "tops": 16000.0},
+        ceiling | {"kernel": "xor+popcount", "tops": 2000.0},
+        KERNEL | {"kernel": kernel, "threads": 2, "median_ms": 1.0, "tops": 4000.0},
+    ]
+    (row,) = ratios_table(made_frames(tmp_path, kernels=rows), load_paper()).data
+    assert row["ceiling_pct"] == pytest.approx(share)
 
 
 def test_figures_show_the_rows_with_the_most_threads(frames: Frames) -> None:

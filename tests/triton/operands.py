@@ -5,7 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kernels.triton.device import DEVICE, INTERPRETED
+from kernels.triton.device import DEVICE, HOPPER, INTERPRETED, why_no_gpu
+
+HOPPER_REASON = why_no_gpu(HOPPER, exactly=True)
 
 
 def signs(rows: int, k: int, seed: int) -> Tensor:
@@ -41,4 +43,13 @@ def layer(n: int, seed: int, spread: int = 9) -> tuple[Tensor, Tensor]:
     return threshold, torch.randint(0, 2, (n,), generator=generator).bool()
 
 
-__all__ = ["DEVICE", "INTERPRETED", "OPERANDS", "layer", "on_device", "one_hot", "signs"]
+__all__ = [
+    "DEVICE",
+    "HOPPER_REASON",
+    "INTERPRETED",
+    "OPERANDS",
+    "layer",
+    "on_device",
+    "one_hot",
+    "signs",
+]

@@ -1,0 +1,133 @@
+"""``bnn bench --preset ... --plan``: where the time goes, by counted operations; nothing is run."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.bench.budget import Budget
+from harness.bench.cases import Case
+from harness.bench.correctness import SHAPES
+from harness.bench.presets import get_preset, preset_settings
+from harness.bench.runner import Settings
+from harness.bench.work import pairs
+from kernels import gpu
+from kernels.packing import words_for
+
+# Assumed, not measured: a process that imports torch, triton and numba and opens the device; one
+# variant of a Triton kernel compiled; making, copying and capturing the operands of a benchmark on
+# a GPU; a row of operands drawn and packed on the host, a byte; a reading of the machine's state.
+PROCESS_S = 12.0
+COMPILE_S = 1.5
+HOST_S = {"cpu": 0.02, "cuda": 0.12}
+DRAWN_BYTES_S = 1e8
+STATE_S = 0.3
+VARIANTS = 5  # of a Triton kernel that the checks compile
+CEILINGS = {"cpu": 3, "cuda": 8}
+WORTH = {"cpu": 1.2, "cuda": 1.0}  # warm-up beside the clocked time
+REPLAYS = 2  # of a long call on a GPU: to foresee and to clock; one more to check
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """A case, how many benchmarks it has, and the seconds that it is foreseen to take."""
+
+    case: str
+    threads: int
+    benchmarks: int
+    kernels: tuple[str, ...]
+    compile_s: float
+    clocked_s: float
+    other_s: float
+
+    @property
+    def seconds(self) -> float:
+        """All of them."""
+        return self.compile_s + self.clocked_s + self.other_s
+
+
+def _shape_class(case: Case, kernel: str, includes: str) -> tuple[Any, ...]:
+    """Return what decides which variant Triton compiles: output, divisibility, size of the tile."""
+    bits = includes in ("gemm+bits", "conv+bits")
+    tiles = min(4, math.log2(max(case.m * case.n, 1)) // 5)
+    conv = case.group == "conv"
+    return kernel, bits, conv, case.m == 1, case.m % 16 == 0, case.n % 16 == 0, tiles
+
+
+def _operand_bytes(case: Case) -> int:
+    if case.side:
+        return 8 * (case.m * case.side**2 * words_for(case.k // 9) + case.n * words_for(case.k))
+    return sum(8 * (case.m + n) * words_for(k) for n, k in case.shapes)
+
+
+def _is_compiled(kernel: str, device: str) -> bool:
+    return device == "cuda" and kernel in gpu.NAMES
+
+
+def _foresee(case: Case, settings: Settings, compiled: set[tuple[Any, ...]]) -> Foreseen:
+    device, budget, most = settings.device, Budget(), settings.limit
+    chosen = list(pairs(case, tuple(settings.kernels), device))
+    compile_s = clocked_s = other_s = 0.0
+    for kernel, includes in chosen:
+        call_s = budget.foreseen_s(kernel, device, case.ops)
+        variant = _shape_class(case, kernel, includes)
+        if _is_compiled(kernel, device) and variant not in compiled:
+            compiled.add(variant)
+            compile_s += COMPILE_S
+        if call_s <= most:
+            clocked_s += max(WORTH[device] * settings.seconds, REPLAYS * call_s) + call_s
+            other_s += HOST_S[device]
+    if case.group == "ceiling":
+        chosen = [("", "")] * CEILINGS[device]
+        clocked_s = len(chosen) * (settings.seconds + COMPILE_S / 2)
+    other_s += _operand_bytes(case) / DRAWN_BYTES_S + STATE_S
+    kernels = tuple(dict.fromkeys(kernel for kernel, _ in chosen if kernel))
+    return Foreseen(
+        case.name, settings.threads, len(chosen), kernels, compile_s, clocked_s, other_s
+    )
+
+
+def foresee(name: str, limit: float = math.inf) -> Iterator[Foreseen]:
+    """Yield what starts, checks and each case of a preset are foreseen to take, by counts alone.
+
+    Raises:
+        HarnessError: an unknown preset.
+    """
+    device, todo = get_preset(name).device, list(preset_settings(name, limit))
+    kernels = tuple(dict.fromkeys(kernel for _, found in todo for kernel in found.kernels))
+    processes = len({settings.threads for _, settings in todo})
+    yield Foreseen("start", 0, 0, (), 0, 0, PROCESS_S * processes)
+    variants = VARIANTS * sum(_is_compiled(kernel, device) for kernel in kernels)
+    checks = len(SHAPES) * len(kernels)
+    yield Foreseen("correctness", 0, checks, kernels, COMPILE_S * variants, 0, 0.02 * checks)
+    compiled: set[tuple[Any, ...]] = set()
+    for case, settings in todo:
+        yield _foresee(case, settings, compiled)
+
+
+def show_plan(name: str, limit: float, minutes: float | None) -> None:
+    """Print the plan as a table, with the sum beside the budget."""
+    from rich.console import Console
+    from rich.table import Table
+
+    preset = get_preset(name)
+    allowed_s = 60 * (preset.minutes if minutes is None else minutes)
+    table = Table(title=f"preset {name}: seconds by counted operations, not measured")
+    for heading in ("case", "kernels"):
+        table.add_column(heading, no_wrap=heading == "case")
+    for heading in ("threads", "benchmarks", "compile", "clocked", "other", "sum", "so far"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    so_far, rows = 0.0, list(foresee(name, limit))
+    most = max(len(row.kernels) for row in rows)
+    for row in rows:
+        so_far += row.seconds
+        parts = (row.compile_s, row.clocked_s, row.other_s, row.seconds, so_far)
+        threads = str(row.threads or "")
+        named = "all" if len(row.kernels) == most else ", ".join(row.kernels)
+        counts = (named, threads, str(row.benchmarks or ""))
+        table.add_row(row.case, *counts, *(f"{part:.1f}" for part in parts))
+    Console().print(table)
+    within = "no budget" if math.isinf(allowed_s) else f"the budget is {allowed_s:.0f} s"
+    everything = next(row.kernels for row in rows if len(row.kernels) == most)
+    print(f"all: {', '.join(everything)}")
+    print(f"foreseen: {so_far:.0f} s; {within}")

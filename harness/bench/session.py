@@ -1,0 +1,151 @@
+"""One process that does many cases, and what watches it: events, crashes, and the clock."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.bench.work import MARK, Work
+from harness.errors import HarnessError
+
+PYTEST_RAN = (0, 1)  # all passed, some failed: either way there are rows
+LAST_LINES = 30
+GRACE_S = 60.0  # beyond the budget, before a process that hangs is killed
+
+
+@dataclass
+class _Watched:
+    """What was heard of a process."""
+
+    done: set[str] = field(default_factory=set)
+    step: dict[str, Any] | None = None
+    crash: dict[str, str] | None = None
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+
+
+def run_work(work: Work, show: Callable[[str, Path], None]) -> dict[str, tuple[str, str]]:
+    """Do ``work`` in a process of its own; ``show`` gets each file as soon as it is there.
+
+    Files lie where ``work`` says: pytest-benchmark's, with a benchmark for each kernel; those that
+    could not run, were wrong or failed have no ``stats``, and ``extra_info`` says why. A kernel
+    that brings the process down is a failed one from then on, and another process goes on.
+
+    Returns:
+        The kernels that brought a process down, with status and reason.
+
+    Raises:
+        HarnessError: the process failed as a whole; the message ends with its output.
+    """
+    down: dict[str, tuple[str, str]] = {}
+    while work.entries or work.correctness:
+        code, heard = _run(work, show)
+        if code in PYTEST_RAN:
+            return down
+        culprit = _culprit(code, heard)
+        if culprit is None or culprit[0] in down:
+            first = work.entries[0].case if work.entries else "correctness"
+            last = "\n".join(heard.last)
+            raise HarnessError(f"the bench of {first} ended with status {code}:\n{last}")
+        down[culprit[0]] = "failed", culprit[1]
+        work = _left(work, heard, down)
+    return down
+
+
+def _culprit(code: int, heard: _Watched) -> tuple[str, str] | None:
+    """Return the kernel that brought a process down, and how."""
+    if heard.crash is not None:
+        kernel, reason = heard.crash["kernel"], heard.crash["reason"]
+        return kernel, f"brought the device down: {reason}"
+    if heard.step is None or code > 0:  # an error of the bench itself
+        return None
+    step = heard.step
+    return step["kernel"], f"brought the process down in {step['case']} (signal {-code})"
+
+
+def _left(work: Work, heard: _Watched, down: dict[str, tuple[str, str]]) -> Work:
+    checks = None if work.correctness in heard.done else work.correctness
+    entries = tuple(entry for entry in work.entries if entry.path not in heard.done)
+    return replace(work, correctness=checks, entries=entries, excluded={**work.excluded, **down})
+
+
+def _tests(work: Work) -> list[str]:
+    wanted = {
+        "test_correct": work.correctness is not None and work.checked,
+        "test_ceiling": work.ceilings(),
+        "test_kernel": work.steps(),
+    }
+    return [f"harness.bench.suite::{name}" for name, some in wanted.items() if some]
+
+
+def _run(work: Work, show: Callable[[str, Path], None]) -> tuple[int, _Watched]:
+    heard = _Watched()
+    with tempfile.TemporaryDirectory(prefix="bnn-bench-") as folder:
+        path, empty = Path(folder) / "work.json", Path(folder) / "pytest.ini"
+        work.write(path)
+        empty.write_text("[pytest]\n")  # the settings of no folder that happens to be near
+        command = [sys.executable, "-m", "pytest", "--pyargs", *_tests(work), "-c", str(empty)]
+        command += ["-p", "pytest_benchmark.plugin", "-p", "harness.bench.plugin"]
+        command += ["-p", "no:cacheprovider", "-q", "-s", "--tb=short", "--benchmark-quiet"]
+        command += ["--benchmark-enable", "--benchmark-disable-gc", f"--bnn-work={path}"]
+        with subprocess.Popen(
+            command, cwd=folder, env=_environment(work.threads), stdout=subprocess.PIPE, text=True
+        ) as process:
+            watch = threading.Timer(_patience_s(work), process.kill)
+            watch.daemon = True
+            if math.isfinite(watch.interval):
+                watch.start()
+            try:
+                for line in process.stdout or ():
+                    _hear(line.rstrip("\n"), heard, show)
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                watch.cancel()
+        return process.returncode, heard
+
+
+def _patience_s(work: Work) -> float:
+    if work.deadline is None:
+        return math.inf
+    return max(0.0, work.deadline - time.monotonic()) + GRACE_S
+
+
+def _hear(line: str, heard: _Watched, show: Callable[[str, Path], None]) -> None:
+    if not line.startswith(MARK):
+        heard.last.append(line)
+        return
+    found = json.loads(line.removeprefix(MARK))
+    event = found.pop("event")
+    if event == "step":
+        heard.step = found
+        clocked = f", {found['includes']}" if found["includes"] else ""
+        print(f"{found['case']}: {found['kernel']}{clocked}", file=sys.stderr, flush=True)
+    elif event == "crash":
+        heard.crash = found
+    else:
+        heard.done.add(found["path"])
+        show(event, Path(found["path"]))
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return this process's environment with the thread pools sized and no stranger's plugins."""
+    root = str(Path(harness.__file__).resolve().parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
+    # Inside a pytest-xdist worker pytest-benchmark would refuse to clock.
+    strange = ("PYTEST_ADDOPTS", "PYTEST_XDIST_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(strange)}
+    return (
+        kept | pools | {"PYTHONPATH": os.pathsep.join(paths), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    )
