@@ -46,6 +46,11 @@ class Kernel(ABC):
     first_layer: ClassVar[str] = "int8"
     summary: ClassVar[str]
 
+    @property
+    def place(self) -> str:
+        """Return the device type that operands lie on: ``device``, if nothing stands in for it."""
+        return self.device
+
     def why_not(
         self, m: int | None = None, n: int | None = None, k: int | None = None
     ) -> str | None:

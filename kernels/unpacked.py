@@ -16,11 +16,11 @@ class UnpackedKernel(Kernel):
 
     def weights(self, p: Packed) -> torch.Tensor:
         """Return ±1 [N, K] in the kernel's dtype."""
-        return unpack_rows(check_packed("weights", p, self.device), self.dtype)
+        return unpack_rows(check_packed("weights", p, self.place), self.dtype)
 
     def activations(self, p: Packed) -> torch.Tensor:
         """Return ±1 [M, K] in the kernel's dtype."""
-        return unpack_rows(check_packed("activations", p, self.device), self.dtype)
+        return unpack_rows(check_packed("activations", p, self.place), self.dtype)
 
     def activations_from_real(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` in the kernel's dtype, ``x`` itself where it has that."""

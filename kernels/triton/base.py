@@ -15,6 +15,11 @@ class TritonKernel(Kernel):
     device = "cuda"
     fused = True
 
+    @property
+    def place(self) -> str:
+        """Return ``DEVICE``."""
+        return DEVICE
+
     def why_not(
         self, m: int | None = None, n: int | None = None, k: int | None = None
     ) -> str | None:

@@ -90,17 +90,10 @@ def swizzle(m, n, M: tl.constexpr, N: tl.constexpr, GROUP: tl.constexpr):
 @triton.jit
 def finish(
     acc,
-    out_ptr,
-    row_ptr,
-    col_ptr,
-    threshold_ptr,
-    flip_ptr,
-    rows,
-    cols,
-    m,
-    n,
-    out_stride,
-    out_words,
+    out,
+    terms,
+    layer,
+    place,
     SCALE: tl.constexpr,
     ROW_SCALE: tl.constexpr,
     COL: tl.constexpr,
@@ -108,7 +101,15 @@ def finish(
     M: tl.constexpr,
     N: tl.constexpr,
 ):
-    """Store ``SCALE*acc + ROW_SCALE*row + col``, or its bits, at rows [M] and columns [N]."""
+    """Store ``SCALE*acc + ROW_SCALE*row + col``, or its bits.
+
+    Tuples: ``out`` is pointer, stride and words of a row; ``terms`` the pointers of row and col;
+    ``layer`` those of threshold and flip; ``place`` rows [M], columns [N] and the ends of both.
+    """
+    out_ptr, out_stride, out_words = out
+    row_ptr, col_ptr = terms
+    threshold_ptr, flip_ptr = layer
+    rows, cols, m, n = place
     dots = SCALE * acc.to(tl.int32, bitcast=True)  # float32 only by its carrier
     if ROW_SCALE != 0:
         dots += ROW_SCALE * tl.load(row_ptr + rows, mask=rows < m, other=0)[:, None]
@@ -164,26 +165,9 @@ def _product(
         acc = multiply(tl.load(a_at), tl.load(b_at), acc, WAY)
         a_at += BYTES
         b_at += BYTES
-    finish(
-        acc,
-        out_ptr,
-        row_ptr,
-        col_ptr,
-        threshold_ptr,
-        flip_ptr,
-        rows,
-        cols,
-        m,
-        n,
-        out_stride,
-        out_words,
-        SCALE,
-        ROW_SCALE,
-        COL,
-        PACKED,
-        M,
-        N,
-    )
+    out, place = (out_ptr, out_stride, out_words), (rows, cols, m, n)
+    terms, layer = (row_ptr, col_ptr), (threshold_ptr, flip_ptr)
+    finish(acc, out, terms, layer, place, SCALE, ROW_SCALE, COL, PACKED, M, N)
 
 
 class Terms(NamedTuple):

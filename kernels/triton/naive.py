@@ -12,12 +12,12 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.base import check_packed, check_real_pair
+from kernels.base import check_lengths, check_packed, check_real_pair
 from kernels.packing import Packed, words_for
-from kernels.triton.base import TritonKernel, check_bits, check_values
+from kernels.triton.base import TritonKernel, check_bits
 from kernels.triton.bits import fires, pack_columns, popcount
 from kernels.triton.device import DEVICE
-from kernels.triton.pack import unpack_rows
+from kernels.unpacked import Float32Kernel
 
 TILE = 16
 WARPS = 8  # 256 threads for 256 outputs
@@ -104,40 +104,12 @@ def launch(
     )
 
 
-class Naive(TritonKernel):
+class Naive(Float32Kernel, TritonKernel):
     """The baseline of CUDA devices: float32, one output a thread, exact while K <= 2^24."""
 
     name = "naive"
     baseline = True
-    takes_reals = True
-    first_layer = "float32"
     summary = "float32, 16 x 16 outputs a block, one a thread (the baseline)"
-
-    def weights(self, p: Packed) -> torch.Tensor:
-        """Return ±1 float32 [N, K]."""
-        return unpack_rows(check_packed("weights", p, DEVICE), torch.float32)
-
-    def activations(self, p: Packed) -> torch.Tensor:
-        """Return ±1 float32 [M, K]."""
-        return unpack_rows(check_packed("activations", p, DEVICE), torch.float32)
-
-    def activations_from_real(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` itself."""
-        return x
-
-    def activations_from_dots(
-        self, dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor
-    ) -> torch.Tensor:
-        """Return ±1 float32 [M, N]."""
-        check_values("dots", dots, (torch.int32, torch.float32))
-        check_bits(threshold, flip, int(dots.shape[1]))
-        reached = torch.where(flip, -1.0, 1.0)
-        return torch.where(dots >= threshold.to(dots.dtype), reached, -reached)
-
-    def on_pixels(self, w: Packed):  # type: ignore[no-untyped-def]
-        """Return a product with 2u - 255 in float32, on this kernel as in the paper."""
-        weights = self.weights(w)
-        return lambda u: self.product(u.to(torch.float32).mul_(2).sub_(255), weights)
 
     def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Return float32 dots [M, N]."""
@@ -199,8 +171,4 @@ def check_pair(a: object, w: object) -> None:
         TypeError, ValueError: an operand of another kind or device, or two that do not fit.
     """
     left, right = check_packed("activations", a, DEVICE), check_packed("weights", w, DEVICE)
-    if (left.k, left.words.shape[1]) != (right.k, right.words.shape[1]):
-        raise ValueError(
-            f"activations have K={left.k} in {left.words.shape[1]} words a row, "
-            f"the weights K={right.k} in {right.words.shape[1]}"
-        )
+    check_lengths((left.k, int(left.words.shape[1])), (right.k, int(right.words.shape[1])))

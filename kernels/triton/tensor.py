@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kernels.base import Convolution, check_lengths, check_packed
+from kernels.base import Convolution, check_lengths, check_packed, signs_from_dots
 from kernels.packing import Packed, words_for
 from kernels.triton import dot, pack, tma
 from kernels.triton.base import TritonKernel, check_bits, check_operand, check_values
@@ -206,9 +206,7 @@ class TritonInt8(TritonKernel):
         """Return ±1 int8 [M, N]: nothing is packed."""
         n = int(check_values("dots", dots, (torch.int32, torch.float32)).shape[1])
         check_bits(threshold, flip, n)
-        reached = torch.where(flip, -1, 1).to(torch.int8)
-        signs = torch.where(dots >= threshold.to(dots.dtype), reached, -reached)
-        return Bytes(whole_steps(signs), n)
+        return Bytes(whole_steps(signs_from_dots(dots, threshold, flip, torch.int8)), n)
 
     def product(self, a: Bytes, w: Bytes) -> torch.Tensor:
         """Return int32 dots [M, N]."""

@@ -50,26 +50,9 @@ def _product(
         b = b_desc.load([tile_n * N, byte])
         acc = dot.multiply(a, b.T, acc, WAY)
     rows, cols = tile_m * M + tl.arange(0, M), tile_n * N + tl.arange(0, N)
-    dot.finish(
-        acc,
-        out_ptr,
-        row_ptr,
-        col_ptr,
-        threshold_ptr,
-        flip_ptr,
-        rows,
-        cols,
-        m,
-        n,
-        out_stride,
-        out_words,
-        SCALE,
-        ROW_SCALE,
-        True,
-        PACKED,
-        M,
-        N,
-    )
+    out, place = (out_ptr, out_stride, out_words), (rows, cols, m, n)
+    terms, layer = (row_ptr, col_ptr), (threshold_ptr, flip_ptr)
+    dot.finish(acc, out, terms, layer, place, SCALE, ROW_SCALE, True, PACKED, M, N)
 
 
 def launch(

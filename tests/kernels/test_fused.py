@@ -9,11 +9,7 @@ from torch import Tensor
 from kernels import reference, registry
 from kernels.base import Kernel
 from kernels.packing import Packed, pack_rows, unpack_rows
-
-
-def random_signs(rows: int, k: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.randint(0, 2, (rows, k), generator=generator, dtype=torch.int8) - 1
+from tests.operands import signs
 
 
 def on(kernel: Kernel, x: Tensor) -> Packed:
@@ -49,7 +45,7 @@ def signs_of(kernel: Kernel, a: Tensor, w: Tensor, threshold: Tensor, flip: Tens
 @pytest.mark.parametrize("n", [1, 7, 63, 64, 65, 130], ids="N{}".format)
 def test_a_layer_equals_float64_batch_norm_and_sign(kernel: Kernel, n: int, k: int) -> None:
     generator = torch.Generator().manual_seed(n + k)
-    a, w = random_signs(13, k, 1), random_signs(n, k, 2)
+    a, w = signs(13, k, 1), signs(n, k, 2)
     gamma = torch.randn(n, generator=generator, dtype=torch.float64)
     gamma[::5] = 0.0
     beta = torch.randn(n, generator=generator, dtype=torch.float64)
@@ -69,10 +65,10 @@ def test_two_layers_in_a_chain(
 ) -> None:
     set_threads(threads)
     generator = torch.Generator().manual_seed(m)
-    x: Tensor = random_signs(m, 200, 3)
+    x: Tensor = signs(m, 200, 3)
     bits = kernel.activations(on(kernel, x)) if m else None
     for n, k, seed in ((130, 200, 4), (65, 130, 5)):
-        w = random_signs(n, k, seed)
+        w = signs(n, k, seed)
         threshold = torch.randint(-9, 10, (n,), dtype=torch.int32, generator=generator)
         flip = torch.randint(0, 2, (n,), generator=generator).bool()
         if bits is None:
@@ -81,7 +77,7 @@ def test_two_layers_in_a_chain(
             bits, kernel.weights(on(kernel, w)), threshold.to(kernel.device), flip.to(kernel.device)
         )
         x = reference.threshold(reference.gemm(x, w), threshold, flip)
-    last = random_signs(10, 65, 6)
+    last = signs(10, 65, 6)
     found = kernel.product(bits, kernel.weights(on(kernel, last)))
     assert torch.equal(found.to("cpu", torch.int32), reference.gemm(x, last))
 
@@ -91,7 +87,7 @@ def test_two_layers_in_a_chain(
 @pytest.mark.parametrize("m", [1, 3, 8, 17])
 def test_packed_output_has_no_bit_beyond_its_row(m: int, n: int) -> None:
     xnor = registry.get("xnor-cpu")
-    a, w = random_signs(m, 70, 7), random_signs(n, 70, 8)
+    a, w = signs(m, 70, 7), signs(n, 70, 8)
     threshold = torch.full((n,), -99, dtype=torch.int32)  # every bit is 1 before the flip
     flip = torch.arange(n) % 3 == 0
     found = xnor.product_bits(pack_rows(a), xnor.weights(pack_rows(w)), threshold, flip)
@@ -101,7 +97,7 @@ def test_packed_output_has_no_bit_beyond_its_row(m: int, n: int) -> None:
 
 
 def test_wrong_thresholds_are_refused() -> None:
-    xnor, a = registry.get("xnor-cpu"), pack_rows(random_signs(2, 65, 1))
+    xnor, a = registry.get("xnor-cpu"), pack_rows(signs(2, 65, 1))
     w, flip = xnor.weights(a), torch.zeros(2, dtype=torch.bool)
     with pytest.raises(TypeError, match=r"threshold has dtype torch.int64; allowed: torch.int32"):
         xnor.product_bits(a, w, torch.zeros(2, dtype=torch.int64), flip)

@@ -12,32 +12,12 @@ from torch import Tensor
 from kernels import reference, registry
 from kernels.base import Kernel
 from kernels.packing import pack_rows
+from tests.operands import OPERANDS, signs
 
 ROWS = (0, 1, 3, 17, 100)
 OUTPUTS = (1, 10, 1000)
 LENGTHS = (1, 31, 32, 33, 63, 64, 65, 127, 128, 784, 1152, 4096)
 SHAPES = st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(1, 200))
-
-
-def random_signs(rows: int, k: int, seed: int) -> Tensor:
-    """Return int8 ±1 [rows, k]."""
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.randint(0, 2, (rows, k), generator=generator, dtype=torch.int8) - 1
-
-
-def one_hot(rows: int, k: int, seed: int) -> Tensor:
-    """Return -1 everywhere but for one +1 a row; the rows go over the columns from the last."""
-    signs = torch.full((rows, k), -1, dtype=torch.int8)
-    signs[torch.arange(rows), (k - 1 - torch.arange(rows) - seed) % k] = 1
-    return signs
-
-
-OPERANDS: dict[str, Callable[[int, int, int], Tensor]] = {
-    "random": random_signs,
-    "ones": lambda rows, k, _: torch.ones(rows, k, dtype=torch.int8),
-    "minus-ones": lambda rows, k, _: torch.full((rows, k), -1, dtype=torch.int8),
-    "one-hot": one_hot,
-}
 
 
 @cache
@@ -84,7 +64,7 @@ def test_dots_are_bounded_have_k_parity_and_change_sign_with_an_operand(
     kernel: Kernel, shape: tuple[int, int, int], seed: int
 ) -> None:
     m, n, k = shape
-    a, w = random_signs(m, k, seed), random_signs(n, k, seed + 1)
+    a, w = signs(m, k, seed), signs(n, k, seed + 1)
     dots = multiply(kernel, a, w)
     assert torch.equal(dots, reference.gemm(a, w))
     assert int(dots.abs().max()) <= k
@@ -94,7 +74,7 @@ def test_dots_are_bounded_have_k_parity_and_change_sign_with_an_operand(
 
 
 def test_operands_are_left_as_they_were(kernel: Kernel) -> None:
-    a, w = pack_rows(random_signs(9, 70, 1)), pack_rows(random_signs(5, 70, 2))
+    a, w = pack_rows(signs(9, 70, 1)), pack_rows(signs(5, 70, 2))
     before = a.words.clone(), w.words.clone()
     operands = kernel.activations(a), kernel.weights(w)
     first, again = kernel.product(*operands), kernel.product(*operands)
@@ -116,25 +96,25 @@ def test_activations_from_dots_are_the_thresholds_of_the_reference(kernel: Kerne
     dots = kernel.product(kernel.activations(pack_rows(a)), kernel.weights(pack_rows(w)))
     threshold = torch.randint(-15, 15, (len(w),), dtype=torch.int32, generator=generator)
     flip = torch.randint(0, 2, (len(w),), generator=generator).bool()
-    next_w = random_signs(10, len(w), 7)
+    next_w = signs(10, len(w), 7)
     hidden = kernel.activations_from_dots(dots, threshold, flip)
     found = kernel.product(hidden, kernel.weights(pack_rows(next_w)))
-    signs = reference.threshold(reference.gemm(a, w), threshold, flip)
-    assert torch.equal(found.to(torch.int32), reference.gemm(signs, next_w))
+    expected = reference.threshold(reference.gemm(a, w), threshold, flip)
+    assert torch.equal(found.to(torch.int32), reference.gemm(expected, next_w))
 
 
 def test_every_kernel_multiplies_pixels_exactly(kernel: Kernel) -> None:
     generator = torch.Generator().manual_seed(6)
     u = torch.randint(0, 256, (33, 784), dtype=torch.uint8, generator=generator)
     u[0], u[1] = 0, 255
-    w = random_signs(10, 784, 8)
+    w = signs(10, 784, 8)
     expected = (2 * u.to(torch.int64) - 255) @ w.to(torch.int64).T
     found = kernel.on_pixels(pack_rows(w))(u)
     assert torch.equal(found.to(torch.int64), expected)
 
 
 def test_wrong_operands_are_refused_by_name(kernel: Kernel) -> None:
-    a, w = random_signs(4, 64, 1), random_signs(3, 65, 2)
+    a, w = signs(4, 64, 1), signs(3, 65, 2)
     with pytest.raises(TypeError, match="activations must be Packed .* got Tensor"):
         kernel.activations(a)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="weights must be Packed .* got list"):

@@ -16,6 +16,7 @@ from kernels.base import Kernel
 from kernels.cuda import shared
 from kernels.cuda.shared import MAX_ROWS, SOURCE, NaiveShared, NaiveSharedXnor
 from kernels.packing import Packed, pack_rows
+from tests.operands import signs
 
 SHAPES = [(1, 1, 1), (3, 10, 31), (17, 33, 70), (16, 16, 1030)]
 KERNELS: list[Kernel] = [NaiveShared(), NaiveSharedXnor()]
@@ -54,11 +55,6 @@ extern "C" void run_xnor(const unsigned *a, const unsigned *b, int *out, int m, 
     run(m, n, [=] { shared_xnor(a, b, out, m, n, words, k); });
 }
 """
-
-
-def signs(rows: int, k: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.randint(0, 2, (rows, k), generator=generator, dtype=torch.int8) - 1
 
 
 @pytest.fixture(scope="module")

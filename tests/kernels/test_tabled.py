@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from kernels import reference, registry
 from kernels.cpu import tabled
 from kernels.cpu.vectors import AVX2
 from kernels.packing import pack_rows, unpack_rows
+from tests.operands import signs
 
 WAYS = [
     pytest.param(True, id="tables", marks=pytest.mark.skipif(not AVX2, reason="needs AVX2")),
@@ -22,18 +22,13 @@ def by_tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return wanted
 
 
-def random_signs(rows: int, k: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.randint(0, 2, (rows, k), generator=generator, dtype=torch.int8) - 1
-
-
 # Runs of 31 bytes end at K = 248; blocks have 64 rows, tiles 4, panels 64 outputs.
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("k", [1, 8, 65, 248, 249, 500, 784, 1152], ids="K{}".format)
 @pytest.mark.parametrize("m,n", [(1, 64), (3, 65), (5, 1), (67, 130), (130, 63), (9, 300)])
 def test_dots_and_bits_equal_the_reference(by_tables: bool, m: int, n: int, k: int) -> None:
     xnor = registry.get("xnor-cpu")
-    a, w = random_signs(m, k, m), random_signs(n, k, n + 1)
+    a, w = signs(m, k, m), signs(n, k, n + 1)
     weights = xnor.weights(pack_rows(w))
     assert weights.tabled == by_tables
     dots = reference.gemm(a, w)
@@ -48,7 +43,7 @@ def test_dots_and_bits_equal_the_reference(by_tables: bool, m: int, n: int, k: i
 @pytest.mark.parametrize("n", [64, 130, 144], ids="N{}".format)
 def test_large_results_are_written_past_the_caches(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
     monkeypatch.setattr(tabled, "LARGE_BYTES", 1)
-    a, w = random_signs(67, 70, 1), random_signs(n, 70, 2)
+    a, w = signs(67, 70, 1), signs(n, 70, 2)
     out = torch.empty(67, n, dtype=torch.int32)
     laid = tabled.panels(pack_rows(w).words.numpy(), 9)
     assert tabled.streams(out.numpy()) == (n % 16 == 0)

@@ -15,6 +15,7 @@ from kernels.vendor_cuda import (
     float32_precision,
     vendor_kernels,
 )
+from tests.operands import signs
 
 KERNELS = {kernel.name: kernel for kernel in vendor_kernels() if isinstance(kernel, VendorCuda)}
 SHAPES = ((0, 3, 5), (1, 1, 1), (3, 10, 31), (17, 33, 784))
@@ -28,11 +29,6 @@ def anywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     monkeypatch.setattr(VendorCuda, "device", device)
     yield device
-
-
-def signs(rows: int, k: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.randint(0, 2, (rows, k), generator=generator, dtype=torch.int8) - 1
 
 
 def packed(x: Tensor, device: str) -> Packed:

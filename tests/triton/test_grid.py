@@ -7,7 +7,8 @@ from kernels.base import Kernel
 from kernels.packing import Packed
 from kernels.triton.kernels import kernels
 from kernels.triton.pack import pack_rows
-from tests.triton.operands import INTERPRETED, OPERANDS, on_device, one_hot
+from tests.operands import OPERANDS, one_hot
+from tests.triton.operands import INTERPRETED, on_device
 
 if INTERPRETED:
     reason = "the whole grid needs a CUDA device: the interpreter would take hours"

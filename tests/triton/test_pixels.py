@@ -13,7 +13,8 @@ from kernels.triton import pixels
 from kernels.triton.pack import pack_rows
 from kernels.triton.tensor import XnorTensor
 from kernels.triton.xnor import XnorCsa
-from tests.triton.operands import layer, on_device, signs
+from tests.operands import signs
+from tests.triton.operands import layer, on_device
 
 WAYS = {"int8": pixels.PixelsInt8, "bitplanes": pixels.PixelsBitplanes}
 Way = Callable[[Packed], "pixels.PixelsInt8 | pixels.PixelsBitplanes"]

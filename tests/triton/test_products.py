@@ -11,7 +11,8 @@ from kernels.base import Kernel
 from kernels.packing import Packed
 from kernels.triton.kernels import kernels
 from kernels.triton.pack import pack_rows
-from tests.triton.operands import INTERPRETED, OPERANDS, layer, on_device, signs
+from tests.operands import OPERANDS, signs
+from tests.triton.operands import INTERPRETED, layer, on_device
 
 SLOW_HERE = ("naive", "naive-xnor")  # under the interpreter: a program for each 16 x 16 outputs
 LENGTHS = (1, 31, 33, 64, 65, 128) if INTERPRETED else (1, 31, 32, 33, 63, 64, 65, 127, 128)
