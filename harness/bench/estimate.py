@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.bench.budget import Budget
-from harness.bench.cases import Case
+from harness.bench.cases import CLASSES, Case
 from harness.bench.correctness import SHAPES
 from harness.bench.presets import get_preset, preset_settings
+from harness.bench.problems import PROBES
 from harness.bench.runner import Settings
 from harness.bench.work import pairs
 from kernels import gpu
@@ -22,7 +23,8 @@ COMPILE_S = 1.5
 HOST_S = {"cpu": 0.02, "cuda": 0.12}
 DRAWN_BYTES_S = 1e8
 STATE_S = 0.3
-VARIANTS = 5  # of a Triton kernel that the checks compile
+VARIANTS = 6  # of a Triton kernel that the checks compile, at its smallest tile: half the time
+PROCESSORS, TILES = 132, (128 * 256, 128 * 128)  # of an H200; outputs of the two larger tiles
 CEILINGS = {"cpu": 3, "cuda": 8}
 WORTH = {"cpu": 1.2, "cuda": 1.0}  # warm-up beside the clocked time
 REPLAYS = 2  # of a long call on a GPU: to foresee and to clock; one more to check
@@ -46,12 +48,23 @@ class Foreseen:
         return self.compile_s + self.clocked_s + self.other_s
 
 
-def _shape_class(case: Case, kernel: str, includes: str) -> tuple[Any, ...]:
-    """Return what decides which variant Triton compiles: output, divisibility, size of the tile."""
-    bits = includes in ("gemm+bits", "conv+bits")
-    tiles = min(4, math.log2(max(case.m * case.n, 1)) // 5)
-    conv = case.group == "conv"
-    return kernel, bits, conv, case.m == 1, case.m % 16 == 0, case.n % 16 == 0, tiles
+def _variants(case: Case, kernel: str, includes: str) -> set[tuple[Any, ...]]:
+    """Return what Triton compiles for a benchmark: an output, a divisibility, a size of tile.
+
+    Packed output is compared through a product with ``PROBES`` rows; a network has bits, and dots
+    of its classes.
+    """
+    outputs = [(case.n, includes in ("gemm+bits", "conv+bits"))]
+    if includes == "gemm+bits":
+        outputs.append((PROBES, False))
+    elif case.group == "mlp":
+        outputs = [(case.n, True), (CLASSES, False)]
+    found = set()
+    for n, bits in outputs:
+        tile = sum(case.m * n < PROCESSORS * size for size in TILES)
+        conv = case.group == "conv"
+        found.add((kernel, bits, conv, case.m == 1, case.m % 16 == 0, n % 16 == 0, tile))
+    return found
 
 
 def _operand_bytes(case: Case) -> int:
@@ -70,10 +83,10 @@ def _foresee(case: Case, settings: Settings, compiled: set[tuple[Any, ...]]) -> 
     compile_s = clocked_s = other_s = 0.0
     for kernel, includes in chosen:
         call_s = budget.foreseen_s(kernel, device, case.ops)
-        variant = _shape_class(case, kernel, includes)
-        if _is_compiled(kernel, device) and variant not in compiled:
-            compiled.add(variant)
-            compile_s += COMPILE_S
+        if _is_compiled(kernel, device):
+            variants = _variants(case, kernel, includes) - compiled
+            compiled |= variants
+            compile_s += COMPILE_S * len(variants)
         if call_s <= most:
             clocked_s += max(WORTH[device] * settings.seconds, REPLAYS * call_s) + call_s
             other_s += HOST_S[device]
@@ -99,7 +112,7 @@ def foresee(name: str, limit: float = math.inf) -> Iterator[Foreseen]:
     yield Foreseen("start", 0, 0, (), 0, 0, PROCESS_S * processes)
     variants = VARIANTS * sum(_is_compiled(kernel, device) for kernel in kernels)
     checks = len(SHAPES) * len(kernels)
-    yield Foreseen("correctness", 0, checks, kernels, COMPILE_S * variants, 0, 0.02 * checks)
+    yield Foreseen("correctness", 0, checks, kernels, COMPILE_S / 2 * variants, 0, 0.02 * checks)
     compiled: set[tuple[Any, ...]] = set()
     for case, settings in todo:
         yield _foresee(case, settings, compiled)

@@ -1,12 +1,16 @@
 """The GPU's clock, with a stand-in for the device: everything but the CUDA calls."""
 
 import subprocess
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from harness.bench.budget import Budget
+from harness.bench.cases import get_case
+from harness.bench.ceilings import Bound
+from harness.bench.gate import NoTimeError
 from harness.bench.gpu import (
     WARM_REPLAYS,
     capture,
@@ -15,64 +19,10 @@ from harness.bench.gpu import (
     keep_samples,
     replay_seconds,
 )
-
-
-class FakeDevice:
-    """Work takes 2 ms a call; calls made while a graph is captured run on its replays alone."""
-
-    CALL_MS = 2.0
-
-    def __init__(self) -> None:
-        self.now_ms, self.log, self.capturing = 0.0, [], False
-        device = self
-
-        class Graph:
-            def __init__(self) -> None:
-                self.calls = 0
-
-            def replay(self) -> None:
-                device.log.append("replay")
-                device.now_ms += self.calls * device.CALL_MS
-
-        class Event:
-            def __init__(self, enable_timing: bool) -> None:
-                assert enable_timing
-
-            def record(self) -> None:
-                self.at = device.now_ms
-
-            def elapsed_time(self, end: "Event") -> float:
-                assert device.log[-1] == "synchronize"
-                return end.at - self.at
-
-        self.CUDAGraph, self.Event = Graph, Event
-        self.graph_now: Any = None
-
-    def Stream(self) -> Any:
-        return SimpleNamespace(wait_stream=lambda other: self.log.append("wait"))
-
-    def current_stream(self) -> Any:
-        return self.Stream()
-
-    @contextmanager
-    def stream(self, side: Any) -> Any:
-        yield
-
-    @contextmanager
-    def graph(self, graph: Any) -> Any:
-        self.graph_now = graph
-        yield
-        self.graph_now = None
-
-    def synchronize(self) -> None:
-        self.log.append("synchronize")
-
-    def work(self) -> str:
-        if self.graph_now is not None:
-            self.graph_now.calls += 1
-        else:
-            self.now_ms += 100  # a launch from the host, which no sample may hold
-        return "result"
+from harness.bench.measure import _measure_on_gpu, measure_ceiling
+from harness.bench.problems import build
+from kernels.cpu.kernels import XnorCpu
+from tests.bench.fake_device import FakeDevice
 
 
 def test_samples_are_seconds_a_call_by_the_devices_events() -> None:
@@ -84,6 +34,77 @@ def test_samples_are_seconds_a_call_by_the_devices_events() -> None:
     assert samples == pytest.approx([0.002] * 5)
     assert device.log.count("replay") == WARM_REPLAYS + 5
     assert device.log.count("synchronize") == 1
+
+
+class OnDevice(XnorCpu):
+    """``xnor-cpu`` whose products take a call of the fake device; a set bit of ``wrong`` lies."""
+
+    def __init__(self, device: FakeDevice, wrong: range = range(0)) -> None:
+        self.fake, self.wrong, self.calls = device, wrong, 0
+
+    def product(self, a: Any, w: Any) -> torch.Tensor:
+        self.fake.work()
+        self.calls += 1
+        return super().product(a, w) + 2 * (self.calls in self.wrong)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
+    found = FakeDevice()
+    for name in ("Stream", "current_stream", "stream", "CUDAGraph", "graph", "Event"):
+        monkeypatch.setattr(torch.cuda, name, getattr(found, name))
+    monkeypatch.setattr(torch.cuda, "synchronize", found.synchronize)
+    return found
+
+
+def test_a_kernel_is_checked_then_clocked_by_replays_over_copies(
+    device: FakeDevice, benchmark: Any
+) -> None:
+    benchmark.disabled = False
+    problem, kernel, budget = build(get_case("layer-70x5x65")), OnDevice(device), Budget()
+    subject = problem.subject(kernel, "gemm")
+    assert subject is not None
+    found = _measure_on_gpu(subject, problem, kernel, benchmark, 1.0, budget)
+    assert kernel.calls == 1 + 1 + 64  # to check, before the capture, and one for each copy
+    assert benchmark.stats.stats.data == pytest.approx([0.002] * 7)  # 64 calls a replay, a second
+    assert budget.foreseen_s(kernel.name, kernel.device, problem.case.ops) == pytest.approx(0.002)
+    assert found["bytes"] >= 70 * 2 * 8 + 70 * 5 * 4
+
+
+def unread() -> Any:
+    """Return a benchmark whose samples are looked at by nobody."""
+    return SimpleNamespace(_make_stats=lambda _: SimpleNamespace(update=lambda sample: None))
+
+
+@pytest.mark.parametrize("wrong", [range(1, 2), range(66, 67)], ids=["at first", "last copy"])
+def test_wrong_results_on_a_gpu_have_no_time(device: FakeDevice, wrong: range) -> None:
+    problem, kernel = build(get_case("layer-70x5x65")), OnDevice(device, wrong)
+    subject = problem.subject(kernel, "gemm")
+    assert subject is not None
+    with pytest.raises(NoTimeError, match="320 of 320 sampled results differ"):
+        _measure_on_gpu(subject, problem, kernel, unread(), 1.0, Budget())
+
+
+def test_a_replay_that_no_longer_fits_is_left_out(device: FakeDevice) -> None:
+    """By counts it fits; the first replay says how long it takes."""
+    problem, kernel = build(get_case("layer-70x5x65")), OnDevice(device)
+    subject = problem.subject(kernel, "gemm")
+    assert subject is not None
+    budget = Budget(100.1, 60.0, lambda: 100.0)
+    with pytest.raises(NoTimeError, match=r"take 0\.1 s, 0\.1 s are left") as found:
+        _measure_on_gpu(subject, problem, kernel, unread(), 1.0, budget)
+    assert found.value.over_budget
+
+
+def test_a_bound_with_a_wrong_result_has_no_time(device: FakeDevice, benchmark: Any) -> None:
+    def check() -> None:
+        raise NoTimeError("wrong", "popcounts differ")
+
+    with pytest.raises(NoTimeError, match="popcounts differ"):
+        measure_ceiling(Bound(device.work, 0, 1, check), benchmark, 0.1, True)
+    benchmark.disabled = False
+    measure_ceiling(Bound(device.work, 0, 1), benchmark, 0.1, True)
+    assert benchmark.stats.stats.data == pytest.approx([0.002] * 50)
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from harness.bench import presets, session
+from harness.bench import record as record_module
 from harness.bench.correctness import KINDS, SHAPES, check_kernel
 from harness.bench.positions import POSITIONS
 from harness.bench.presets import Item, Preset
-from harness.bench.work import Entry, Work, read_work
+from harness.bench.record import Record
+from harness.bench.work import CRASHED, Entry, Work, read_work
 from harness.cli import app
+from harness.errors import HarnessError
 from harness.files import read_json
 from harness.report.frames import read_frames
 from kernels import registry
@@ -128,6 +133,45 @@ def test_a_kernel_that_ends_the_process_is_a_failed_one_from_then_on(
     assert set(kernels.xs("naive", level="kernel")["status"]) == {"ok"}
 
 
+def test_a_device_that_answers_nothing_more_names_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead() -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    events: list[tuple[str, dict[str, Any]]] = []
+    entry = Entry("square-8", ("xnor-popc", "naive"), 0.1, str(tmp_path / "a.json"))
+    work = Work("cuda", 1, (entry,))
+    record = Record(work, lambda event, **facts: events.append((event, facts)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(record_module, "free_device", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    benchmark = SimpleNamespace(extra_info={})
+    with pytest.raises(ValueError, match="no room"), record.row(work.steps()[0], benchmark):
+        raise ValueError("no room")
+    assert record.crash is None, "the device goes on"
+    monkeypatch.setattr(torch.cuda, "synchronize", dead)
+    with pytest.raises(ValueError, match="no room"), record.row(work.steps()[0], benchmark):
+        raise ValueError("no room")
+    assert record.crash == {"kernel": "xnor-popc", "reason": "ValueError: no room"}
+    heard = session._Watched(crash=record.crash)
+    reason = "brought the device down: ValueError: no room"
+    assert session._culprit(CRASHED, heard) == ("xnor-popc", reason)
+    left = session._left(work, heard, {"xnor-popc": ("failed", reason)})
+    assert left.entries == work.entries
+    assert left.excluded == {"xnor-popc": ("failed", reason)}
+
+
+def test_a_process_that_hangs_beyond_the_budget_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "GRACE_S", 0.01)
+    entry = Entry("square-8", ("naive",), 0.1, str(tmp_path / "a.json"))
+    work = Work("cpu", 1, (entry,), deadline=time.monotonic(), total_s=1.0)
+    with pytest.raises(HarnessError, match=f"square-8 ended with status -{signal.SIGKILL}"):
+        session.run_work(work, lambda event, path: None)
+
+
 @pytest.mark.usefixtures("odd")
 def test_a_wrong_kernel_is_found_first_and_gets_no_time_in_any_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
@@ -140,7 +184,7 @@ def test_a_wrong_kernel_is_found_first_and_gets_no_time_in_any_case(
     frames = read_frames(tmp_path)
     verdicts = frames.correctness.set_index("kernel")
     assert verdicts.loc["naive", "status"] == "ok"
-    assert verdicts.loc["naive", "products"] == len(SHAPES) * len(KINDS) + 2
+    assert verdicts.loc["naive", "products"] == len(SHAPES) * len(KINDS) + 1
     assert verdicts.loc["naive", "positions"] == POSITIONS
     assert verdicts.loc["shifted", "status"] == "wrong"
     rows = frames.kernels[frames.kernels["kernel"] == "shifted"]

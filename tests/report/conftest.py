@@ -250,7 +250,7 @@ def write_benches(results: Path) -> None:
     gpu: dict[str, Any] = {"m": 8192, "device": "cuda"}
     rows = [benchmark("naive-cuda", 1700, **gpu), benchmark("xnor-cuda", 3.1, **gpu)]
     write_bench(results, "square-8192", rows, machine="gpu-box")
-    verdict = {"device": "cuda", "status": "ok", "reason": None, "products": 46, "seconds": 0.5}
+    verdict = {"device": "cuda", "status": "ok", "reason": None, "products": 45, "seconds": 0.5}
     checked = [verdict | {"kernel": name, "positions": 1152} for name in ("naive", "xnor-tensor")]
     write_machine_file(results, "correctness-cuda", {"kernels": checked}, "gpu-box")
 
