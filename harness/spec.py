@@ -190,8 +190,9 @@ class Recipe:
     """How one code base trained one dataset (paper, section 2; prior systems, Table 1).
 
     ``precision`` is of the products of ±1 with ±1 and with gradients: ``exact`` takes the library's
-    float32; ``fast`` packed kernels on the CPU and TF32 on a GPU, to the same bits forward, with
-    gradients rounded to 12 bits (TF32: 11) backward.
+    float32; ``fast`` packed kernels on the CPU and tensor cores on a GPU, to the same bits forward,
+    with gradients rounded backward: to 12 bits, on a GPU to 16 (two bfloat16 pieces) in linear
+    layers and to 11 (TF32) in convolutions.
     """
 
     name: str

@@ -59,13 +59,13 @@ def test_image_counts_are_the_splits(dataset: str) -> None:
 
 def test_a_large_network_is_measured_on_a_part_of_a_batch(monkeypatch: Any) -> None:
     sizes: list[int] = []
-    make = calibrate._stepper
+    make = calibrate._steps
 
     def watched(recipe: Any, mode: str, batch: int, device: Any) -> Any:
         sizes.append(batch)
         return make(recipe, mode, batch, device)
 
-    monkeypatch.setattr(calibrate, "_stepper", watched)
+    monkeypatch.setattr(calibrate, "_steps", watched)
     monkeypatch.setattr(calibrate, "SECONDS", 0.0)
     one = job()
     recipe = one.resolved_recipe()

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from harness.errors import HarnessError
 from harness.methods.base import flat_signs
 from harness.nn import signed
-from harness.nn.loss import squared_hinge
+from harness.nn.loss import loss_and_mistakes
 from harness.nn.networks import BinaryNetwork
 from harness.nn.optim import build_optimizer, clips, set_learning_rate
+from harness.nn.planned import PlannedOptimizer
 from harness.nn.streams import Streams
 from harness.spec import Recipe
 from harness.train.evaluation import error_pct, predict_scores
@@ -49,16 +51,37 @@ class Backprop:
         self.network.train()
         return rate
 
+    @property
+    def graphable(self) -> bool:
+        """True where :meth:`learn` may be captured once and replayed, after :meth:`plan`."""
+        return isinstance(self.optimizer, PlannedOptimizer)
+
+    def plan(self, steps: int) -> None:
+        """Make ready for the next ``steps`` calls or replays of :meth:`learn`."""
+        if isinstance(self.optimizer, PlannedOptimizer):
+            self.optimizer.plan(steps)
+            self.network.refresh_signs()
+
     def step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Update every parameter once."""
+        self.plan(1)
+        return self.learn(x, labels)
+
+    def learn(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Do :meth:`step`'s work: on a GPU, device work alone, which waits for nothing."""
         scores = self.network(x)
-        loss = squared_hinge(scores, labels)
+        loss, mistakes = loss_and_mistakes(scores, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         if self.recipe.optimizer.clip and not clips(self.optimizer):
             self.network.clip_latent()
-        return loss.detach(), (scores.detach().argmax(1) != labels).sum()
+        return loss.detach(), mistakes
+
+    def replayed(self) -> None:
+        """Note that replays have changed what the host thinks unchanged."""
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        torch.autograd.graph.increment_version(tensors)
 
     def end_epoch(self) -> nn.Module:
         """Return the network, which every step keeps up to date."""

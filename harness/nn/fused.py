@@ -1,10 +1,15 @@
-"""Which tensors the one-pass kernels of the CPU take: dense float32 ones, where numba is there."""
+"""Optimizer steps and signs in one pass: which tensors the kernels take, dense float32 ones.
+
+On the CPU where numba is there; signs on a GPU too, whose optimizers are ``harness.nn.planned``.
+"""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from harness.nn import gpu
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +63,12 @@ def sign(x: Tensor) -> Tensor | None:
     """Return the signs of ``x`` by one pass, or None where the kernel does not take it."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     dense = x.permute(0, 2, 3, 1) if last else x
+    if dense.is_contiguous() and gpu.takes(x):
+        from kernels.triton.update import sign_
+
+        signs = torch.empty_like(x)  # in the order of x in memory
+        sign_(x.detach(), signs)
+        return signs
     if x.numel() < SMALLEST_SIGN or not takes(dense):
         return None
     from kernels.cpu import steps

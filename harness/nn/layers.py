@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.nn import signed, tf32
+from harness.nn import gpu, signed, tf32
+from harness.nn.attached import attachment
 from harness.nn.binarize import binarize_weight, stochastic_sign
 from harness.spec import Binarization
 
@@ -17,6 +18,8 @@ class WeightedLayer(nn.Module):
     Latent weights start uniform in [-1, 1], real ones Glorot uniform; biases start at 0.
     ``fan_in`` and ``fan_out`` count the filter area of convolutions.
     """
+
+    is_linear = False
 
     def __init__(
         self,
@@ -66,6 +69,24 @@ class WeightedLayer(nn.Module):
             return stochastic_sign(self.weight, self._draws)
         return self.weight
 
+    @torch.no_grad()
+    def half_signs(self) -> Tensor:
+        """Return the signs that :meth:`used_weight` gives as bfloat16, on a GPU.
+
+        Kept from step to step where they are not drawn: the optimizer writes them with the weights.
+        """
+        if self.binarization == "stoch" and self._draws is not None:
+            return stochastic_sign(self.weight, self._draws).to(torch.bfloat16)
+        kept = attachment(self.weight)
+        if kept.signs is None:
+            kept.signs = torch.empty_like(self.weight, dtype=torch.bfloat16)
+        if kept.version != self.weight._version:
+            from kernels.triton.update import sign_
+
+            sign_(self.weight, kept.signs)
+            kept.version = self.weight._version
+        return kept.signs
+
     def gradient_buffer(self) -> Tensor:
         """Return memory for the weights' gradient, the same at each step.
 
@@ -92,10 +113,14 @@ class WeightedLayer(nn.Module):
 class Linear(WeightedLayer):
     """``[B, K] x [N, K] -> [B, N]``."""
 
+    is_linear = True
+
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
 
     def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
+        if gpu.takes(x, self.weight) and not torch.is_grad_enabled():
+            return gpu.product(x.to(torch.bfloat16), self.half_signs().t())
         if x.is_cuda:
             weight = self.used_weight()
             return self.product(x, weight) if integers else tf32.linear(x, weight)

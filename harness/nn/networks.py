@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.data.names import CLASSES
+from harness.nn import gpu, linear_block, norm_sign
 from harness.nn.binarize import binarize_activation
 from harness.nn.layers import Conv3x3, Linear, WeightedLayer
-from harness.nn.norm import build_norm
+from harness.nn.norm import VanillaBatchNorm, build_norm
 from harness.nn.streams import Streams
 from harness.spec import Mode, NetworkSpec
 
@@ -49,10 +50,12 @@ class Block(nn.Module):
         self._streams = streams
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 4 and self.layer.is_linear:
+            x = x.flatten(1)
+        if linear_block.takes(self, x):
+            return linear_block.forward(self, x)
         if self.dropout and self.training:
             x = self._drop(x)
-        if x.dim() == 4 and isinstance(self.layer, Linear):
-            x = x.flatten(1)
         row_sums = None
         if self.by_signs and self.layer.binarization != "real":
             rate = self.dropout if self.training else 0.0
@@ -63,7 +66,7 @@ class Block(nn.Module):
             row_sums = weight.flatten(1).sum(1) if self.offset else None
         if self.pool and not self.pool_last:
             dots = F.max_pool2d(dots, 2)
-        y = self._activate(self.norm(self.pre_norm(dots, 1, row_sums)))
+        y = self._norm_and_activate(dots, row_sums)
         return F.max_pool2d(y, 2) if self.pool_last else y
 
     def pre_norm(self, dots: Tensor, channel_dim: int, row_sums: Tensor | None) -> Tensor:
@@ -74,10 +77,19 @@ class Block(nn.Module):
         shape = [-1 if i == channel_dim % dots.dim() else 1 for i in range(dots.dim())]
         if self.scale != 1.0:
             dots = dots * self.scale
+        return dots + self._bias(row_sums).view(shape)
+
+    def _bias(self, row_sums: Tensor | None) -> Tensor:
         bias: Tensor = self.layer.bias
-        if row_sums is not None:
-            bias = bias + self.offset * row_sums
-        return dots + bias.view(shape)
+        return bias if row_sums is None else bias + self.offset * row_sums
+
+    def _norm_and_activate(self, dots: Tensor, row_sums: Tensor | None) -> Tensor:
+        if not norm_sign.takes(self, dots):
+            return self._activate(self.norm(self.pre_norm(dots, 1, row_sums)))
+        draws = self.draws("activations", dots) if self.activation == "stoch" else None
+        norm = cast(VanillaBatchNorm, self.norm)
+        bias = self._bias(row_sums)
+        return norm_sign.norm_sign(dots, bias, self.scale, norm, draws, self.gated)
 
     @torch.no_grad()
     def norm_from_dots(self, dots: Tensor, channel_dim: int = -1) -> Tensor:
@@ -93,6 +105,10 @@ class Block(nn.Module):
         return self.norm.evaluate(  # type: ignore[operator, no-any-return]
             self.pre_norm(dots, channel_dim, row_sums), channel_dim
         )
+
+    def draws(self, stream: str, like: Tensor) -> Tensor:
+        """Return numbers uniform on [0, 1) from a stream of the run, in the shape of ``like``."""
+        return torch.empty_like(like).uniform_(generator=self._streams[stream])
 
     def _drop(self, x: Tensor) -> Tensor:
         keep = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=self._streams["dropout"])
@@ -133,9 +149,23 @@ class BinaryNetwork(nn.Module):
         """Take the products of ±1 inputs and ±1 weights by packed kernels from now on."""
         blocks = cast(list[Block], list(self.blocks))
         for block in blocks:
-            linear = isinstance(block.layer, Linear) and not block.offset
+            linear = block.layer.is_linear and not block.offset
             takes_pixels = block is blocks[0] and self.integer_input and linear
             block.by_signs = block.layer.is_binary and (block.binary_input or takes_pixels)
+
+    def lay_channels_last(self) -> None:
+        """Lay the filters out in memory as the convolutions of a GPU want them, to copy none."""
+        for layer in (block.layer for block in cast(list[Block], list(self.blocks))):
+            if not layer.is_linear:
+                layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+
+    def refresh_signs(self) -> None:
+        """Bring the signs that a GPU keeps beside latent weights up to date with them."""
+        for block in cast(list[Block], list(self.blocks)):
+            layer = block.layer
+            kept = block.by_signs and layer.is_linear and layer.binarization == "det"
+            if kept and gpu.takes(layer.weight):
+                layer.half_signs()
 
     @torch.no_grad()
     def clip_latent(self) -> None:

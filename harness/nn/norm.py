@@ -42,12 +42,13 @@ class VanillaBatchNorm(nn.Module):
     @torch.no_grad()
     def average(self, mean: Tensor, inv_std: Tensor, n: int) -> None:
         """Average in the mean and ``1/sqrt(var + eps)`` of a batch of ``n`` values a channel."""
-        self.running_mean.lerp_(mean, self.momentum)
         if self.form == "lasagne":
-            self.get_buffer("running_inv_std").lerp_(inv_std, self.momentum)
+            spread, newest = self.get_buffer("running_inv_std"), inv_std
         else:
-            unbiased = (inv_std.pow(-2) - self.eps) * (n / max(n - 1, 1))
-            self.get_buffer("running_var").lerp_(unbiased, self.momentum)
+            spread = self.get_buffer("running_var")
+            newest = (inv_std.pow(-2) - self.eps) * (n / max(n - 1, 1))
+        # One launch on a GPU for both.
+        torch._foreach_lerp_([self.running_mean, spread], [mean, newest], self.momentum)
 
     def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
         """Return the test-time output; channels lie along ``channel_dim`` of ``x``.

@@ -5,13 +5,17 @@ batch norm with the batch's statistics, sign with the straight-through estimator
 ``kernels.triton.device.DEVICE`` alone, with no wait for the device: a CUDA graph can hold it.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from harness.nn import gpu
 from harness.nn.norm import VanillaBatchNorm
+
+if TYPE_CHECKING:
+    from harness.nn.networks import Block
 
 
 def rows_of(name: str, x: Tensor) -> Tensor:
@@ -35,6 +39,18 @@ def _like(rows: Tensor, x: Tensor) -> Tensor:
         return rows
     batch, _, height, width = x.shape
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def takes(block: "Block", dots: Tensor) -> bool:
+    """Return True where :func:`norm_sign` is the block's norm and activation on ``dots``."""
+    dense = dots.dim() == 2 or dots.is_contiguous(memory_format=torch.channels_last)
+    return (
+        block.training
+        and dense
+        and block.activation in ("sign", "stoch")
+        and isinstance(block.norm, VanillaBatchNorm)
+        and gpu.takes(dots)
+    )
 
 
 class _NormSign(Function):

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from harness.nn import fused
+from harness.nn import fused, gpu
 from harness.nn.eager import EagerOptimizer
 from harness.nn.networks import BinaryNetwork
+from harness.nn.planned import PlannedOptimizer
 from harness.nn.shift import ShiftAdaMax, ap2_scalar
 from harness.spec import OptimizerSpec
+
+LARGE = 1 << 16  # elements: from here on a launch of its own costs less than gathering
 
 
 class LasagneAdam(EagerOptimizer, Adam):
@@ -74,12 +77,29 @@ def _groups(network: BinaryNetwork, spec: OptimizerSpec) -> list[dict[str, Any]]
     return [*groups, {"params": rest, "lr_scale": 1.0}]
 
 
+def _large_apart(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the groups with large real weights in groups of their own; the small stay together."""
+    *binary, rest = groups
+    large = [p for p in rest["params"] if p.numel() >= LARGE]
+    small = [p for p in rest["params"] if p.numel() < LARGE]
+    apart = [{**rest, "params": params} for params in (*([p] for p in large), small) if params]
+    return [*binary, *apart]
+
+
 def build_optimizer(network: BinaryNetwork, spec: OptimizerSpec, lr: float) -> Optimizer:
     """Return the optimizer of ``spec`` with one group for each binary layer's scaled step.
 
-    Where ``spec`` clips, LasagneAdam and ShiftAdaMax do it within the step (:func:`clips`).
+    Where ``spec`` clips, all but torch's Adam do it within the step (:func:`clips`).
     """
-    optimizer = optimizer_of(_groups(network, spec), spec, lr)
+    groups = _groups(network, spec)
+    if gpu.takes(*network.parameters()):
+        betas = (spec.beta1, spec.beta2)
+        optimizer: Optimizer = PlannedOptimizer(
+            _large_apart(groups), spec.kind, lr, betas, spec.eps, spec.stored_ap2
+        )
+        set_learning_rate(optimizer, lr)
+    else:
+        optimizer = optimizer_of(groups, spec, lr)
     if spec.clip and isinstance(optimizer, EagerOptimizer):
         optimizer.clipped_groups = len(network.binary_layers())
     return optimizer
@@ -108,5 +128,5 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
     """Set the epoch's rate. Adam's step is linear in it, so the Glorot scale multiplies it;
     shift-AdaMax rounds the rate to a power of two first and scales the step itself."""
     for group in optimizer.param_groups:
-        own_scale = isinstance(optimizer, ShiftAdaMax)
-        group["lr"] = lr if own_scale else lr * group["lr_scale"]
+        scales_itself = getattr(optimizer, "scales_itself", False)
+        group["lr"] = lr if scales_itself else lr * group["lr_scale"]

@@ -138,6 +138,8 @@ class ShiftAdaMax(EagerOptimizer):
     ``v`` never decays.
     """
 
+    scales_itself = True  # by its groups' lr_scale, after the rate is rounded
+
     def __init__(
         self,
         params: Iterable[dict[str, Any]],

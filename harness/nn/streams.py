@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-STREAMS = ("init", "shuffle", "dropout", "activations", "weights")
+ON_CPU = ("init", "shuffle")
+STREAMS = (*ON_CPU, "dropout", "activations", "weights")
 
 
 class Streams:
@@ -18,7 +19,7 @@ class Streams:
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
         self._generators = {}
         for name in STREAMS:
-            place = "cpu" if name in ("init", "shuffle") else device
+            place = "cpu" if name in ON_CPU else device
             digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
             generator = torch.Generator(place)
             generator.manual_seed(int.from_bytes(digest[:7], "little"))
@@ -26,6 +27,10 @@ class Streams:
 
     def __getitem__(self, name: str) -> torch.Generator:
         return self._generators[name]
+
+    def on_device(self) -> list[torch.Generator]:
+        """Return the generators whose draws are made on the run's device."""
+        return [self._generators[n] for n in STREAMS if n not in ON_CPU]
 
     def state_dict(self) -> dict[str, Any]:
         """Return every generator's state, for a checkpoint."""

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,6 +16,8 @@ from harness.nn.networks import build_network
 from harness.nn.streams import Streams
 from harness.preset import Job
 from harness.spec import Recipe, get_mode
+from harness.train.inputs import Resident
+from harness.train.steps import Steps, steps_of
 
 # A step with more multiply-accumulates is measured on fewer images and scaled: 16 of ConvNet(128).
 STEP_MACS = 10**10
@@ -95,7 +96,7 @@ def measure_throughput(job: Job, recipe: Recipe, device: torch.device) -> Throug
     threads = torch.get_num_threads()
     torch.set_num_threads(job.threads)
     try:
-        step_s = _time_steps(_stepper(recipe, job.mode, batch, device), device)
+        step_s = _time_steps(_steps(recipe, job.mode, batch, device), batch, device)
     finally:
         torch.set_num_threads(threads)
     return Throughput(batch / step_s, batch, macs, step_s)
@@ -106,7 +107,7 @@ def image_macs(recipe: Recipe, mode: str) -> int:
     return total_macs(layer_costs(recipe.network, get_mode(mode), recipe.dataset))
 
 
-def _stepper(recipe: Recipe, mode: str, batch: int, device: torch.device) -> Callable[[], Any]:
+def _steps(recipe: Recipe, mode: str, batch: int, device: torch.device) -> Steps:
     streams, named = Streams(0, device), get_mode(mode)
     shape = IMAGE_SHAPES[recipe.dataset]
     network = build_network(recipe.network, recipe.deployed_mode(named), streams, shape, None)
@@ -115,21 +116,24 @@ def _stepper(recipe: Recipe, mode: str, batch: int, device: torch.device) -> Cal
     generator = torch.Generator(device).manual_seed(0)
     x = torch.randn((batch, *shape), generator=generator, device=device)
     labels = torch.arange(batch, device=device) % CLASSES
-    return lambda: method.step(x, labels)
+    return steps_of(method, Resident(x, labels), batch, 1)
 
 
-def _time_steps(step: Callable[[], Any], device: torch.device) -> float:
-    def wait() -> None:
+def _time_steps(steps: Steps, batch: int, device: torch.device) -> float:
+    def begin() -> None:
+        steps.begin(torch.arange(batch), 0, 0.0, 0)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    step()  # allocates the optimizer's state
-    wait()
+    begin()  # on a GPU captures the step
+    steps.step()  # allocates the optimizer's state
     times: list[float] = []
     while sum(times) < SECONDS or (len(times) < STEPS and sum(times) < LONG_SECONDS):
+        begin()
         began = time.perf_counter()
-        step()
-        wait()
+        steps.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
         if not times[-1] > 0:
             raise HarnessError("the clock stood still during a training step")

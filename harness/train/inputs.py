@@ -10,6 +10,7 @@ from torch import Tensor
 from harness.data.dataset import Dataset
 from harness.data.formats import Images
 from harness.data.preprocess import Preprocessor
+from harness.nn import gpu
 
 # A split whose preprocessed float32 images take more stays uint8, preprocessed batch by batch:
 # CIFAR-10's 45,000 are 0.55 GB, SVHN's 598,388 would be 7.4 GB.
@@ -35,7 +36,15 @@ class Resident:
 
     def batch(self, indices: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Return the network's input and the labels of some images."""
+        if isinstance(indices, Tensor) and self._odd_integers and gpu.runs_on(self.pixels):
+            from kernels.triton.batch import fetch
+
+            return fetch(self.pixels, indices), self.labels[indices]
         return self.transform(self.pixels[indices]), self.labels[indices]
+
+    @property
+    def _odd_integers(self) -> bool:
+        return self.pixels.dtype == torch.uint8 and self.transform is network_input
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -3,7 +3,8 @@
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from harness.spec import Recipe
 from harness.train.checkpoint import save_checkpoint
 from harness.train.evaluation import evaluate
 from harness.train.inputs import Resident
+from harness.train.steps import steps_of
 
 # An all-zero scorer has a square hinge loss of 1; nothing that still learns comes near this.
 DIVERGED_LOSS = 1000.0
@@ -40,6 +42,21 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+
+
+@contextmanager
+def stopping(request: Callable[[int], None]) -> Iterator[None]:
+    """Call ``request`` with the number of a SIGTERM or SIGINT that comes within the block."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        request(number)
+
+    handlers = {n: signal.signal(n, ask) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @dataclass
@@ -81,6 +98,7 @@ class Trainer:
         self.best_state: dict[str, Tensor] = {}
         self.order = torch.empty(0, dtype=torch.long)
         self.signs: Tensor | None = method.signs()
+        self._steps = steps_of(method, splits["train"], recipe.batch, self.steps_per_epoch)
         self._stop: int | None = None
         self._saved_at = time.monotonic()
 
@@ -126,20 +144,20 @@ class Trainer:
             Diverged: the loss or a weight left the finite range.
             Interrupted: a signal came; the checkpoint is written.
         """
-        handlers = {
-            n: signal.signal(n, self._request_stop) for n in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            while self.progress.epoch < self.recipe.epochs:
-                self._train_epoch(on_step)
-                metrics, best = self._close_epoch()
-                on_epoch(metrics, best)
-                self._checkpoint_if_due()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        with stopping(self.request_stop):
+            for progress in self.advance(on_epoch):
+                on_step(progress)
 
-    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+    def advance(self, on_epoch: Callable[[dict[str, Any], bool], None]) -> Iterator[Progress]:
+        """Train to the last epoch as :meth:`train` does, and yield after each step."""
+        while self.progress.epoch < self.recipe.epochs:
+            yield from self._train_epoch()
+            metrics, best = self._close_epoch()
+            on_epoch(metrics, best)
+            self._checkpoint_if_due()
+
+    def request_stop(self, number: int) -> None:
+        """Stop after the present step, with a checkpoint, for signal ``number``."""
         self._stop = number
 
     def _checkpoint_if_due(self) -> None:
@@ -149,35 +167,29 @@ class Trainer:
         if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
             self.checkpoint()
 
-    def _train_epoch(self, on_step: Callable[[Progress], None]) -> None:
-        progress, train = self.progress, self.splits["train"]
+    def _train_epoch(self) -> Iterator[Progress]:
+        progress = self.progress
         if progress.step == 0:
-            self.order = torch.randperm(len(train), generator=self.streams["shuffle"])
-        order = self.order.to(train.labels.device)
+            self.order = torch.randperm(
+                len(self.splits["train"]), generator=self.streams["shuffle"]
+            )
         progress.lr = self.method.start_epoch(progress.epoch, fresh=progress.step == 0)
-        batch = self.recipe.batch
-        loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=order.device)
-        wrong = torch.tensor(progress.wrong, device=order.device)
+        steps = self._steps
+        steps.begin(self.order, progress.step, progress.loss_sum, progress.wrong)
         began, before = time.monotonic(), progress.epoch_seconds
         while progress.step < self.steps_per_epoch:
-            start = progress.step * batch
-            loss, mistakes = self._step(*train.batch(order[start : start + batch]))
-            loss_sum += loss
-            wrong += mistakes
+            steps.step()
             progress.step += 1
             progress.epoch_seconds = before + time.monotonic() - began
             if self._stop is not None or self._due():
-                progress.loss_sum, progress.wrong = loss_sum.item(), int(wrong.item())
+                progress.loss_sum, progress.wrong = steps.totals()
                 self._checkpoint_if_due()
-            on_step(progress)
-        progress.loss_sum, progress.wrong = loss_sum.item(), int(wrong.item())
+            yield progress
+        progress.loss_sum, progress.wrong = steps.totals()
         progress.epoch_seconds = before + time.monotonic() - began
 
     def _due(self) -> bool:
         return time.monotonic() - self._saved_at >= self.checkpoint_seconds
-
-    def _step(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.method.step(x, labels)
 
     def _check_finite(self, what: str, loss: float) -> None:
         epoch = self.progress.epoch + 1

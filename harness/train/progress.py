@@ -30,10 +30,11 @@ class Show(Protocol):
 
 
 class ProgressBar:
-    """Shows epoch, loss, validation error, images/s and time left."""
+    """Shows epoch, loss, validation error, images/s and time left, after the run's ``name``."""
 
-    def __init__(self, epochs: int, steps: int, batch: int) -> None:
+    def __init__(self, epochs: int, steps: int, batch: int, name: str = "") -> None:
         self._epochs, self._steps, self._batch = epochs, steps, batch
+        self._name = f"{name}: " if name else ""
         self._bar: Any = tqdm(
             total=epochs * steps * batch,
             unit="image",
@@ -55,7 +56,7 @@ class ProgressBar:
         """Set the bar to where a resumed run stands."""
         self._first = progress.epoch
         self._bar.update((progress.epoch * self._steps + progress.step) * self._batch)
-        self._bar.set_description(f"epoch {progress.epoch + 1}/{self._epochs}")
+        self._bar.set_description(f"{self._name}epoch {progress.epoch + 1}/{self._epochs}")
 
     def step(self, progress: Progress) -> None:
         """Move by one batch."""
@@ -65,7 +66,8 @@ class ProgressBar:
         """Show an epoch's figures."""
         epoch = metrics["epoch"]
         if not self._bar.disable:
-            self._bar.set_description(f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}")
+            shown = min(epoch + 1, self._epochs)
+            self._bar.set_description(f"{self._name}epoch {shown}/{self._epochs}")
             self._bar.set_postfix(
                 loss=f"{metrics['train_loss']:.4f}", valid=f"{metrics['valid_error_pct']:.2f}%"
             )
@@ -74,7 +76,7 @@ class ProgressBar:
         left = spent / (epoch - self._first) * (self._epochs - epoch)
         test = metrics["test_error_pct"]
         print(
-            f"epoch {epoch}/{self._epochs}  loss {metrics['train_loss']:.4f}"
+            f"{self._name}epoch {epoch}/{self._epochs}  loss {metrics['train_loss']:.4f}"
             f"  valid {metrics['valid_error_pct']:.2f} %"
             f"  {'test ' + format(test, '.2f') + ' %' if test is not None else 'no new best'}"
             f"  {metrics['images_per_s']:.0f} images/s  {left:.0f} s left",

@@ -1,7 +1,8 @@
 """One training run from data to record, resumable at every moment."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from harness.train.checkpoint import (
     save_weights,
 )
 from harness.train.inputs import image_shape, resident
-from harness.train.loop import Diverged, Interrupted, Trainer
+from harness.train.loop import Diverged, Interrupted, Trainer, stopping
 from harness.train.progress import ProgressBar, Show
 from harness.train.record import RunSpec
 from harness.train.sparing import Sparing
+from harness.train.together import take_turns
 
+MakeShow = Callable[[int, int, int], Show]
 _log = logging.getLogger("harness.train")
 NOT_TRACKED = Tracking()
 
@@ -49,7 +52,10 @@ def prepare_network(
         image_shape(dataset),
         None if affine is None else (affine.scale, affine.offset),
     )
-    return network.to(device), streams, preprocessor
+    network.to(device)
+    if device.type == "cuda":
+        network.lay_channels_last()
+    return network, streams, preprocessor
 
 
 def _wait_for_lock(folder: Path) -> FileLock:
@@ -68,7 +74,7 @@ def run_training(
     device: torch.device,
     checkpoint_seconds: float,
     tracking: Tracking = NOT_TRACKED,
-    show: Callable[[int, int, int], Show] = ProgressBar,
+    show: MakeShow = ProgressBar,
 ) -> dict[str, Any]:
     """Train ``spec`` and return its run.json; goes on from a checkpoint where there is one.
 
@@ -78,28 +84,78 @@ def run_training(
         HarnessError: bad data, or a folder that cannot be written.
         Interrupted: a signal stopped the run after a checkpoint.
     """
+    return train_together([spec], data, device, checkpoint_seconds, tracking, [show])[0]
+
+
+def train_together(
+    specs: Sequence[RunSpec],
+    data: Path,
+    device: torch.device,
+    checkpoint_seconds: float,
+    tracking: Tracking = NOT_TRACKED,
+    shows: Sequence[MakeShow] | None = None,
+) -> list[dict[str, Any]]:
+    """Train several runs in one process, a step of each in turn, and return their run.json.
+
+    On a GPU each run has a stream of its own, so that small networks fill it together; the numbers
+    of a run are those that it has alone. One that diverges leaves the others to go on.
+
+    Raises:
+        HarnessError: bad data, a folder that cannot be written, or one folder for two runs.
+        Interrupted: a signal stopped the runs, each after a checkpoint.
+    """
+    if len({spec.folder for spec in specs}) < len(specs):
+        raise HarnessError(
+            f"runs need folders of their own, found {', '.join(str(s.folder) for s in specs)}"
+        )
+    found: list[dict[str, Any] | None] = [None] * len(specs)
+    sessions: dict[int, _Session] = {}
+    with ExitStack() as stack:
+        for at, spec in enumerate(specs):
+            stack.enter_context(_locked(spec.folder))
+            opened = _open(spec, data, device, checkpoint_seconds, tracking)
+            if isinstance(opened, _Session):
+                sessions[at] = opened
+            else:
+                found[at] = opened
+
+        def stop(number: int) -> None:
+            for session in sessions.values():
+                session.trainer.request_stop(number)
+
+        made = shows or [ProgressBar] * len(specs)
+        runs = [session.advance(made[at]) for at, session in sessions.items()]
+        with stopping(stop):
+            done = take_turns(runs, device)
+        for at, run in zip(sessions, done, strict=True):
+            found[at] = run
+    return [run for run in found if run is not None]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     try:
-        spec.folder.mkdir(parents=True, exist_ok=True)
-        lock = _wait_for_lock(spec.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _wait_for_lock(folder)
     except OSError as error:
         raise HarnessError(
-            f"cannot write in the run folder {spec.folder}: {error.strerror or error}"
+            f"cannot write in the run folder {folder}: {error.strerror or error}"
         ) from error
     try:
-        remove_leftovers(spec.folder)
-        return _run_locked(spec, data, device, checkpoint_seconds, tracking, show)
+        remove_leftovers(folder)
+        yield
     finally:
         lock.release()
 
 
-def _run_locked(
+def _open(
     spec: RunSpec,
     data: Path,
     device: torch.device,
     checkpoint_seconds: float,
     tracking: Tracking,
-    show: Callable[[int, int, int], Show],
-) -> dict[str, Any]:
+) -> "_Session | dict[str, Any]":
+    """Return the run ready to go on, or its run.json where it has ended."""
     dataset = load_dataset(spec.recipe.dataset, data)
     wanted = record.fingerprint(spec, dataset.manifest["digest"], device.type)
     done = record.finished_run(spec.folder, wanted)
@@ -130,7 +186,7 @@ def _run_locked(
         run["started"] = trainer.progress.started or run["started"]
         _log.info("resuming at epoch %d", trainer.progress.epoch + 1)
     trainer.progress.started = run["started"]
-    return _Session(spec, trainer, run, preprocessor, tracking).run(show)
+    return _Session(spec, trainer, run, preprocessor, tracking)
 
 
 class _Session:
@@ -150,7 +206,8 @@ class _Session:
         self.mirror = Mirror.open(tracking.uri, run, spec.folder, tracking.after)
         self.best, self.metrics = Sparing(self._save_best), Sparing(self._write_metrics)
 
-    def run(self, show: Callable[[int, int, int], Show]) -> dict[str, Any]:
+    def advance(self, show: MakeShow) -> Generator[None, None, dict[str, Any]]:
+        """Train, yielding after each step; return run.json."""
         self._rewrite_files()
         for metrics in self.trainer.progress.metrics:
             self.mirror.epoch(metrics)
@@ -166,7 +223,9 @@ class _Session:
                 bar.epoch(metrics)
 
             try:
-                self.trainer.train(on_epoch, bar.step)
+                for progress in self.trainer.advance(on_epoch):
+                    bar.step(progress)
+                    yield
             except Interrupted:
                 self._write_pending()
                 raise

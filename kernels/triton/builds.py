@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kernels.triton import (
+    batch,
     conv,
     dot,
+    drop,
     naive,
     norm,
     norm_backward,
@@ -219,6 +221,28 @@ def peak_builds() -> list[Build]:
     return found
 
 
+def batch_builds() -> list[Build]:
+    """Return the small launches of a training step: images, dropout there and back, loss."""
+    reals = {"draws_ptr": "*fp32", "keep": "fp32"}
+    more: dict[str, Any] = {"aligned": ("size",)}
+    made = (
+        ("drop", drop._drop, {"x_ptr": "*fp32", "out_ptr": "*bf16"}, {"DROPS": True}),
+        ("join", drop._join, {"pieces_ptr": "*fp32", "out_ptr": "*fp32"}, {"DROPS": True}),
+    )
+    found = [
+        Build(name, function, types | reals, {**constants, "BLOCK": drop.BLOCK}, drop.WARPS, **more)
+        for name, function, types, constants in made
+    ]
+    found[1].constants["PIECES"] = drop.MOST_PIECES
+    types = {"pixels_ptr": "*u8", "chosen_ptr": "*i64", "out_ptr": "*fp32"}
+    sizes = {"PIXELS": batch.PIXELS}
+    found.append(Build("fetch", batch._fetch, types, sizes, batch.WARPS, **more))
+    types = dict.fromkeys(("scores_ptr", "loss_ptr", "gradient_ptr"), "*fp32")
+    types |= dict.fromkeys(("labels_ptr", "mistakes_ptr"), "*i64") | {"scale": "fp32"}
+    sizes = {"ROWS": batch.ROWS, "CLASSES": 16}
+    return [*found, Build("hinge", batch._hinge, types, sizes, batch.WARPS)]
+
+
 def builds() -> list[Build]:
     """Return every kernel at its largest tile, and the 1-bit product to bits at every tile."""
     found = [pack_build(), naive_build(False), naive_build(True), sign_build()]
@@ -228,5 +252,5 @@ def builds() -> list[Build]:
         found += [dot_build("bits", tile, packed) for tile in dot.TILES if packed or tile.n > 128]
     for packed in (False, True):
         found += [tma_build(dot.TILES[0], packed), conv_build(conv.TILE, packed)]
-    found += [*norm_builds(), *peak_builds()]
+    found += [*norm_builds(), *batch_builds(), *peak_builds()]
     return [*found, dot_build("int8", dot.TILES[1], False)]

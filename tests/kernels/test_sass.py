@@ -102,12 +102,23 @@ def test_the_int8_kernel_is_not_rewritten() -> None:
     assert code.spills == 0
 
 
-@pytest.mark.parametrize("name", ["pack float32", "naive 16x16", "naive-xnor 16x16"])
+SMALL = {
+    "pack float32": "FSETP", "naive 16x16": "FFMA", "naive-xnor 16x16": "POPC",
+    "drop": "FSETP", "join": "FADD", "fetch": "I2FP", "hinge": "FFMA",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_small_kernels_spill_nothing(name: str) -> None:
     code = machine_code(name)
     assert code.spills == 0
-    decisive = {"pack float32": "FSETP", "naive 16x16": "FFMA", "naive-xnor 16x16": "POPC"}[name]
-    assert code.opcodes[decisive] >= 1
+    assert code.opcodes[SMALL[name]] >= 1
+
+
+@pytest.mark.parametrize("name", ["drop", "join"])
+def test_dropout_reads_16_bytes_a_lane(name: str) -> None:
+    code = machine_code(name)
+    assert code.wide[0] == code.opcodes["LDG"]
 
 
 @pytest.mark.parametrize("name", [name for name in BUILDS if name.startswith("update")])

@@ -48,9 +48,12 @@ def build(args: argparse.Namespace, **settings: Any) -> tuple[Recipe, Method]:
     size: dict[str, Any] = {"precision": args.precision}
     size |= {"network.hidden": [args.width] * 3} if is_mlp else {"network.width": args.width}
     recipe = load_recipe(args.recipe, "mnist" if is_mlp else "cifar10", {**size, **settings})
-    streams = Streams(0)
+    device = torch.device(getattr(args, "device", "cpu"))
+    streams = Streams(0, device)
     mode = MODES[args.mode]
     network = build_network(
         recipe.network, recipe.deployed_mode(mode), streams, image_shape(args), (1 / 255, 0.0)
-    )
+    ).to(device)
+    if device.type == "cuda":
+        network.lay_channels_last()
     return recipe, build_method(recipe, mode, network, streams)

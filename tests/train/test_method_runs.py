@@ -17,7 +17,8 @@ from harness.deploy.export import export_run, rebuild
 from harness.train.checkpoint import load_weights
 from harness.train.evaluation import evaluate
 from harness.train.inputs import resident
-from harness.train.loop import Interrupted, Trainer
+from harness.train.loop import Interrupted
+from harness.train.steps import EagerSteps
 
 Child = Callable[..., tuple[int, str]]
 STAGED = {"network.hidden": [16], "epochs": 3, "method.real_epochs": 1}
@@ -47,18 +48,18 @@ def test_a_method_s_run_goes_on_from_every_moment(
 ) -> None:
     """Stopped within the first stage, at its last step, and within the second stage."""
     name, reference = whole
-    step = Trainer._step
+    step = EagerSteps.learn
     for count in (20, STEPS_PER_EPOCH[name] - 20, 30):
         left = [count]
 
-        def stopping(self: Trainer, x: torch.Tensor, labels: torch.Tensor) -> Any:
+        def stopping(self: EagerSteps, x: torch.Tensor, labels: torch.Tensor) -> Any:
             left[0] -= 1  # noqa: B023  used within this turn of the loop
             if left[0] == 0:  # noqa: B023
                 signal.raise_signal(signal.SIGINT)
             return step(self, x, labels)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_step", stopping)
+            patch.setattr(EagerSteps, "learn", stopping)
             with pytest.raises(Interrupted):
                 train_here(tmp_path, data_root, **RUNS[name])
     train_here(tmp_path, data_root, **RUNS[name])

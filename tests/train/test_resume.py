@@ -1,7 +1,7 @@
 """Runs that are killed, stopped, bereft of their files, and go on to the very same result."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from train_helpers import assert_same_results, command, read_metrics, read_run, 
 
 from harness.train.checkpoint import CHECKPOINT, load_checkpoint
 from harness.train.loop import Interrupted, Trainer
+from harness.train.steps import EagerSteps
 
 Child = Callable[..., tuple[int, str]]
 STEPS_PER_EPOCH = 66  # of the stand-in's training split, in batches of 100
@@ -57,15 +58,15 @@ def test_sigterm_writes_a_checkpoint_and_exits_143(
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, count: int, number: int = signal.SIGINT) -> None:
     """Send this process a signal before its ``count``-th training step from now."""
-    step, left = Trainer._step, [count]
+    step, left = EagerSteps.learn, [count]
 
-    def stopping(self: Trainer, x: torch.Tensor, labels: torch.Tensor) -> object:
+    def stopping(self: EagerSteps, x: torch.Tensor, labels: torch.Tensor) -> object:
         left[0] -= 1
         if left[0] == 0:
             signal.raise_signal(number)
         return step(self, x, labels)
 
-    monkeypatch.setattr(Trainer, "_step", stopping)
+    monkeypatch.setattr(EagerSteps, "learn", stopping)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +112,12 @@ def test_outputs_deleted_beside_the_checkpoint_come_back(
         (tmp_path / name).unlink()
     seen = []
     epoch = Trainer._train_epoch
-    monkeypatch.setattr(
-        Trainer, "_train_epoch", lambda self, f: (seen.append(self.progress.epoch), epoch(self, f))
-    )
+
+    def watched(self: Trainer) -> Iterator[object]:
+        seen.append(self.progress.epoch)
+        return epoch(self)
+
+    monkeypatch.setattr(Trainer, "_train_epoch", watched)
     run = train_here(tmp_path, data_root)
     assert seen == [2], "the first two epochs are not trained again"
     assert run["started"] == started
@@ -129,7 +133,7 @@ def test_finished_run_is_not_trained_again(
     files = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.name != "lock"}
     assert set(files) == {"run.json", "metrics.jsonl", "best.safetensors"}
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", lambda *_: pytest.fail("it trains again"))
+        patch.setattr(EagerSteps, "learn", lambda *_: pytest.fail("it trains again"))
         assert train_here(tmp_path, data_root, **small) == first
     again = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.name != "lock"}
     assert again == files

@@ -18,9 +18,9 @@ from harness.spec import get_mode, load_recipe
 from harness.train import loop
 from harness.train.checkpoint import load_weights
 from harness.train.commands import parse_overrides
-from harness.train.loop import Trainer
 from harness.train.record import RunSpec
 from harness.train.run import prepare_network
+from harness.train.steps import EagerSteps
 
 Bnn = Callable[..., tuple[int, str]]
 TINY = {"network.hidden": [4], "epochs": 2}
@@ -130,13 +130,19 @@ def test_an_epoch_drops_the_remainder_and_never_repeats_an_image(
 
 
 def nan_loss_from(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Trainer._step
+    begin, step, begun = EagerSteps.begin, EagerSteps.learn, 0
 
-    def broken(self: Trainer, x: torch.Tensor, labels: torch.Tensor) -> Any:
+    def counting(self: EagerSteps, *state: Any) -> None:
+        nonlocal begun
+        begun += 1
+        begin(self, *state)
+
+    def broken(self: EagerSteps, x: torch.Tensor, labels: torch.Tensor) -> Any:
         loss, wrong = step(self, x, labels)
-        return (loss * float("nan") if self.progress.epoch + 1 >= epoch else loss), wrong
+        return (loss * float("nan") if begun >= epoch else loss), wrong
 
-    monkeypatch.setattr(Trainer, "_step", broken)
+    monkeypatch.setattr(EagerSteps, "begin", counting)
+    monkeypatch.setattr(EagerSteps, "learn", broken)
 
 
 def test_nan_loss_ends_the_run_as_failed_with_exit_code_3(
@@ -154,7 +160,7 @@ def test_nan_loss_ends_the_run_as_failed_with_exit_code_3(
     assert [line["epoch"] for line in read_metrics(tmp_path)] == [1]
     assert load_weights(tmp_path / "best.safetensors")
     assert not (tmp_path / "checkpoint.pt").exists()
-    monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("it trains again"))
+    monkeypatch.setattr(EagerSteps, "learn", lambda *_: pytest.fail("it trains again"))
     code, errors = bnn(arguments)
     assert code == 3
     assert "training loss nan in epoch 2" in errors

@@ -32,15 +32,15 @@ def run_cli_and_die(arguments: list[str], log: str, moment: str, count: int, num
             os.kill(os.getpid(), number)
 
     if moment == "step":
-        from harness.train.loop import Trainer
+        from harness.train.steps import EagerSteps
 
-        step = Trainer._step
+        step = EagerSteps.learn
 
         def dying_step(self, x, labels):  # type: ignore[no-untyped-def]
             tick()
             return step(self, x, labels)
 
-        Trainer._step = dying_step  # type: ignore[method-assign]
+        EagerSteps.learn = dying_step  # type: ignore[method-assign]
     else:
         replace = os.replace
 

@@ -33,7 +33,7 @@ def ours(args: argparse.Namespace, x: torch.Tensor, labels: torch.Tensor) -> Cal
 def theirs(args: argparse.Namespace, x: torch.Tensor, labels: torch.Tensor) -> Callable[[], Any]:
     """Return the port's step."""
     network = mlp([args.width] * 3) if args.network == "mlp" else convnet(args.width)
-    rival = Rival(network)
+    rival = Rival(network.to(x.device))
     return lambda: rival.step(x, labels)
 
 

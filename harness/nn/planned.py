@@ -1,0 +1,179 @@
+"""The optimizers of a GPU: one pass over memory a step, and nothing of a step on the host.
+
+A step may be captured in a CUDA graph and replayed: what changes from step to step (bias
+corrections, the learning rate) lies in a table on the device, a row a step, made on the host in
+float64 for a whole epoch; a counter on the device says which row comes next.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.nn.attached import attachment
+from harness.nn.eager import EagerOptimizer
+
+# The scalars of a step: rate, root of the second correction and epsilon; or the rate alone.
+SCALARS = {"adam-lasagne": 3, "adam-torch": 3, "shift-adamax": 1}
+
+
+class PlannedOptimizer(EagerOptimizer):
+    """Adam in either form or shift-based AdaMax, with the clip of latent weights.
+
+    The rules of ``LasagneAdam``, torch's ``Adam`` and ``ShiftAdaMax``. A group has its ``lr`` and
+    its ``lr_scale``; a group of several parameters is laid out as one flat tensor, of which they
+    become views.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        rule: str,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        stored: bool = False,
+    ) -> None:
+        if rule not in SCALARS:
+            raise ValueError(f"rule must be one of {', '.join(SCALARS)}, found {rule!r}")
+        super().__init__(groups, {"lr": lr, "lr_scale": 1.0})
+        self.rule, self.betas, self.eps, self.stored = rule, betas, eps, stored
+        self.scales_itself = rule == "shift-adamax"
+        self._flats = [_flat(group["params"]) for group in self.param_groups]
+        self._moments = [(torch.zeros_like(f), torch.zeros_like(f)) for f in self._flats]
+        device = self._flats[0].device
+        self._base = 0
+        self._row = torch.zeros((), dtype=torch.long, device=device)
+        self._plan = torch.zeros(len(self._flats), 0, SCALARS[rule], device=device)
+        # Updates of large weights read and write memory while the backward pass multiplies.
+        cuda: Any = torch.cuda
+        self._side = cuda.Stream() if device.type == "cuda" else None
+        self._early: dict[int, Any] = {}  # factors in use on the side stream, by group
+        for index, group in enumerate(self.param_groups):
+            if len(group["params"]) == 1:
+                attachment(group["params"][0]).update = partial(self._update_early, index)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps taken so far; waits for the device."""
+        return self._base + int(self._row.item())
+
+    def plan(self, steps: int) -> None:
+        """Lay out the scalars of the next ``steps`` steps at the groups' present rates.
+
+        The table stays where it is in memory as long as ``steps`` does not grow.
+        """
+        self._base = self.steps_done
+        self._row.zero_()
+        times = torch.arange(self._base + 1, self._base + 1 + steps, dtype=torch.float64)
+        table = torch.stack([self._scalars(group, times) for group in self.param_groups])
+        if steps > self._plan.shape[1]:
+            self._plan = torch.empty(table.shape, device=self._row.device)
+        self._plan[:, :steps].copy_(table.to(torch.float32))
+
+    def _scalars(self, group: dict[str, Any], t: Tensor) -> Tensor:
+        """Return the scalars of steps t [T] in float64, [T, S]."""
+        rate: Tensor = group["lr"] / (1 - self.betas[0] ** t)
+        if self.scales_itself:
+            powers = torch.exp2(torch.log2(rate).round())
+            return powers.mul_(group["lr_scale"]).unsqueeze(1)
+        root = (1 - self.betas[1] ** t).sqrt()
+        eps = self.eps / root if self.rule == "adam-lasagne" else self.eps * torch.ones_like(t)
+        return torch.stack([rate, root, eps], dim=1)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every parameter by the plan's next row; nothing waits, nothing is read back."""
+        for index, group in enumerate(self.param_groups):
+            if index not in self._early:
+                self._update(index, group["params"])
+        if self._side is not None:
+            torch.cuda.current_stream().wait_stream(self._side)
+        self._early.clear()
+        self._row += 1
+
+    @torch.no_grad()
+    def _update_early(self, index: int) -> None:
+        """Update a weight whose factors are there, beside the rest of the backward pass."""
+        parameters = self.param_groups[index]["params"]
+        self._early[index] = attachment(parameters[0]).factors
+        if self._side is None:
+            self._update(index, parameters)
+            return
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
+            self._update(index, parameters)
+
+    def _update(self, index: int, parameters: Sequence[Tensor]) -> None:
+        flat, moments = self._flats[index], self._moments[index]
+        beside = attachment(parameters[0])
+        factors, beside.factors = beside.factors, None
+        self._rule(factors is not None)(
+            flat, *(factors or (_gradient(parameters, flat),)), *moments, self._plan[index],
+            self._row, signs=beside.signs,
+            bound=1.0 if index < self.clipped_groups else math.inf,
+        )  # fmt: skip
+        torch.autograd.graph.increment_version(parameters)
+        beside.version = parameters[0]._version
+
+    def _rule(self, by_factors: bool) -> Callable[..., None]:
+        from kernels.triton import update, update_product
+
+        if not self.scales_itself:
+            adam = update_product.adam_product_ if by_factors else update.adam_
+            return partial(adam, betas=self.betas)
+        by_product = update_product.shift_adamax_product_
+        adamax = by_product if by_factors else update.shift_adamax_
+        return partial(adamax, betas=self.betas, eps=self.eps, stored=self.stored)
+
+    def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
+        """Return the count of steps and the moments."""
+        return {"steps": self.steps_done, "moments": [list(pair) for pair in self._moments]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Go on from :meth:`state_dict`, in the memory that a graph may have captured."""
+        self._base = int(state["steps"])
+        self._row.zero_()
+        for pair, saved in zip(self._moments, state["moments"], strict=True):
+            for moment, value in zip(pair, saved, strict=True):
+                moment.copy_(value)
+
+
+@torch.no_grad()
+def _flat(parameters: Sequence[Tensor]) -> Tensor:
+    """Return the only parameter, dense, or one flat tensor that all become views of."""
+    if len(parameters) == 1:
+        return _dense(parameters[0].detach(), parameters[0])
+    flat = torch.cat([parameter.flatten() for parameter in parameters])
+    for parameter, part in zip(parameters, _parts(parameters, flat), strict=True):
+        parameter.data = part
+    return flat
+
+
+def _dense(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return the tensor in the order that ``like`` has in memory: as it is, or channels last."""
+    if like.is_contiguous():
+        return tensor.contiguous()
+    return tensor.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+
+
+def _parts(parameters: Sequence[Tensor], flat: Tensor) -> list[Tensor]:
+    pieces = torch.split(flat, [parameter.numel() for parameter in parameters])
+    return [piece.view(p.shape) for piece, p in zip(pieces, parameters, strict=True)]
+
+
+def _gradient(parameters: Sequence[Tensor], flat: Tensor) -> Tensor:
+    """Return the parameters' gradients in the layout of ``flat``."""
+    found = [parameter.grad for parameter in parameters]
+    missing = [list(p.shape) for p in parameters if p.grad is None]
+    if missing:
+        raise ValueError(f"parameters of shape {missing} have no gradient; run backward first")
+    gradients = [gradient for gradient in found if gradient is not None]
+    if len(gradients) == 1:
+        return _dense(gradients[0], parameters[0])
+    gathered = torch.empty_like(flat)
+    torch._foreach_copy_(_parts(parameters, gathered), gradients)
+    return gathered

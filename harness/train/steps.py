@@ -1,0 +1,137 @@
+"""The steps of an epoch: one by one from the host, or on a GPU as replays of a captured graph."""
+
+import copy
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from harness.methods import Method
+from harness.methods.backprop import Backprop
+from harness.train.inputs import Resident
+
+WARM_STEPS = 3  # before a capture: libraries make their handles and workspaces, kernels compile
+
+
+class Steps(Protocol):
+    """The steps of one epoch after another."""
+
+    def begin(self, order: Tensor, done: int, loss_sum: float, wrong: int) -> None:
+        """Start or go on with an epoch over images ``order``, ``done`` steps of it behind."""
+        ...
+
+    def step(self) -> None:
+        """Learn from the next batch."""
+        ...
+
+    def totals(self) -> tuple[float, int]:
+        """Return the epoch's sum of losses and count of mistakes; waits for the device."""
+        ...
+
+
+class EagerSteps:
+    """Each step's operations one after the other."""
+
+    def __init__(self, method: Method, train: Resident, batch: int) -> None:
+        self.method, self.train, self.batch = method, train, batch
+
+    def begin(self, order: Tensor, done: int, loss_sum: float, wrong: int) -> None:
+        """Start or go on with an epoch."""
+        device = self.train.labels.device
+        self._order, self._done = order.to(device), done
+        self._loss_sum = torch.tensor(loss_sum, dtype=torch.float64, device=device)
+        self._wrong = torch.tensor(wrong, device=device)
+
+    def step(self) -> None:
+        """Learn from the next batch."""
+        start = self._done * self.batch
+        chosen = self._order[start : start + self.batch]
+        loss, mistakes = self.learn(*self.train.batch(chosen))
+        self._loss_sum += loss
+        self._wrong += mistakes
+        self._done += 1
+
+    def learn(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss and the mistakes of one step."""
+        return self.method.step(x, labels)
+
+    def totals(self) -> tuple[float, int]:
+        """Return the epoch's sum of losses and count of mistakes."""
+        return self._loss_sum.item(), int(self._wrong.item())
+
+
+class GraphedSteps:
+    """One step captured as a graph of device work, then replayed: a launch instead of a hundred.
+
+    The graph reads its place in the epoch from the device, fetches its batch, learns and counts,
+    so a replay takes nothing from the host. ``cuda`` is ``torch.cuda``, or a stand-in that has its
+    ``Stream``, ``stream``, ``current_stream``, ``CUDAGraph`` and ``graph``.
+    """
+
+    def __init__(
+        self, method: Backprop, train: Resident, batch: int, steps: int, cuda: Any = torch.cuda
+    ) -> None:
+        self.method, self.train, self.steps, self._cuda = method, train, steps, cuda
+        device = train.labels.device
+        batch = min(batch, len(train))
+        self._order = torch.zeros(steps, batch, dtype=torch.long, device=device)
+        self._done = torch.zeros(1, dtype=torch.long, device=device)
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self._wrong = torch.zeros((), dtype=torch.long, device=device)
+        self._graph: Any = None
+
+    def begin(self, order: Tensor, done: int, loss_sum: float, wrong: int) -> None:
+        """Start or go on with an epoch; the first time, capture the step."""
+        self._order.copy_(order[: self._order.numel()].view_as(self._order))
+        if self._graph is None:
+            self._graph = self._capture()
+        self.method.plan(self.steps)
+        self._done.fill_(done)
+        self._loss_sum.fill_(loss_sum)
+        self._wrong.fill_(wrong)
+
+    def _body(self) -> None:
+        chosen = self._order.index_select(0, self._done).flatten()
+        loss, mistakes = self.method.learn(*self.train.batch(chosen))
+        self._loss_sum += loss
+        self._wrong += mistakes
+        self._done += 1
+
+    def _capture(self) -> Any:
+        """Capture the step without taking one: what the warm-up changes is put back."""
+        cuda, method = self._cuda, self.method
+        before = copy.deepcopy((method.state_dict(), method.streams.state_dict()))
+        method.plan(self.steps)
+        # What the step itself launches goes before the updates that run beside it.
+        side = cuda.Stream(priority=-1)
+        side.wait_stream(cuda.current_stream())
+        with cuda.stream(side):
+            for _ in range(WARM_STEPS):
+                self._done.zero_()
+                self._body()
+        cuda.current_stream().wait_stream(side)
+        method.load_state_dict(before[0])
+        method.streams.load_state_dict(before[1])
+        method.plan(self.steps)
+        graph = cuda.CUDAGraph()
+        for generator in method.streams.on_device():
+            graph.register_generator_state(generator)
+        with cuda.graph(graph, stream=side):
+            self._body()
+        return graph
+
+    def step(self) -> None:
+        """Learn from the next batch; returns before the device has."""
+        self._graph.replay()
+
+    def totals(self) -> tuple[float, int]:
+        """Return the epoch's sum of losses and count of mistakes; waits for the device."""
+        self.method.replayed()
+        return self._loss_sum.item(), int(self._wrong.item())
+
+
+def steps_of(method: Method, train: Resident, batch: int, steps: int) -> Steps:
+    """Return the fastest way to take ``method``'s steps where it runs."""
+    if train.labels.is_cuda and isinstance(method, Backprop) and method.graphable:
+        return GraphedSteps(method, train, batch, steps)
+    return EagerSteps(method, train, batch)

@@ -1,0 +1,56 @@
+"""Several runs in one process: a step of each in turn, on a GPU each on a stream of its own."""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+
+from harness.train.loop import Interrupted
+
+Result = TypeVar("Result")
+
+
+def take_turns(runs: Sequence[Generator[None, None, Result]], device: torch.device) -> list[Result]:
+    """Advance the runs one step after the other until all have returned; return their results.
+
+    The host waits for one run at the end of its epochs alone; the others' steps, a graph's replay
+    each, are queued by then and go on.
+
+    Raises:
+        Interrupted: a run was stopped; raised once every other has stopped too, or has ended.
+    """
+    streams = [_stream(device, len(runs)) for _ in runs]
+    results: dict[int, Result] = {}
+    interrupted: Interrupted | None = None
+    left = list(range(len(runs)))
+    while left:
+        for at in list(left):
+            try:
+                with streams[at]():
+                    next(runs[at])
+            except StopIteration as end:
+                results[at] = end.value
+                left.remove(at)
+            except Interrupted as stop:
+                interrupted = stop
+                left.remove(at)
+    if interrupted is not None:
+        raise interrupted
+    return [results[at] for at in range(len(runs))]
+
+
+def _stream(device: torch.device, runs: int) -> Any:
+    """Return what makes the context of a run's steps."""
+    if device.type != "cuda" or runs == 1:
+        return nullcontext
+    cuda: Any = torch.cuda
+    stream = cuda.Stream()
+    stream.wait_stream(cuda.current_stream())  # the run's data were copied on that one
+
+    @contextmanager
+    def entered() -> Iterator[None]:
+        with cuda.stream(stream):
+            yield
+
+    return entered

@@ -1,0 +1,106 @@
+"""Time a captured training step on a GPU beside the eager port (``rival.py``), and profile it.
+
+    export PYTHONPATH=.
+    python tests/train/gpu_step.py --precision fast                           # MLP 3 x 4096
+    python tests/train/gpu_step.py --precision fast --network convnet         # ConvNet(128)
+    python tests/train/gpu_step.py --precision fast --network convnet --width 64 --images 598388
+
+Random data. A sample is the time of ``--steps`` steps by the device's events, divided by them; the
+port's samples come between. ``--profile 20`` lists the device's time by kernel over as many steps.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from step_bench import build, image_shape, parse, parser
+from versus_rival import theirs
+
+from harness.methods.backprop import Backprop
+from harness.train.inputs import Resident
+from harness.train.steps import EagerSteps, GraphedSteps, Steps
+
+SAMPLES, WARM_UP, PORT_STEPS = 9, 2, 5
+HELD_IMAGES = 10_000  # that the batches come from
+
+
+def steps_of(args: argparse.Namespace) -> Steps:
+    """Return the harness's steps over random images, begun."""
+    _, method = build(args, batch=args.batch)
+    assert isinstance(method, Backprop)
+    method.start_epoch(0, fresh=True)
+    pixels = torch.randint(0, 256, (HELD_IMAGES, *image_shape(args)), dtype=torch.uint8)
+    labels = torch.randint(0, 10, (HELD_IMAGES,))
+    held = Resident(pixels.to(args.device), labels.to(args.device))
+    count = HELD_IMAGES // args.batch
+    steps: Steps = EagerSteps(method, held, args.batch)
+    if args.device == "cuda" and not args.eager:
+        steps = GraphedSteps(method, held, args.batch, count)
+    begin(steps)
+    return steps
+
+
+def begin(steps: Steps) -> None:
+    """Start an epoch in a new order."""
+    steps.begin(torch.randperm(HELD_IMAGES), 0, 0.0, 0)
+
+
+def ms_each(step: Callable[[], Any], count: int) -> float:
+    """Return the device's time of a step in ms, over ``count`` of them."""
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    for _ in range(count):
+        step()
+    last.record()
+    torch.cuda.synchronize()
+    return first.elapsed_time(last) / count
+
+
+def profile(step: Callable[[], Any], count: int) -> str:
+    """Return a table of the device's time by kernel."""
+    activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities) as found:
+        for _ in range(count):
+            step()
+        torch.cuda.synchronize()
+    table = found.key_averages().table(sort_by="self_cuda_time_total", row_limit=30)
+    return str(table)
+
+
+def main() -> None:
+    """Print both times, their ratio and what an epoch takes."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--device", choices=["cuda"], default="cuda")
+    arguments.add_argument("--steps", type=int, default=100, help="steps of a sample")
+    arguments.add_argument("--images", type=int, default=50_000, help="of an epoch to foresee")
+    arguments.add_argument("--profile", type=int, default=0, help="steps to profile")
+    arguments.add_argument("--eager", action="store_true", help="do not capture the step")
+    args = parse(arguments)
+    steps, pixels = steps_of(args), torch.rand(args.batch, *image_shape(args), device="cuda")
+    port = theirs(args, 2 * pixels - 1, torch.randint(0, 10, (args.batch,), device="cuda"))
+    found: list[float] = []
+    others: list[float] = []
+    for sample in range(WARM_UP + SAMPLES):
+        begin(steps)
+        ours_ms = ms_each(steps.step, min(args.steps, HELD_IMAGES // args.batch))
+        port_ms = ms_each(port, PORT_STEPS)
+        if sample >= WARM_UP:
+            found.append(ours_ms)
+            others.append(port_ms)
+    ours_ms, port_ms = statistics.median(found), statistics.median(others)
+    print(f"{args.network} {args.width}, batch {args.batch}, {args.recipe}, {args.mode}, ", end="")
+    print(f"{args.precision}, {torch.cuda.get_device_name()}, torch {torch.__version__}")
+    print(f"step {ours_ms:.4f} ms (fastest {min(found):.4f}, slowest {max(found):.4f}), ", end="")
+    print(f"{1000 * args.batch / ours_ms:.0f} images/s; port {port_ms:.4f} ms: ", end="")
+    print(f"{port_ms / ours_ms:.2f} times as fast")
+    epoch_s = args.images // args.batch * ours_ms / 1000
+    print(f"an epoch of {args.images} images: {epoch_s:.2f} s, without evaluation")
+    if args.profile:
+        begin(steps)
+        print(profile(steps.step, args.profile))
+
+
+if __name__ == "__main__":
+    main()
