@@ -21,6 +21,7 @@ RATES: dict[tuple[str, str], float] = {
 }  # fmt: skip
 UNKNOWN = {"cpu": 0.02, "cuda": 5.0}
 START_S = {"cpu": 0.2, "cuda": 1.0}  # to make operands and to compile, where that is still to do
+CEILING_S = 0.2  # that a bound of the machine is foreseen to take
 CALLS = 3  # to check, to foresee and to clock
 
 

@@ -147,7 +147,12 @@ def _show(document: dict[str, Any], progress: str = "") -> None:
 
     rows = document["benchmarks"]
     first = rows[0]["extra_info"]
-    table = Table(title=f"{progress} {first['case']}, threads: {first['threads']}".strip())
+    title = f"{progress} {first['case']}, threads: {first['threads']}".strip()
+    if all(row["extra_info"].get("over_budget") for row in rows):
+        why = f"{first['kernel']}: {first['reason']}"
+        typer.echo(f"{title}: {len(rows)} benchmarks left out; {why}")
+        return
+    table = Table(title=title)
     for heading in ("kernel", "clocked"):
         table.add_column(heading, no_wrap=True)
     for heading in ("median ms", "rounds", "TOP/s", "vs baseline"):

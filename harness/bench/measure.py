@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.bench.budget import Budget
+from harness.bench.budget import CEILING_S, Budget
 from harness.bench.ceilings import Bound
 from harness.bench.gate import NoTimeError, check_available, check_dots
 from harness.bench.gpu import WARM_REPLAYS, capture, copies_for, keep_samples, replay_seconds
@@ -23,7 +23,6 @@ SAMPLE_CALLS = 3  # on the sampled rows, to foresee how long a whole call takes
 LONG_SAMPLE = 2.0  # seconds of the first call, beyond which one more must do
 FORESIGHT = 4  # a small product is less efficient than the whole by up to this
 LEAST_COPIES = 2  # of a GPU's operand, however long a call takes
-CEILING_S = 0.2  # that a bound of the machine is foreseen to take
 
 
 def rounds_for(call_s: float, seconds: float) -> int:

@@ -2,18 +2,20 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 import torch
 
+from harness.bench.budget import CEILING_S
 from harness.bench.cases import Case, get_case
-from harness.bench.ceilings import Ceiling
+from harness.bench.ceilings import Ceiling, ceilings
 from harness.bench.correctness import Verdict, check_kernel
 from harness.bench.gate import NoTimeError
 from harness.bench.gpu import gpu_state
@@ -25,6 +27,7 @@ from harness.provenance import provenance
 from kernels import registry
 from kernels.base import Kernel
 
+_OUTCOMES = (pytest.skip.Exception, pytest.fail.Exception)  # of a row without a time
 KEPT_SHARE = 0.5  # of the GPU's memory that freed results of earlier graphs may hold
 
 
@@ -150,6 +153,22 @@ class Record:
             self._rows = []
         write_json(path, _document(before, self._state) | body)
         self.tell("correctness" if place == "correctness" else "case", path=str(path))
+
+
+def leave_out(work: Work, tell: Callable[..., None]) -> None:
+    """Write the files of ``work`` whose budget is spent: rows that say so, and nothing is run."""
+    record, steps = Record(work, tell), work.steps()
+    for place, entry in enumerate(work.entries):
+        for step in (step for step in steps if step.place == place):
+            benchmark = SimpleNamespace(extra_info={})
+            with suppress(*_OUTCOMES), record.row(step, benchmark):
+                raise AssertionError(f"{step} has time")
+        for ceiling in ceilings(work.device) if place in work.ceilings() else ():
+            if entry.wants(ceiling.name, "ceiling"):
+                benchmark = SimpleNamespace(extra_info={})
+                with suppress(*_OUTCOMES), record.ceiling(place, ceiling, benchmark):
+                    record.budget.check_seconds(CEILING_S)
+        record.finish(place)
 
 
 def free_device() -> None:

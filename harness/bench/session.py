@@ -9,12 +9,13 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import harness
+from harness.bench.record import leave_out
 from harness.bench.work import MARK, Work
 from harness.errors import HarnessError
 
@@ -48,6 +49,9 @@ def run_work(work: Work, show: Callable[[str, Path], None]) -> dict[str, tuple[s
     """
     down: dict[str, tuple[str, str]] = {}
     while work.entries or work.correctness:
+        if work.correctness is None and work.budget.left_s == 0:  # no process starts to say so
+            leave_out(work, lambda event, **facts: _written(event, facts, show))
+            return down
         code, heard = _run(work, show)
         if code in PYTEST_RAN:
             return down
@@ -135,7 +139,12 @@ def _hear(line: str, heard: _Watched, show: Callable[[str, Path], None]) -> None
         heard.crash = found
     else:
         heard.done.add(found["path"])
-        show(event, Path(found["path"]))
+        _written(event, found, show)
+
+
+def _written(event: str, facts: Mapping[str, Any], show: Callable[[str, Path], None]) -> None:
+    if event in ("case", "correctness"):
+        show(event, Path(facts["path"]))
 
 
 def _environment(threads: int) -> dict[str, str]:

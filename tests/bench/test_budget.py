@@ -123,6 +123,8 @@ def test_what_no_longer_fits_is_a_row_and_comes_with_the_next_run(
     assert found.exit_code == 0, found.output
     assert "correctness, before any clock" in found.output
     assert "left of the budget of 0.0001 minutes" in found.output
+    assert "3/3 layer-3x4x65, threads: " in found.output
+    assert "4 benchmarks left out; naive: foreseen to take" in found.output
     first = read_frames(tmp_path).kernels
     assert set(first["status"]) == {"skipped"}
     assert set(first["case"]) == {"ceilings", "square-8", "layer-3x4x65"}

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -162,12 +163,36 @@ def test_a_device_that_answers_nothing_more_names_the_kernel(
     assert left.excluded == {"xnor-popc": ("failed", reason)}
 
 
+def test_a_spent_budget_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(session, "_run")
+    entries = [Entry("ceilings", ("naive",), 0.1, str(tmp_path / "a.json"))]
+    entries += [Entry("square-8", ("naive", "xnor-cpu"), 0.1, str(tmp_path / "b.json"))]
+    excluded = {"naive": ("wrong", "before any clock: off by two")}
+    work = Work("cpu", 1, tuple(entries), deadline=time.monotonic(), total_s=60.0)
+    seen: list[Path] = []
+    left_out = replace(work, excluded=excluded)
+    assert session.run_work(left_out, lambda event, path: seen.append(path)) == {}
+    assert [str(path) for path in seen] == [entry.path for entry in entries]
+    rows = [row["extra_info"] for path in seen for row in read_json(path)["benchmarks"]]
+    assert [(row["kernel"], row["includes"], row["status"]) for row in rows] == [
+        ("copy", "ceiling", "skipped"),
+        ("fp32-product", "ceiling", "skipped"),
+        ("xor+popcount", "ceiling", "skipped"),
+        ("naive", "gemm", "wrong"),
+        ("xnor-cpu", "gemm", "skipped"),
+        ("xnor-cpu", "pack+gemm", "skipped"),
+        ("xnor-cpu", "gemm+bits", "skipped"),
+    ]
+    assert [row["over_budget"] for row in rows] == [True] * 3 + [False] + [True] * 3
+    assert all(row["stats"] is None for path in seen for row in read_json(path)["benchmarks"])
+
+
 def test_a_process_that_hangs_beyond_the_budget_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "GRACE_S", 0.01)
     entry = Entry("square-8", ("naive",), 0.1, str(tmp_path / "a.json"))
-    work = Work("cpu", 1, (entry,), deadline=time.monotonic(), total_s=1.0)
+    work = Work("cpu", 1, (entry,), deadline=time.monotonic() + 0.05, total_s=1.0)
     with pytest.raises(HarnessError, match=f"square-8 ended with status -{signal.SIGKILL}"):
         session.run_work(work, lambda event, path: None)
 
