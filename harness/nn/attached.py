@@ -1,9 +1,11 @@
-"""What a layer and the optimizer of a GPU tell each other of a weight, beside its gradient."""
+"""What a layer and the optimizer tell each other of a weight, beside its gradient."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
+
+Factors = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -11,16 +13,19 @@ class Attachment:
     """Of one weight [N, K].
 
     Attributes:
-        factors: the gradient ``rows.T @ columns``, which never is in memory: rows bfloat16
-            [P, B, N], P pieces of a float32 matrix, and columns bfloat16 [B, K].
+        factors: of a gradient that never is in memory. On a GPU ``rows.T @ columns``: rows bfloat16
+            [P, B, N], P pieces of a float32 matrix, and columns bfloat16 [B, K]. On a CPU ``rows @
+            signs``: rows float32 [N, B] and packed signs, int64 [planes, B, ceil(K/64)].
         signs: bfloat16 [N, K], which the optimizer writes as it updates the weight.
         version: of the weight whose signs they are.
+        wanted: whether the optimizer takes factors.
         update: the optimizer's, called once the factors are there; None: it does so in its step.
     """
 
-    factors: tuple[Tensor, Tensor] | None = None
+    factors: Factors | None = None
     signs: Tensor | None = None
     version: int = -1
+    wanted: bool = False
     update: Callable[[], None] | None = None
 
     def hand_over(self, rows: Tensor, columns: Tensor) -> None:

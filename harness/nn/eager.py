@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from harness.nn.attached import Factors, attachment
+
 
 def _unwrapped(method: Callable[..., Any]) -> Callable[..., Any]:
     found: Callable[..., Any] = getattr(method, "__wrapped__", method)
@@ -29,10 +31,15 @@ class EagerOptimizer(Optimizer):
     zero_grad = _unwrapped(Optimizer.zero_grad)
     add_param_group = _unwrapped(Optimizer.add_param_group)
 
-    def gradients(self) -> Iterator[tuple[Tensor, Tensor, dict[str, Any], float]]:
-        """Yield each parameter that has a gradient: it, the gradient, its group and its bound."""
+    def gradients(self) -> Iterator[tuple[Tensor, Tensor | Factors, dict[str, Any], float]]:
+        """Yield each parameter that has a gradient: it, the gradient, its group and its bound.
+
+        The gradient comes as its factors where the layer has handed these over.
+        """
         for index, group in enumerate(self.param_groups):
             bound = 1.0 if index < self.clipped_groups else math.inf
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    yield parameter, parameter.grad, group, bound
+                beside = attachment(parameter)
+                gradient, beside.factors = beside.factors or parameter.grad, None
+                if gradient is not None:
+                    yield parameter, gradient, group, bound

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.nn import gpu
+from harness.nn.attached import Factors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,31 +32,52 @@ def flat(tensor: Tensor) -> "np.ndarray":
     return tensor.detach().view(-1).numpy()
 
 
+def _update_by_factors(
+    parameter: Tensor, factors: Factors, m: Tensor, v: Tensor, numbers: "np.ndarray", adamax: bool
+) -> None:
+    from kernels.cpu import signed, signed_update
+    from kernels.cpu.threads import follow_torch
+
+    follow_torch()
+    rows, planes = factors
+    patterns = signed.index(planes.numpy(), parameter.shape[1])
+    arrays = (tensor.detach().numpy() for tensor in (parameter, m, v))
+    signed_update.update(rows.numpy(), patterns, len(planes), numbers, adamax, *arrays)
+
+
 def adam_(
-    parameter: Tensor, gradient: Tensor, m: Tensor, v: Tensor, *,
+    parameter: Tensor, gradient: Tensor | Factors, m: Tensor, v: Tensor, *,
     betas: tuple[float, float], eps: float, lr: float, step: int, bound: float,
 ) -> None:  # fmt: skip
     """Take one step of Adam in torch's form, clipped to ``[-bound, bound]``, in place."""
     from kernels.cpu import steps
 
-    arrays = flat(parameter), flat(gradient), flat(m), flat(v)
-    threads = torch.get_num_threads()
-    steps.adam(*arrays, betas=betas, eps=eps, lr=lr, step=step, bound=bound, threads=threads)
+    if isinstance(gradient, tuple):
+        numbers = steps.adam_numbers(betas, eps, lr, step, bound)
+        _update_by_factors(parameter, gradient, m, v, numbers, adamax=False)
+    else:
+        arrays = flat(parameter), flat(gradient.contiguous()), flat(m), flat(v)
+        threads = torch.get_num_threads()
+        steps.adam(*arrays, betas=betas, eps=eps, lr=lr, step=step, bound=bound, threads=threads)
     torch.autograd.graph.increment_version([parameter, m, v])
 
 
 def shift_adamax_(
-    parameter: Tensor, gradient: Tensor, m: Tensor, v: Tensor, *,
+    parameter: Tensor, gradient: Tensor | Factors, m: Tensor, v: Tensor, *,
     betas: tuple[float, float], eps: float, rate: float, stored: bool, bound: float,
 ) -> None:  # fmt: skip
     """Take one step of shift-based AdaMax, clipped to ``[-bound, bound]``, in place."""
     from kernels.cpu import steps
 
-    arrays = flat(parameter), flat(gradient), flat(m), flat(v)
-    steps.shift_adamax(
-        *arrays, betas=betas, eps=eps, rate=rate, stored=stored, bound=bound,
-        threads=torch.get_num_threads(),
-    )  # fmt: skip
+    if isinstance(gradient, tuple):
+        numbers = steps.adamax_numbers(betas, eps, rate, stored, bound)
+        _update_by_factors(parameter, gradient, m, v, numbers, adamax=True)
+    else:
+        arrays = flat(parameter), flat(gradient.contiguous()), flat(m), flat(v)
+        steps.shift_adamax(
+            *arrays, betas=betas, eps=eps, rate=rate, stored=stored, bound=bound,
+            threads=torch.get_num_threads(),
+        )  # fmt: skip
     torch.autograd.graph.increment_version([parameter, m, v])
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from harness.nn import fused, gpu
+from harness.nn.attached import attachment
 from harness.nn.eager import EagerOptimizer
 from harness.nn.networks import BinaryNetwork
 from harness.nn.planned import PlannedOptimizer
@@ -48,10 +49,9 @@ class LasagneAdam(EagerOptimizer, Adam):
 
     def _one_pass(self) -> bool:
         """Take the step by :func:`fused.adam_` if it takes every parameter; return whether."""
-        work = list(self.gradients())
-        if not all(fused.takes(parameter, gradient) for parameter, gradient, _, _ in work):
+        if not all(fused.takes(*group["params"]) for group in self.param_groups):
             return False
-        for parameter, gradient, group, bound in work:
+        for parameter, gradient, group, bound in self.gradients():
             state = self.state[parameter]
             if not state:  # as torch's Adam keeps it, so that either goes on from the other
                 state["step"] = torch.zeros((), dtype=torch.float32)
@@ -100,6 +100,9 @@ def build_optimizer(network: BinaryNetwork, spec: OptimizerSpec, lr: float) -> O
         set_learning_rate(optimizer, lr)
     else:
         optimizer = optimizer_of(groups, spec, lr)
+    for layer in network.binary_layers():
+        eager = isinstance(optimizer, LasagneAdam | ShiftAdaMax)
+        attachment(layer.weight).wanted = eager and fused.takes(layer.weight)
     if spec.clip and isinstance(optimizer, EagerOptimizer):
         optimizer.clipped_groups = len(network.binary_layers())
     return optimizer

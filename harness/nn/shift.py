@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from harness.nn import fused
+from harness.nn.attached import Factors
 from harness.nn.eager import EagerOptimizer
 
 # Mantissa bits of the first float32 above sqrt(2): from here on log2|z| rounds up. The nearest
@@ -166,7 +167,7 @@ class ShiftAdaMax(EagerOptimizer):
             self._update(parameter, gradient, group, bound)
 
     def _update(
-        self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], bound: float
+        self, parameter: Tensor, gradient: Tensor | Factors, group: dict[str, Any], bound: float
     ) -> None:
         state = self.state[parameter]
         if not state:
@@ -177,12 +178,13 @@ class ShiftAdaMax(EagerOptimizer):
         beta1, beta2 = group["betas"]
         m, v = state["m"], state["v"]
         rate = ap2_scalar(group["lr"] / (1 - beta1 ** state["step"])) * group["lr_scale"]
-        if fused.takes(parameter, gradient, m, v):
+        if fused.takes(parameter, m, v):
             fused.shift_adamax_(
                 parameter, gradient, m, v, betas=group["betas"], eps=group["eps"], rate=rate,
                 stored=group["stored_ap2"], bound=bound,
             )  # fmt: skip
             return
+        assert isinstance(gradient, Tensor), "factors are for the kernels of a CPU"
         m.lerp_(gradient, 1 - beta1)
         torch.maximum(v.mul_(beta2), gradient.abs().add_(group["eps"]), out=v)
         if group["stored_ap2"]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from harness.nn import fused
+from harness.nn.attached import attachment
 from kernels.conv import Conv3x3, pack_filters, pack_map
 from kernels.cpu.threads import follow_torch
 from kernels.packing import Packed, pack_rows
@@ -68,6 +69,17 @@ def _set_gradient(layer: "WeightedLayer", gradient: Tensor) -> None:
     weight.grad = gradient if weight.grad is None else weight.grad + gradient
 
 
+def _hand_over(layer: "WeightedLayer", rows: Tensor, planes: Tensor, columns: int) -> None:
+    """Give the gradient ``rows @ signs`` to the optimizer, by its factors where it takes them."""
+    from kernels.cpu.signed_update import fits
+
+    beside = attachment(layer.weight)
+    if beside.wanted and fits(columns) and layer.weight.grad is None:
+        beside.hand_over(rows, planes)
+    else:
+        _set_gradient(layer, _times_signs(rows, planes, columns, layer.gradient_buffer()))
+
+
 class _SignedLinear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
@@ -84,10 +96,7 @@ class _SignedLinear(Function):
         follow_torch()
         planes, weights = ctx.saved_tensors
         gradient = gradients[0]
-        by_unit = (gradient * ctx.scale).t()
-        _set_gradient(
-            ctx.layer, _times_signs(by_unit, planes, ctx.length, ctx.layer.gradient_buffer())
-        )
+        _hand_over(ctx.layer, (gradient * ctx.scale).t().contiguous(), planes, ctx.length)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
         return _times_signs(gradient, weights.unsqueeze(0), ctx.length), None, None, None

@@ -106,28 +106,39 @@ def _index_of_rows(words, groups, out):
                         out[to] |= np.uint32(bits & np.uint64(15)) << np.uint32(8 * q)
 
 
+@jit(error_model="numpy")
+def multiply(tables, steps, index, groups, planes, row, row_end, duo, duo_end, width, out, first):
+    """Write rows ``row`` to ``row_end`` of the product to ``out``, whose first row is ``first``.
+
+    Columns go from 64 times ``duo`` to 64 times ``duo_end``; ``out`` is flat.
+    """
+    rows, blocks = steps.shape
+    each, gap = min(groups, BLOCK), groups * planes * LANES
+    for block in range(blocks):
+        here = min(BLOCK, groups - block * BLOCK)
+        for pair in range(duo, duo_end):
+            i_at = 2 * pair * gap + block * BLOCK * planes * LANES
+            both = 2 * pair + 1 < width // LANES
+            for m in range(row, row_end):
+                t_at = (block * rows + m) * each * TABLE_BYTES
+                to = (m - first) * width + 2 * pair * LANES
+                scale = steps[m, block]
+                lookup(both, planes, tables, t_at, index, i_at, gap, here, scale,
+                       block == 0, out, to)  # fmt: skip
+
+
 @jit(parallel=True, error_model="numpy")
 def _product(tables, steps, index, groups, planes, row_parts, panel_parts, out):
     rows, width = out.shape
-    flat = out.reshape(-1)
-    each, blocks, duos = min(groups, BLOCK), steps.shape[1], (width // LANES + 1) // 2
-    gap = groups * planes * LANES
+    flat, duos = out.reshape(-1), (width // LANES + 1) // 2
     for task in numba.prange(row_parts * panel_parts):
         part = task // panel_parts
         row, row_end = rows * part // row_parts, rows * (part + 1) // row_parts
         part = task % panel_parts
         duo, duo_end = duos * part // panel_parts, duos * (part + 1) // panel_parts
-        for block in range(blocks):
-            here = min(BLOCK, groups - block * BLOCK)
-            for pair in range(duo, duo_end):
-                i_at = 2 * pair * gap + block * BLOCK * planes * LANES
-                both = 2 * pair + 1 < width // LANES
-                for m in range(row, row_end):
-                    t_at = (block * rows + m) * each * TABLE_BYTES
-                    to = m * width + 2 * pair * LANES
-                    scale = steps[m, block]
-                    lookup(both, planes, tables, t_at, index, i_at, gap, here, scale,
-                           block == 0, flat, to)  # fmt: skip
+        multiply(
+            tables, steps, index, groups, planes, row, row_end, duo, duo_end, width, flat, 0
+        )  # fmt: skip
 
 
 def groups_for(length: int) -> int:

@@ -63,7 +63,8 @@ def _clipped(x, bound):
 
 
 @jit(error_model="numpy")
-def _adam(w, g, m, v, begin, end, c):
+def adam_part(w, g, m, v, begin, end, c):
+    """Adam's step on elements ``begin`` to ``end``, whole vectors of 8 (:func:`adam_numbers`)."""
     w, g, m, v = w[begin:end], g[begin:end], m[begin:end], v[begin:end]
     rest1, beta2, rest2, correction, eps, rate, bound = c[0], c[1], c[2], c[3], c[4], c[5], c[6]
     for i in range(w.size):
@@ -87,7 +88,8 @@ def _adam_last(w, g, m, v, begin, end, c):
 
 
 @jit(error_model="numpy")
-def _adamax(w, g, m, v, begin, end, c):
+def adamax_part(w, g, m, v, begin, end, c):
+    """Shift-based AdaMax's step on elements ``begin`` to ``end`` (:func:`adamax_numbers`)."""
     w, g, m, v = w[begin:end], g[begin:end], m[begin:end], v[begin:end]
     rest1, beta2, eps, stored, rate, bound = c[0], c[1], c[2], c[3] != 0, c[4], c[5]
     for i in range(w.size):
@@ -110,13 +112,13 @@ def _sign(x, out, begin, end):
 @jit(parallel=True, error_model="numpy")
 def _adam_threads(w, g, m, v, c):
     for task in numba.prange((w.size + CHUNK - 1) // CHUNK):
-        _adam(w, g, m, v, task * CHUNK, min((task + 1) * CHUNK, w.size), c)
+        adam_part(w, g, m, v, task * CHUNK, min((task + 1) * CHUNK, w.size), c)
 
 
 @jit(parallel=True, error_model="numpy")
 def _adamax_threads(w, g, m, v, c):
     for task in numba.prange((w.size + CHUNK - 1) // CHUNK):
-        _adamax(w, g, m, v, task * CHUNK, min((task + 1) * CHUNK, w.size), c)
+        adamax_part(w, g, m, v, task * CHUNK, min((task + 1) * CHUNK, w.size), c)
 
 
 @jit(parallel=True, error_model="numpy")
@@ -132,6 +134,23 @@ def _parallel(size: int, threads: int) -> bool:
     return True
 
 
+def adam_numbers(
+    betas: tuple[float, float], eps: float, lr: float, step: int, bound: float
+) -> np.ndarray:
+    """Return what :func:`adam_part` takes of step number ``step`` (from 1)."""
+    correction = (1 - betas[1] ** step) ** 0.5
+    rate = -(lr / (1 - betas[0] ** step))
+    numbers = (1 - betas[0], betas[1], 1 - betas[1], correction, eps, rate, bound)
+    return np.array(numbers, dtype=np.float32)
+
+
+def adamax_numbers(
+    betas: tuple[float, float], eps: float, rate: float, stored: bool, bound: float
+) -> np.ndarray:
+    """Return what :func:`adamax_part` takes of a step."""
+    return np.array((1 - betas[0], betas[1], eps, stored, -rate, bound), dtype=np.float32)
+
+
 def adam(
     w: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *,
     betas: tuple[float, float], eps: float, lr: float, step: int, bound: float, threads: int,
@@ -141,15 +160,12 @@ def adam(
     ``m += (1-b1)(g-m)``; ``v = b2 v + (1-b2) g^2``;
     ``w -= lr/(1-b1^t) m / (sqrt(v)/sqrt(1-b2^t) + eps)``, then clipped to ``[-bound, bound]``.
     """
-    correction = (1 - betas[1] ** step) ** 0.5
-    rate = -(lr / (1 - betas[0] ** step))
-    numbers = (1 - betas[0], betas[1], 1 - betas[1], correction, eps, rate, bound)
-    c = np.array(numbers, dtype=np.float32)
+    c = adam_numbers(betas, eps, lr, step, bound)
     whole = w.size // LANES * LANES
     if _parallel(w.size, threads):
         _adam_threads(w[:whole], g, m, v, c)
     else:
-        _adam(w, g, m, v, 0, whole, c)
+        adam_part(w, g, m, v, 0, whole, c)
     _adam_last(w, g, m, v, whole, w.size, c)
 
 
@@ -162,11 +178,11 @@ def shift_adamax(
     ``m += (1-b1)(g-m)``; ``v = max(b2 v, |g| + eps)``, its AP2 if ``stored``;
     ``w -= rate m AP2(1/v)``, then clipped to ``[-bound, bound]``.
     """
-    c = np.array((1 - betas[0], betas[1], eps, stored, -rate, bound), dtype=np.float32)
+    c = adamax_numbers(betas, eps, rate, stored, bound)
     if _parallel(w.size, threads):
         _adamax_threads(w, g, m, v, c)
     else:
-        _adamax(w, g, m, v, 0, w.size, c)
+        adamax_part(w, g, m, v, 0, w.size, c)
 
 
 def sign(x: np.ndarray, out: np.ndarray, threads: int) -> None:

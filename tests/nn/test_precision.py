@@ -10,6 +10,7 @@ from torch import Tensor
 from harness.errors import HarnessError
 from harness.methods import build_method
 from harness.nn import signed, tf32
+from harness.nn.attached import attachment
 from harness.nn.loss import squared_hinge
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
@@ -46,6 +47,8 @@ def _batch(dataset: str) -> tuple[Tensor, Tensor]:
 def _gradients(network: BinaryNetwork, dataset: str) -> tuple[Tensor, list[Tensor]]:
     x, labels = _batch(dataset)
     network.train()
+    for layer in network.binary_layers():
+        attachment(layer.weight).wanted = False  # no optimizer is there to take factors
     scores = network(x)
     squared_hinge(scores, labels).backward()  # type: ignore[no-untyped-call]
     return scores.detach(), [p.grad for p in network.parameters() if p.grad is not None]
@@ -169,3 +172,25 @@ def test_convolutions_take_tf32_where_told_and_nowhere_else() -> None:
     assert inside == ("tf32", "tf32")
     assert outside == after == ("ieee", before[1])
     assert before[1] != "tf32"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("recipe", ["theano", "torch7"])
+def test_a_gradient_spent_where_it_is_made_moves_no_bit(recipe: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    sizes = {"network.hidden": [96, 160]}
+    one, other = (_method("mnist", "bnn-det", "fast", recipe, **sizes) for _ in range(2))
+    asked = [attachment(layer.weight) for layer in other.network.binary_layers()]
+    assert all(beside.wanted for beside in asked)
+    for beside in asked:
+        beside.wanted = False
+    for method in (one, other):
+        method.start_epoch(0, True)
+        for _ in range(3):
+            method.step(*_batch("mnist"))
+    spent = [layer.weight.grad is None for layer in one.network.binary_layers()]
+    assert spent == [False, True, True]
+    for (name, found), expected in zip(
+        one.network.state_dict().items(), other.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(found, expected), name

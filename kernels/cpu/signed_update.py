@@ -1,0 +1,56 @@
+"""A weights' gradient of signs and the optimizer's step in one: the gradient stays in the caches.
+
+The gradient ``A S`` of weights [N, K] comes from ``kernels.cpu.signed`` a few rows at a time, and
+Adam or shift-based AdaMax spends it there: 8 bytes a weight less to write and read, of 36.
+"""
+# Compiled code is typed by numba, not by mypy.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
+
+import numba
+import numpy as np
+
+from kernels.cpu import signed
+from kernels.cpu.jit import jit
+from kernels.cpu.lookup import LANES
+from kernels.cpu.steps import adam_part, adamax_part
+
+
+@jit(parallel=True, error_model="numpy")
+def _update(tables, steps, index, groups, planes, parts, adamax, w, m, v, c):
+    rows, width = w.shape
+    duos = (width // LANES + 1) // 2
+    for part in numba.prange(parts):
+        row, row_end = rows * part // parts, rows * (part + 1) // parts
+        g = np.empty((row_end - row) * width, dtype=np.float32)
+        signed.multiply(
+            tables, steps, index, groups, planes, row, row_end, 0, duos, width, g, row
+        )  # fmt: skip
+        for r in range(row, row_end):
+            here = g[(r - row) * width : (r - row + 1) * width]
+            if adamax:
+                adamax_part(w[r], here, m[r], v[r], 0, width, c)
+            else:
+                adam_part(w[r], here, m[r], v[r], 0, width, c)
+
+
+def fits(columns: int) -> bool:
+    """Return whether rows of ``columns`` weights are whole vectors, as :func:`update` needs."""
+    return signed.width_for(columns) == columns
+
+
+def update(
+    a: np.ndarray, patterns: np.ndarray, planes: int, numbers: np.ndarray, adamax: bool,
+    w: np.ndarray, m: np.ndarray, v: np.ndarray,
+) -> None:  # fmt: skip
+    """Take the step on ``w`` [N, K] whose gradient is ``a @ s``, in place, on numba's threads.
+
+    Args:
+        a: float32 [N, B].
+        patterns: of the signs ``s`` [B, K], and their ``planes``, as :func:`signed.index` has them.
+        numbers: of the step (``steps.adam_numbers``, or ``steps.adamax_numbers`` if ``adamax``).
+        w: weights with their moments ``m`` and ``v``, float32 [N, K]; :func:`fits` K.
+    """
+    tables, steps = signed.tables(a)
+    parts = -(-len(w) // signed.ROWS)
+    groups = signed.groups_for(a.shape[1])
+    _update(tables, steps, patterns, groups, planes, parts, adamax, w, m, v, numbers)
