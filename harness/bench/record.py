@@ -86,6 +86,8 @@ class Record:
             "m": None, "n": None, "k": None, "ops": None, "caches": "",
         }  # fmt: skip
         with self._kept(info, benchmark):
+            if ceiling.name in self.excluded:
+                raise NoTimeError(*self.excluded[ceiling.name])
             yield benchmark.extra_info
 
     @contextmanager

@@ -61,7 +61,7 @@ class Work:
         checked: kernels that this stage checks.
         limit: seconds that a call may be foreseen to take.
         deadline: by ``time.monotonic``, and ``total_s``, seconds of the whole budget; None: none.
-        excluded: kernels that get no time, with status and reason.
+        excluded: kernels and ceilings that get no time, with status and reason.
         parent: process that must go on for this one to.
     """
 
