@@ -10,24 +10,26 @@ from harness.deploy.modelfile import MODEL
 from harness.files import atomic_path, read_json
 from harness.inspect.run import INSPECT
 from harness.run.setup import Setup
+from harness.train.checkpoint import BEST, CHECKPOINT
 from harness.train.record import METRICS, RUN, finished_run
 
 
-def records_after_training(setup: Setup, name: str) -> list[str]:
-    """Return the files that the stages after training write, the packed network not among them."""
-    if not setup.jobs[name].is_bnn:
-        return [INSPECT]
-    kernels = [kernel for found in setup.kernels.values() for kernel in found]
-    return [EXPORT, *map(evaluation_name, kernels), INSPECT]
-
-
 def kept_run(setup: Setup, name: str) -> dict[str, Any] | None:
-    """Return run.json of a run that is kept whole, else None: nothing is left to do for it."""
-    folder = setup.out_folder(name)
-    files = [RUN, METRICS, *records_after_training(setup, name)]
-    if setup.jobs[name].is_bnn and (folder / EXPORT).exists():
-        files += [MODEL] if read_json(folder / EXPORT).get("status") == "done" else []
-    return finished_run(folder, setup.fingerprint(name), files)
+    """Return run.json of a run that is kept whole, else None: nothing is left to do for it.
+
+    The last stage's record tells that all stages were passed. A kernel that came later is asked for
+    where its weights are still there; a run is not trained again for it.
+    """
+    folder, wanted = setup.out_folder(name), setup.fingerprint(name)
+    files = [RUN, METRICS, INSPECT]
+    if setup.jobs[name].is_bnn:
+        files += [EXPORT]
+        if finished_run(setup.work_folder(name), wanted) is not None:
+            kernels = [kernel for found in setup.kernels.values() for kernel in found]
+            files += map(evaluation_name, kernels)
+        if (folder / EXPORT).exists() and read_json(folder / EXPORT).get("status") == "done":
+            files += [MODEL]
+    return finished_run(folder, wanted, files)
 
 
 def forget_records(folder: Path) -> None:
@@ -58,6 +60,18 @@ def _stages_files(folder: Path) -> list[Path]:
     return [path for path in fixed if path.exists()] + sorted(folder.glob("evaluate-*.json"))
 
 
+def needed_elsewhere(folder: Path) -> Path | None:
+    """Return what a run that was begun needs to go on on another machine, None where nothing is.
+
+    While it trains, its checkpoint; then, until it is examined, its folder.
+    """
+    if (folder / CHECKPOINT).exists():
+        return folder / CHECKPOINT
+    return folder if (folder / BEST).exists() else None
+
+
 def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files below ``folder``."""
+    """Return the bytes of all files below ``folder``, or of a file."""
+    if folder.is_file():
+        return folder.stat().st_size
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,7 +1,6 @@
 """One piece of a preset: what is left of its runs, one after the other, until the time is over."""
 
 import gc
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from harness.nn.costs import layer_costs
 from harness.report.collect import collect
 from harness.run.clock import Clock
 from harness.run.estimate import Estimate
-from harness.run.keep import folder_bytes, forget_records, keep, kept_run
+from harness.run.keep import folder_bytes, forget_records, keep, kept_run, needed_elsewhere
 from harness.run.setup import Setup
 from harness.run.show import Lines, say
 from harness.run.stages import examine
@@ -26,11 +25,12 @@ from harness.train.run import run_training
 from kernels.cpu.threads import set_threads
 
 GO_ON = 75  # EX_TEMPFAIL: not all is done, and the same command goes on
-# Set aside of the time: frames at the end, with pandas' import; a checkpoint (weights, two moments
-# and the best weights in float32, a byte of sign) to a slow disk; the validation of an epoch, half
-# as long again as the longest seen.
+# Set aside of the time: frames at the end, with pandas' import; two checkpoints to a slow disk
+# (weights, two moments and the best weights in float32, a byte of sign), as the alarm may come just
+# when one begins; the validation of an epoch, half as long again as the longest seen.
 FRAMES_SECONDS = 5.0
 STATE_BYTES, DISK_BYTES_PER_S = 17, 100e6
+CHECKPOINTS = 2
 CLOSING_SHARE = 1.5
 
 
@@ -114,18 +114,22 @@ class Piece:
                 f"{run['valid_error_pct']:.2f} %, test error {run['test_error_pct']:.2f} %"
             )
         self.estimate.learn(name, run["train_seconds"], run["epochs_done"])
+        # A stop may have come between a run's record and the end of its checkpoint.
+        (setup.work_folder(name) / CHECKPOINT).unlink(missing_ok=True)
         self.clock.reserve(FRAMES_SECONDS)
         set_threads(self.threads or available_threads())
         examine(setup, name)
 
     def _train(self, name: str, title: str) -> dict[str, Any]:
         setup, job, folder = self.setup, self.setup.jobs[name], self.setup.work_folder(name)
-        if finished_run(folder, setup.fingerprint(name)) is None:
-            forget_records(folder)
+        trained = finished_run(folder, setup.fingerprint(name))
+        if trained is not None:
+            return trained
+        forget_records(folder)
         recipe = job.resolved_recipe()
         layers = layer_costs(recipe.network, get_mode(job.mode), job.dataset)
         state = STATE_BYTES * sum(layer.weights for layer in layers)
-        reserve = FRAMES_SECONDS + state / DISK_BYTES_PER_S
+        reserve = FRAMES_SECONDS + CHECKPOINTS * state / DISK_BYTES_PER_S
         longest = 0.0
 
         def closing(seconds: float) -> None:
@@ -153,7 +157,6 @@ class Piece:
             )
         finally:
             self.gained = self.gained or any(lines.steps for lines in shown)
-        (folder / CHECKPOINT).unlink(missing_ok=True)  # where a stop came between record and this
         return run
 
     def _title(self, name: str) -> str:
@@ -192,13 +195,6 @@ class Piece:
         return GO_ON
 
     def _say_what_to_keep(self) -> None:
-        found = [self.setup.work_folder(name) for name in self.open]
-        paths = [path for folder in found if (path := _resumable(folder)) is not None]
-        sizes = "".join(f", {path} ({bytes_text(path.stat().st_size)})" for path in paths)
-        say(f"to go on on another machine, keep {self.setup.out}{sizes}")
-
-
-def _resumable(folder: Path) -> Path | None:
-    """Return the file without which a run that was begun here would begin anew."""
-    path = folder / CHECKPOINT
-    return path if path.exists() else None
+        found = [needed_elsewhere(self.setup.work_folder(name)) for name in self.open]
+        sizes = [f", {path} ({bytes_text(folder_bytes(path))})" for path in found if path]
+        say(f"to go on on another machine, keep {self.setup.out}{''.join(sizes)}")

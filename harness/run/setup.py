@@ -140,8 +140,8 @@ def _data_folder(values: Mapping[str, Any], jobs: Mapping[str, Job], data: Path 
 
 
 def _kernels(named: Sequence[str], device: torch.device) -> dict[str, list[Kernel]]:
-    """Return the preset's kernels on the CPU, and on a GPU all that it has too."""
-    found = {"cpu": resolve_kernels(named, "cpu")}
+    """Return all kernels of a GPU, and the preset's on the CPU after them."""
+    found = {}
     if device.type != "cpu":
         found[device.type] = resolve_kernels(registry.names_on(device.type), device.type)
-    return found
+    return {**found, "cpu": resolve_kernels(named, "cpu")}

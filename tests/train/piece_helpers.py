@@ -48,10 +48,10 @@ def words(folder: Path, data: Path, *more: str) -> list[str]:
 
 
 def run_here(
-    folder: Path, data: Path, clock: Clock | None = None, only: tuple[str, ...] = ()
+    folder: Path, data: Path, clock: Clock | None = None, only: tuple[str, ...] = (), **changes: Any
 ) -> int:
     """Run a piece of the small preset in this process and return its exit status."""
-    preset, cpu = small_preset(folder), torch.device("cpu")
+    preset, cpu = small_preset(folder, **changes), torch.device("cpu")
     setup = make_setup(str(preset), data, folder / "out", folder / "work", only, cpu)
     return Piece(setup, clock or Clock(), 1, NEVER).run()
 

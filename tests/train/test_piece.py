@@ -138,8 +138,9 @@ def test_a_time_that_is_too_short_for_a_step_is_an_error(data_root: Path, tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_evaluating_goes_on_with_the_stage(
-    whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+    whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], number: int,
+) -> None:  # fmt: skip
     compare = evaluate._Check.compare
     with monkeypatch.context() as patch:
 
@@ -149,6 +150,8 @@ def test_a_stop_while_evaluating_goes_on_with_the_stage(
 
         patch.setattr(evaluate._Check, "compare", stopped)
         assert run_here(tmp_path, data_root) == 128 + number
+    trained = tmp_path / "work" / "runs" / DET
+    assert f"keep {tmp_path / 'out'}, {trained} (" in capsys.readouterr().out
     assert not (tmp_path / "work" / "runs" / FLOAT).exists()
     (row,) = read_frames(tmp_path / "out").runs.to_dict("records")
     assert (row["mode"], row["status"]) == ("bnn-det", "done"), "it has ended its training"
@@ -181,6 +184,20 @@ def test_runs_that_are_kept_are_done_without_the_work_folder(
     assert run_here(tmp_path, data_root, only=(DET,)) == 0
     model = Path("out") / "runs" / DET / "model.bnn"
     assert (tmp_path / model).read_bytes() == (whole / model).read_bytes()
+
+
+def test_a_kernel_that_came_later_is_asked_for_but_no_run_is_trained_again(
+    whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole / "out", tmp_path / "out")
+    monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("it trains again"))
+    later = {"kernels": ["vendor-fp32", "vendor-bf16"]}
+    assert run_here(tmp_path, data_root, only=(DET,), **later) == 0
+    record = tmp_path / "out" / "runs" / DET / "evaluate-vendor-bf16.json"
+    assert not record.exists(), "its weights are elsewhere"
+    shutil.copytree(whole / "work", tmp_path / "work", dirs_exist_ok=True)
+    assert run_here(tmp_path, data_root, only=(DET,), **later) == 0
+    assert json.loads(record.read_text())["status"] in ("done", "unavailable")
 
 
 def test_a_checkpoint_alone_moves_a_run_to_another_machine(
