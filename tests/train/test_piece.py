@@ -19,9 +19,9 @@ from harness.run import piece, show
 from harness.run.clock import Clock
 from harness.spec import get_mode, load_recipe
 from harness.train import loop
-from harness.train.loop import Trainer
 from harness.train.record import RunSpec
 from harness.train.run import run_training
+from harness.train.steps import EagerSteps
 
 Child = Callable[..., tuple[int, str]]
 STEPS = 66  # an epoch of the stand-in's training split, in batches of 100
@@ -103,7 +103,7 @@ def test_pieces_of_limited_time_reach_the_end(
     statuses: list[int] = []
     while not statuses or statuses[-1] == GO_ON:
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_step", _stop_after(Trainer._step, 50, signal.SIGALRM))
+            patch.setattr(EagerSteps, "learn", _stop_after(EagerSteps.learn, 50, signal.SIGALRM))
             statuses.append(run_here(tmp_path, data_root, Clock(60)))
         assert len(statuses) < 20, "every piece gains something"
     assert statuses == [GO_ON] * (5 * STEPS // 50) + [FAILED]  # one epoch of the diverging run
@@ -155,7 +155,7 @@ def test_a_stop_while_evaluating_goes_on_with_the_stage(
     assert not (tmp_path / "work" / "runs" / FLOAT).exists()
     (row,) = read_frames(tmp_path / "out").runs.to_dict("records")
     assert (row["mode"], row["status"]) == ("bnn-det", "done"), "it has ended its training"
-    monkeypatch.setattr(Trainer, "_step", _not_again(Trainer._step, 3 * STEPS))
+    monkeypatch.setattr(EagerSteps, "learn", _not_again(EagerSteps.learn, 3 * STEPS))
     assert run_here(tmp_path, data_root) == FAILED
     assert_same_preset(tmp_path, whole)
 
@@ -163,7 +163,7 @@ def test_a_stop_while_evaluating_goes_on_with_the_stage(
 def _not_again(step: Callable[..., object], most: int) -> Callable[..., object]:
     steps = [0]
 
-    def counted(self: Trainer, x: torch.Tensor, labels: torch.Tensor) -> object:
+    def counted(self: EagerSteps, x: torch.Tensor, labels: torch.Tensor) -> object:
         steps[0] += 1
         assert steps[0] <= most, "a run that ended is trained again"
         return step(self, x, labels)
@@ -176,7 +176,7 @@ def test_runs_that_are_kept_are_done_without_the_work_folder(
 ) -> None:
     shutil.copytree(whole / "out", tmp_path / "out")
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("it trains again"))
+    monkeypatch.setattr(EagerSteps, "learn", lambda *_: pytest.fail("it trains again"))
     assert run_here(tmp_path, data_root) == FAILED
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
     (tmp_path / "out" / "runs" / DET / "model.bnn").unlink()
@@ -190,7 +190,7 @@ def test_a_kernel_that_came_later_is_asked_for_but_no_run_is_trained_again(
     whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(whole / "out", tmp_path / "out")
-    monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("it trains again"))
+    monkeypatch.setattr(EagerSteps, "learn", lambda *_: pytest.fail("it trains again"))
     later = {"kernels": ["vendor-fp32", "vendor-bf16"]}
     assert run_here(tmp_path, data_root, only=(DET,), **later) == 0
     record = tmp_path / "out" / "runs" / DET / "evaluate-vendor-bf16.json"
@@ -206,15 +206,14 @@ def test_a_checkpoint_alone_moves_a_run_to_another_machine(
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", _stop_after(Trainer._step, STEPS + 5))
+        patch.setattr(EagerSteps, "learn", _stop_after(EagerSteps.learn, STEPS + 5))
         assert run_here(here, data_root) == 128 + signal.SIGTERM
     folder = Path("work") / "runs" / DET
     (there / folder).mkdir(parents=True)
     shutil.copytree(here / "out", there / "out")
     shutil.copy(here / folder / "checkpoint.pt", there / folder)
-    monkeypatch.setattr(
-        Trainer, "_step", _not_again(Trainer._step, 2 * STEPS - 5 + 2 * STEPS + STEPS)
-    )
+    rest = (STEPS - 5) + 2 * STEPS + STEPS  # of the second epoch, and the two other runs
+    monkeypatch.setattr(EagerSteps, "learn", _not_again(EagerSteps.learn, rest))
     assert run_here(there, data_root) == FAILED
     assert_same_preset(there, whole)
 
@@ -224,7 +223,7 @@ def _stop_after(
 ) -> Callable[..., object]:
     left = [count]
 
-    def stopping(self: Trainer, x: torch.Tensor, labels: torch.Tensor) -> object:
+    def stopping(self: EagerSteps, x: torch.Tensor, labels: torch.Tensor) -> object:
         left[0] -= 1
         if left[0] == 0:
             signal.raise_signal(number)
@@ -236,7 +235,7 @@ def _stop_after(
 def test_an_unfinished_run_has_a_curve_and_no_result(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "_step", _stop_after(Trainer._step, STEPS + 5))
+    monkeypatch.setattr(EagerSteps, "learn", _stop_after(EagerSteps.learn, STEPS + 5))
     assert run_here(tmp_path, data_root) == 128 + signal.SIGTERM
     frames = read_frames(tmp_path / "out")
     (row,) = frames.runs.to_dict("records")

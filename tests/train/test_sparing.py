@@ -1,6 +1,7 @@
 """Writes that are passed over are pending, never lost."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,10 @@ def test_a_run_that_is_stopped_has_all_that_was_passed_over(
 ) -> None:
     train_epoch = Trainer._train_epoch
 
-    def stopping(self: Trainer, on_step: object) -> None:
+    def stopping(self: Trainer) -> Iterator[object]:
         if self.progress.epoch == 1:
             signal.raise_signal(signal.SIGTERM)
-        train_epoch(self, on_step)  # type: ignore[arg-type]
+        return train_epoch(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_epoch", stopping)
