@@ -84,7 +84,7 @@ class PixelsInt8:
         u = _check_pixels(u, self.k)
         bounds, flips = pack_bounds(threshold, flip, self.n)
         out = torch.empty(u.shape[0], words_for(self.n), dtype=torch.int64)
-        pixels.product_bits(u.numpy(), *self._panels, bounds.numpy(), flips.numpy(), out.numpy())
+        pixels.product_bits(u.numpy(), *self._panels, bounds, flips, out.numpy())
         return Packed(out, self.n)
 
 

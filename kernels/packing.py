@@ -129,8 +129,10 @@ def check_threshold(
 
 def pack_bounds(
     threshold: torch.Tensor, flip: torch.Tensor, n: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Return what makes pad bits 0: thresholds padded past every dot, and flips as packed words.
+
+    For the CPU's kernels, which take arrays: views of tensors would take as long as the rest.
 
     Returns:
         int32 [ceil(n/64) * 64], and int64 [ceil(n/64)].
@@ -139,13 +141,12 @@ def pack_bounds(
         TypeError, ValueError: as ``check_threshold``.
     """
     check_threshold(threshold, flip, n, torch.device("cpu"))
-    most = torch.iinfo(torch.int32).max
-    bounds = torch.full((words_for(n) * WORD_BITS,), most, dtype=torch.int32)
-    bounds[:n] = threshold
-    octets = np.zeros(words_for(n) * WORD_BITS // 8, dtype=np.uint8)
-    packed = np.packbits(flip.numpy(), bitorder="little")  # one row: a tenth of pack_rows' start
-    octets[: packed.size] = packed
-    return bounds, torch.from_numpy(octets.view(np.int64))
+    from kernels.cpu import pack
+
+    bounds = np.empty(words_for(n) * WORD_BITS, dtype=np.int32)
+    flips = np.empty(words_for(n), dtype=np.int64)
+    pack.bounds(threshold.contiguous().numpy(), flip.contiguous().numpy(), bounds, flips)
+    return bounds, flips
 
 
 def pack_threshold(dots: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor) -> Packed:

@@ -17,8 +17,8 @@ import torch.nn.functional as functional
 from kernels.conv import TAPS, border_classes, check_map, tap_sums
 from kernels.cpu import tabled
 from kernels.cpu.jit import jit
-from kernels.cpu.nibbles import PANEL, RUN, count_tile, reached_word, split
-from kernels.cpu.tabled import BLOCK, ROWS, aligned, part, put_dots
+from kernels.cpu.nibbles import PANEL, RUN, count_tile, split
+from kernels.cpu.tabled import BLOCK, NO_FLIPS, ROWS, aligned, part, put
 from kernels.packing import Packed, pack_bounds, words_for
 
 
@@ -83,21 +83,7 @@ def _count(padded, shape, units, places, laid, panel, table, nibbles, sums):
 
 
 @jit()
-def _dots_task(padded, shape, unit, unit_end, first, laid, begin, end, n, base, table, out):
-    nibbles, sums, places, classes = _room()
-    while unit < unit_end:
-        some = min(BLOCK // min(shape[1], BLOCK), unit_end - unit)
-        total = _place(unit, some, shape, places, classes)
-        for panel in range(begin, end):
-            _count(padded, shape, some, places, laid, panel, table, nibbles, sums)
-            for i in range(total):
-                start = classes[i] * laid.shape[0] * PANEL
-                put_dots(False, sums, i, base, start, panel, n, out, (first + i) * n)
-        unit, first = unit + some, first + total
-
-
-@jit()
-def _bits_task(padded, shape, unit, unit_end, first, laid, begin, end, limits, flips, table, out):
+def _task(padded, shape, unit, unit_end, first, laid, begin, end, n, bounds, flips, table, out):
     nibbles, sums, places, classes = _room()
     while unit < unit_end:
         some = min(BLOCK // min(shape[1], BLOCK), unit_end - unit)
@@ -106,8 +92,7 @@ def _bits_task(padded, shape, unit, unit_end, first, laid, begin, end, limits, f
             _count(padded, shape, some, places, laid, panel, table, nibbles, sums)
             for i in range(total):
                 at = (classes[i] * laid.shape[0] + panel) * PANEL
-                word = reached_word(sums, i * PANEL, limits, at)
-                out[first + i, panel] = word ^ flips[panel]
+                put(False, sums, i, bounds, at, panel, n, flips, out, first + i)
         unit, first = unit + some, first + total
 
 
@@ -120,21 +105,12 @@ def _first(unit, width):
 
 
 @jit(parallel=True)
-def _dots(padded, shape, units, laid, n, base, table, unit_parts, panel_parts, out):
+def _tasks(padded, shape, units, laid, n, bounds, flips, table, unit_parts, panel_parts, out):
     for task in numba.prange(unit_parts * panel_parts):
         unit, unit_end = part(units, unit_parts, task // panel_parts)
         begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
         first = _first(unit, shape[1])
-        _dots_task(padded, shape, unit, unit_end, first, laid, begin, end, n, base, table, out)
-
-
-@jit(parallel=True)
-def _bits(padded, shape, units, laid, most, flips, table, unit_parts, panel_parts, out):
-    for task in numba.prange(unit_parts * panel_parts):
-        unit, unit_end = part(units, unit_parts, task // panel_parts)
-        begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
-        first = _first(unit, shape[1])
-        _bits_task(padded, shape, unit, unit_end, first, laid, begin, end, most, flips, table, out)
+        _task(padded, shape, unit, unit_end, first, laid, begin, end, n, bounds, flips, table, out)
 
 
 @jit(parallel=True)
@@ -179,8 +155,7 @@ class DirectConv3x3:
         rows = len(words) * self.size[0] * self.size[1]
         out = torch.empty(rows, self.n, dtype=torch.int32)
         if rows and self.n:
-            _dots(padded, self._shape, units, self._laid, self.n, self._base.reshape(-1),
-                  tabled.TABLES, *self._parts(units), out.numpy().reshape(-1))  # fmt: skip
+            self._run(padded, units, self._base, NO_FLIPS, out.numpy().reshape(-1))
         return out
 
     def bits(
@@ -200,12 +175,11 @@ class DirectConv3x3:
         padded, units = self._padded(words)
         bounds, flips = pack_bounds(threshold, flip, self.n)
         whole = torch.empty(len(words), *self.size, words_for(self.n), dtype=torch.int64)
-        flipped = flips.numpy().view(np.uint64)
+        flipped = flips.view(np.uint64)
         if whole.numel():
-            limits = tabled.limits(self._base, bounds.numpy()).reshape(-1)
+            limits = tabled.limits(self._base, bounds)
             out = whole.view(-1, whole.shape[3]).numpy().view(np.uint64)
-            _bits(padded, self._shape, units, self._laid, limits, flipped, tabled.TABLES,
-                  *self._parts(units), out)  # fmt: skip
+            self._run(padded, units, limits, flipped, out)
         if not pool:
             return whole
         height, width = (side // 2 for side in self.size)
@@ -224,7 +198,10 @@ class DirectConv3x3:
         padded = functional.pad(octets, (0, 0, 1, 1, 1, 1)).numpy().reshape(-1)
         return padded, b * size[0] * -(-size[1] // BLOCK)
 
-    def _parts(self, units: int) -> tuple[int, int]:
-        """Return into how many parts pieces and panels are cut: a task is one part of each."""
+    def _run(
+        self, padded: np.ndarray, units: int, bounds: np.ndarray, flips: np.ndarray, out: np.ndarray
+    ) -> None:
         unit_parts = min(units, numba.get_num_threads())
-        return unit_parts, min(len(self._laid), -(-numba.get_num_threads() // unit_parts))
+        panel_parts = min(len(self._laid), -(-numba.get_num_threads() // unit_parts))
+        _tasks(padded, self._shape, units, self._laid, self.n, bounds.reshape(-1), flips,
+               tabled.TABLES, unit_parts, panel_parts, out)  # fmt: skip

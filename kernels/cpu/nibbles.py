@@ -164,23 +164,24 @@ def split(typingctx, panels, at, steps, nibbles):
 
 
 @intrinsic(prefer_literal=True)
-def store_dots(typingctx, stream, sums, at, base, base_at, out, out_at):
-    """``out[out_at + n] = base[base_at + n] - 2 * sums[at + n]`` for 64 outputs, int32.
+def store_dots(typingctx, outputs, stream, sums, at, base, base_at, out, out_at):
+    """``out[out_at + n] = base[base_at + n] - 2 * sums[at + n]``, int32, n < ``outputs``.
 
-    If the literal ``stream`` is 1, past the caches: ``out[out_at]`` then begins a vector.
+    ``outputs``, a literal, is a multiple of 8. If the literal ``stream`` is 1, past the caches:
+    ``out[out_at]`` then begins a vector.
     """
-    if not isinstance(stream, types.IntegerLiteral):
+    if not all(isinstance(kind, types.IntegerLiteral) for kind in (outputs, stream)):
         return None
     place = types.intp
-    signature = types.void(stream, sums, place, base, place, out, place)
+    signature = types.void(outputs, stream, sums, place, base, place, out, place)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         sums, base, out = (
-            pointer(context, builder, sig.args[i], args[i], args[i + 1]) for i in (1, 3, 5)
+            pointer(context, builder, sig.args[i], args[i], args[i + 1]) for i in (2, 4, 6)
         )
-        past = sig.args[0].literal_value == 1
+        past = sig.args[1].literal_value == 1
         once = builder.module.add_metadata([ir.IntType(32)(1)])
-        for n in range(0, PANEL, 8):
+        for n in range(0, sig.args[0].literal_value, 8):
             ones = builder.zext(vector_at(builder, sums, n, _EIGHT), _INTS)
             twice = builder.shl(ones, constant(_INTS, 1))
             dots = builder.sub(vector_at(builder, base, n, _INTS), twice)

@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 from kernels.cpu.jit import jit
 
 _WORD = 64
+_MOST = np.int32(np.iinfo(np.int32).max)  # no dot reaches it
 
 
 def _load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, element: Any) -> Any:
@@ -126,6 +127,20 @@ def _bools(x, k, words):
             words[row, whole] = word
 
 
+@jit()
+def _bounds(threshold, flip, bounds, flips):
+    n, whole = threshold.size, threshold.size // _WORD
+    bounds[:n] = threshold
+    bounds[n:] = _MOST
+    for t in range(whole):
+        flips[t] = _set_word(flip, t * _WORD)
+    if n % _WORD:
+        word = np.uint64(0)
+        for j in range(whole * _WORD, n):
+            word |= np.uint64(flip[j]) << np.uint64(j % _WORD)
+        flips[whole] = word
+
+
 @jit(parallel=True)
 def _thresholds(x, threshold, flips, words):
     n = threshold.size
@@ -179,6 +194,17 @@ def maps(x: np.ndarray, words: np.ndarray) -> None:
 def bools(x: np.ndarray, words: np.ndarray) -> None:
     """``words`` (int64 [M, ceil(K/64)]) = bits of ``x != 0``, uint8 [M, K] contiguous."""
     _bools(x.reshape(-1), x.shape[1], words.view(np.uint64))
+
+
+def bounds(threshold: np.ndarray, flip: np.ndarray, bounds: np.ndarray, flips: np.ndarray) -> None:
+    """Pad int32 thresholds [N] with the greatest int32, and pack bool flips [N] with zeros.
+
+    Args:
+        threshold, flip: contiguous.
+        bounds: int32 [ceil(N/64) * 64], written.
+        flips: int64 [ceil(N/64)], written.
+    """
+    _bounds(threshold, flip.view(np.uint8), bounds, flips.view(np.uint64))
 
 
 def thresholds(x: np.ndarray, threshold: np.ndarray, flips: np.ndarray, words: np.ndarray) -> None:

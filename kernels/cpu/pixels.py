@@ -15,7 +15,7 @@ from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL, split
 from kernels.cpu.pack import reached_word
 from kernels.cpu.picks import LONGEST, QUAD, STEP, TABLE_BYTES, add_dots, pick_tile, store_tables
-from kernels.cpu.tabled import aligned, part
+from kernels.cpu.tabled import NO_FLIPS, aligned, part
 
 ROWS = 32  # whose tables, 8 bytes a pixel, lie in L2: 196 KiB at 784 pixels
 _NIBBLES = 2 * PANEL  # bytes of a panel's weights for 8 pixels
@@ -50,17 +50,21 @@ def _rows(u, first, rows, k, tables, minus):
 
 
 @jit()
-def _put(picked, base, panel, n, out, at):
+def _put(picked, bounds, panel, n, flips, out, row):
+    """Write 64 dots or their word of row ``row``, as ``kernels.cpu.tabled.put`` does."""
     begin = panel * PANEL
+    if out.ndim == 2:
+        out[row, panel] = reached_word(picked, 0, bounds, begin) ^ flips[panel]
+        return
     if begin + PANEL <= n:
-        add_dots(picked, 0, base, begin, out, at + begin)
+        add_dots(picked, 0, bounds, begin, out, row * n + begin)
         return
     for lane in range(n - begin):
-        out[at + begin + lane] = picked[lane] + base[begin + lane]
+        out[row * n + begin + lane] = picked[lane] + bounds[begin + lane]
 
 
 @jit()
-def _dots_task(u, k, row, row_end, laid, begin, end, n, base, out):
+def _task(u, k, row, row_end, laid, begin, end, n, bounds, flips, out):
     tables, minus, nibbles, picked = _room(k)
     flat = laid.reshape(-1)
     while row < row_end:
@@ -70,40 +74,16 @@ def _dots_task(u, k, row, row_end, laid, begin, end, n, base, out):
             split(flat, panel * (k // 8) * PANEL, k // 8, nibbles)
             for i in range(some):
                 _pick(tables, i, k, nibbles, minus[i], picked)
-                _put(picked, base, panel, n, out, (row + i) * n)
-        row += some
-
-
-@jit()
-def _bits_task(u, k, row, row_end, laid, begin, end, bounds, flips, out):
-    tables, minus, nibbles, picked = _room(k)
-    flat = laid.reshape(-1)
-    while row < row_end:
-        some = min(ROWS, row_end - row)
-        _rows(u, row, some, k, tables, minus)
-        for panel in range(begin, end):
-            split(flat, panel * (k // 8) * PANEL, k // 8, nibbles)
-            for i in range(some):
-                _pick(tables, i, k, nibbles, minus[i], picked)
-                word = reached_word(picked, 0, bounds, panel * PANEL)
-                out[row + i, panel] = word ^ flips[panel]
+                _put(picked, bounds, panel, n, flips, out, row + i)
         row += some
 
 
 @jit(parallel=True)
-def _dots(u, k, rows, laid, n, base, row_parts, panel_parts, out):
+def _tasks(u, k, rows, laid, n, bounds, flips, row_parts, panel_parts, out):
     for task in numba.prange(row_parts * panel_parts):
         row, row_end = part(rows, row_parts, task // panel_parts)
         begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
-        _dots_task(u, k, row, row_end, laid, begin, end, n, base, out)
-
-
-@jit(parallel=True)
-def _bits(u, k, rows, laid, bounds, flips, row_parts, panel_parts, out):
-    for task in numba.prange(row_parts * panel_parts):
-        row, row_end = part(rows, row_parts, task // panel_parts)
-        begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
-        _bits_task(u, k, row, row_end, laid, begin, end, bounds, flips, out)
+        _task(u, k, row, row_end, laid, begin, end, n, bounds, flips, out)
 
 
 def panels(words: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +109,7 @@ def product(u: np.ndarray, laid: np.ndarray, base: np.ndarray, out: np.ndarray) 
     u, (rows, n) = _ready(u, laid), out.shape
     if rows and n:
         parts = tabled.parts(rows, len(laid), ROWS, 1)
-        _dots(u.reshape(-1), u.shape[1], rows, laid, n, base, *parts, out.reshape(-1))
+        _tasks(u.reshape(-1), u.shape[1], rows, laid, n, base, NO_FLIPS, *parts, out.reshape(-1))
 
 
 def product_bits(
@@ -154,4 +134,5 @@ def product_bits(
         most = np.iinfo(np.int32)
         bounds = (threshold.astype(np.int64) - base).clip(most.min, most.max).astype(np.int32)
         flips, parts = flips.view(np.uint64), tabled.parts(rows, len(laid), ROWS, 1)
-        _bits(u.reshape(-1), u.shape[1], rows, laid, bounds, flips, *parts, out.view(np.uint64))
+        n, words = base.size, out.view(np.uint64)
+        _tasks(u.reshape(-1), u.shape[1], rows, laid, n, bounds, flips, *parts, words)

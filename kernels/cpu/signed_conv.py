@@ -88,8 +88,8 @@ def _shifted_index(words, height, width, groups, panels, out):
 
 
 @jit(error_model="numpy")
-def _map_tables(g, begin, end, first, count, q, tables, steps):
-    """Tables of maps ``first..first+count`` over pixels ``begin..end``, a block of them."""
+def _map_tables(g, begin, end, first, count, groups, q, tables, steps):
+    """Tables of maps ``first..first+count`` over pixels ``begin..end``, ``groups`` of them."""
     top = np.zeros(MAPS, dtype=np.float32)
     finite = np.ones(MAPS, dtype=np.float32)
     for p in range(begin, end):
@@ -103,13 +103,13 @@ def _map_tables(g, begin, end, first, count, q, tables, steps):
         # NaN compares false: a map with one keeps a step of NaN, and zeros.
         known = steps[n] > 0 and top[n] >= SMALLEST
         top[n] = np.float32(LEVELS) / top[n] if known else np.float32(0)
-    q[:] = 0
+    q[: groups * GROUP * MAPS] = 0
     for p in range(begin, end):
         for n in range(count):
             if top[n] > 0:
                 q[(p - begin) * MAPS + n] = np.int16(np.rint(g[p, first + n] * top[n]))
     for n in range(count):
-        for t in range(BLOCK):
+        for t in range(groups):
             at = (n * BLOCK + t) * TABLE_BYTES
             store_table(q, t * GROUP * MAPS + n, MAPS, tables, at)
 
@@ -129,8 +129,8 @@ def _filters(g, index, groups, out):
         for block in range((groups + BLOCK - 1) // BLOCK):
             begin = block * BLOCK * GROUP
             end = min(begin + BLOCK * GROUP, pixels)
-            _map_tables(g, begin, end, first, count, q, tables, steps)
             some = min(BLOCK, groups - block * BLOCK)
+            _map_tables(g, begin, end, first, count, some, q, tables, steps)
             for tap in range(TAPS):
                 for panel in range(0, panels, 2):
                     i_at = (tap * panels + panel) * gap + block * BLOCK * LANES

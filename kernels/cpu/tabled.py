@@ -29,7 +29,9 @@ LARGE_BYTES = 1 << 25  # a result that no cache holds
 LONGEST = (1 << 15) - 1  # K: counts are compared as signed 16-bit integers
 BLOCK, ROWS = 64, 4  # rows that meet a panel together; rows of a tile
 STRIDE = 32  # bytes of a run in a block
+ALONE = 1 << 23  # products that one thread makes in 14 us: a start of the others may take more
 TABLES, _LANES = tables().reshape(-1), lanes()
+NO_FLIPS = np.empty(0, dtype=np.uint64)
 
 
 def usable(k: int) -> bool:
@@ -80,6 +82,14 @@ def panels(words: np.ndarray, length: int) -> np.ndarray:
     return lay(np.ascontiguousarray(words.view(np.uint8)[:, :length]))
 
 
+def rows_of_panels(laid: np.ndarray, n: int, width: int) -> np.ndarray:
+    """Return the packed rows, int64 [n, width], that ``panels`` laid out."""
+    octets = np.zeros((len(laid) * PANEL, 8 * width), dtype=np.uint8)
+    order = (np.arange(len(laid))[:, None] * PANEL + _LANES).reshape(-1)
+    octets[order, : laid.shape[1]] = laid.transpose(0, 2, 1).reshape(len(order), -1)
+    return octets[:n].view(np.int64)
+
+
 @jit()
 def arrange(octets, at, length, row, block):
     """Copy ``length`` bytes from ``at`` on as row ``row`` of a block: [runs, BLOCK, 32]."""
@@ -122,19 +132,32 @@ def count(block, rows, laid, panel, table, nibbles, sums):
 
 
 @jit()
-def put_dots(stream, sums, row, base, base_at, panel, n, out, out_at):
-    """Write ``base - 2 * sums`` of one row and panel to ``out[out_at ...]``, n outputs a row."""
-    begin = panel * PANEL
-    if begin + PANEL <= n:
-        if stream:
-            store_dots(1, sums, row * PANEL, base, base_at + begin, out, out_at + begin)
-        else:
-            store_dots(0, sums, row * PANEL, base, base_at + begin, out, out_at + begin)
+def put(stream, sums, i, bounds, at, panel, n, flips, out, row):
+    """Write row ``i`` of ``sums`` as 64 dots, or as one word, of row ``row`` of ``out``.
+
+    Args:
+        stream: whether dots go past the caches.
+        bounds: what dots start from, int32, or the greatest counts of bits 1, int16: those of the
+            panel from ``at`` on.
+        n: outputs a row.
+        flips: uint64 [ceil(N/64)], for words.
+        out: dots, int32 [M * N], or words, uint64 [M, ceil(N/64)]: numba compiles the one branch.
+    """
+    if out.ndim == 2:
+        out[row, panel] = reached_word(sums, i * PANEL, bounds, at) ^ flips[panel]
         return
-    for lane in range(n - begin):
-        out[out_at + begin + lane] = base[base_at + begin + lane] - 2 * np.int32(
-            sums[row * PANEL + lane]
-        )
+    to = row * n + panel * PANEL
+    left = n - panel * PANEL
+    if left >= PANEL:
+        if stream:
+            store_dots(PANEL, 1, sums, i * PANEL, bounds, at, out, to)
+        else:
+            store_dots(PANEL, 0, sums, i * PANEL, bounds, at, out, to)
+        return
+    for lane in range(0, left - 7, 8):
+        store_dots(8, 0, sums, i * PANEL + lane, bounds, at + lane, out, to + lane)
+    for lane in range(left // 8 * 8, left):
+        out[to + lane] = bounds[at + lane] - 2 * np.int32(sums[i * PANEL + lane])
 
 
 @jit()
@@ -151,7 +174,7 @@ def rows_of(rows, parts, index):
 
 
 @jit()
-def _dots_task(octets, stride, row, row_end, laid, begin, end, n, base, table, stream, out):
+def _task(octets, stride, row, row_end, laid, begin, end, n, bounds, flips, table, stream, out):
     block, nibbles, sums = buffers(laid.shape[1])
     while row < row_end:
         some = min(BLOCK, row_end - row)
@@ -160,39 +183,37 @@ def _dots_task(octets, stride, row, row_end, laid, begin, end, n, base, table, s
         for panel in range(begin, end):
             count(block, some, laid, panel, table, nibbles, sums)
             for i in range(some):
-                put_dots(stream, sums, i, base, 0, panel, n, out, (row + i) * n)
-        row += some
-
-
-@jit()
-def _bits_task(octets, stride, row, row_end, laid, begin, end, limits, flips, table, out):
-    block, nibbles, sums = buffers(laid.shape[1])
-    while row < row_end:
-        some = min(BLOCK, row_end - row)
-        for i in range(some):
-            arrange(octets, (row + i) * stride, laid.shape[1], i, block)
-        for panel in range(begin, end):
-            count(block, some, laid, panel, table, nibbles, sums)
-            for i in range(some):
-                word = reached_word(sums, i * PANEL, limits, panel * PANEL)
-                out[row + i, panel] = word ^ flips[panel]
+                put(stream, sums, i, bounds, panel * PANEL, panel, n, flips, out, row + i)
         row += some
 
 
 @jit(parallel=True)
-def _dots(octets, stride, rows, laid, n, base, table, row_parts, panel_parts, stream, out):
+def _tasks(
+    octets, stride, rows, laid, n, bounds, flips, table, stream, out, row_parts, panel_parts
+):
     for task in numba.prange(row_parts * panel_parts):
         row, row_end = rows_of(rows, row_parts, task // panel_parts)
         begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
-        _dots_task(octets, stride, row, row_end, laid, begin, end, n, base, table, stream, out)
+        _task(octets, stride, row, row_end, laid, begin, end, n, bounds, flips, table, stream, out)
 
 
-@jit(parallel=True)
-def _bits(octets, stride, rows, laid, limits, flips, table, row_parts, panel_parts, out):
-    for task in numba.prange(row_parts * panel_parts):
-        row, row_end = rows_of(rows, row_parts, task // panel_parts)
-        begin, end = part(laid.shape[0], panel_parts, task % panel_parts)
-        _bits_task(octets, stride, row, row_end, laid, begin, end, limits, flips, table, out)
+def _run(
+    words: np.ndarray,
+    laid: np.ndarray,
+    n: int,
+    bounds: np.ndarray,
+    flips: np.ndarray,
+    stream: bool,
+    out: np.ndarray,
+) -> None:
+    rows, stride = len(words), 8 * words.shape[1]
+    octets = words.view(np.uint8).reshape(-1)
+    if rows * laid.size * 8 <= ALONE:
+        whole = 0, rows, laid, 0, len(laid)
+        _task(octets, stride, *whole, n, bounds, flips, TABLES, stream, out)
+    else:
+        cut = parts(rows, len(laid))
+        _tasks(octets, stride, rows, laid, n, bounds, flips, TABLES, stream, out, *cut)
 
 
 def parts(rows: int, count: int, block: int = BLOCK, tile: int = ROWS) -> tuple[int, int]:
@@ -213,25 +234,32 @@ def streams(out: np.ndarray) -> bool:
     return out.nbytes >= LARGE_BYTES and out.shape[1] % 16 == 0 and out.ctypes.data % LINE == 0
 
 
+@jit()
+def _limits(base, threshold, most):
+    for row in range(base.shape[0]):
+        for n in range(base.shape[1]):
+            reached = max(np.int64(threshold[n]), np.int64(-4 * LONGEST))  # below every dot
+            count = (np.int64(base[row, n]) - reached) >> 1
+            most[row, n] = min(max(count, np.int64(-1)), np.int64(LONGEST))
+
+
 def limits(base: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     """Return the greatest counts with ``base - 2 * count >= threshold``, int16, -1 for none.
 
     Args:
-        base: int32 [..., ceil(N/64) * 64].
+        base: int32 [classes, ceil(N/64) * 64].
         threshold: int32 [ceil(N/64) * 64].
     """
-    lowest = np.int32(-4 * LONGEST)  # below every dot: the difference stays within 32 bits
-    most: np.ndarray = np.clip((base - np.maximum(threshold, lowest)) >> 1, -1, LONGEST)
-    return most.astype(np.int16)
+    most = np.empty(base.shape, dtype=np.int16)
+    _limits(base, threshold, most)
+    return most
 
 
 def product(words: np.ndarray, laid: np.ndarray, n: int, k: int, out: np.ndarray) -> None:
     """Write the dots of packed rows (int64 [M, W]) and panels of N rows to ``out`` int32 [M, N]."""
-    rows, width = words.shape
-    if rows and n:
+    if len(words) and n:
         base = np.full(len(laid) * PANEL, k, dtype=np.int32)
-        octets, cut = words.view(np.uint8).reshape(-1), parts(rows, len(laid))
-        _dots(octets, 8 * width, rows, laid, n, base, TABLES, *cut, streams(out), out.reshape(-1))
+        _run(words, laid, n, base, NO_FLIPS, streams(out), out.reshape(-1))
 
 
 def product_bits(
@@ -254,11 +282,6 @@ def product_bits(
         flips: int64 [ceil(N/64)], packed, pads 0.
         out: int64 [M, ceil(N/64)].
     """
-    rows, width = words.shape
-    if rows and n:
-        most = limits(np.full(threshold.size, k, dtype=np.int32), threshold)
-        octets, cut = words.view(np.uint8).reshape(-1), parts(rows, len(laid))
-        _bits(
-            octets, 8 * width, rows, laid, most, flips.view(np.uint64), TABLES, *cut,
-            out.view(np.uint64),
-        )  # fmt: skip
+    if len(words) and n:
+        most = limits(np.full((1, threshold.size), k, dtype=np.int32), threshold).reshape(-1)
+        _run(words, laid, n, most, flips.view(np.uint64), False, out.view(np.uint64))

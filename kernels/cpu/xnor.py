@@ -24,6 +24,7 @@ from kernels.cpu.counts import LANES
 from kernels.cpu.jit import jit
 from kernels.cpu.tile import TILE_ROWS, bits_tile, dots_tile
 
+ALONE = 1 << 23  # products that one thread makes in 23 us: a start of the others may take more
 PANEL_BYTES = 1 << 18  # weights that a thread goes over before it takes new rows: a part of L2
 
 
@@ -100,37 +101,46 @@ def _part(total, parts, part):
     return total * part // parts, total * (part + 1) // parts
 
 
+@jit()
+def _dots_task(words, row, row_end, panels, begin, end, n, k, out):
+    alpha = np.empty((words.shape[1] + 1) * TILE_ROWS, dtype=np.uint64)
+    edge = np.empty(TILE_ROWS * LANES, dtype=np.int32)
+    while row < row_end:
+        some = TILE_ROWS if row + TILE_ROWS <= row_end else 1
+        dots_rows(words, row, some, panels, begin, end, n, k, alpha, edge, out)
+        row += some
+
+
+@jit()
+def _bits_task(words, row, row_end, panels, begin, end, k, threshold, flips, out, stride):
+    alpha = np.empty((words.shape[1] + 1) * TILE_ROWS, dtype=np.uint64)
+    while row < row_end:
+        some = TILE_ROWS if row + TILE_ROWS <= row_end else 1
+        _bits_rows(words, row, some, panels, begin, end, k, threshold, flips, alpha, out, stride)
+        row += some
+
+
+@jit()
+def _task_of(rows, n, row_parts, panel_parts, task):
+    """Return begin and end of the rows, in whole tiles, and of the panels of a task."""
+    blocks, count = (rows + TILE_ROWS - 1) // TILE_ROWS, (n + LANES - 1) // LANES
+    row, row_end = _part(blocks, row_parts, task // panel_parts)
+    begin, end = _part(count, panel_parts, task % panel_parts)
+    return row * TILE_ROWS, min(row_end * TILE_ROWS, rows), begin, end
+
+
 @jit(parallel=True)
 def _dots(words, panels, n, k, row_parts, panel_parts, out):
-    rows = words.shape[0]
-    blocks, count = (rows + TILE_ROWS - 1) // TILE_ROWS, (n + LANES - 1) // LANES
     for task in numba.prange(row_parts * panel_parts):
-        row, row_end = _part(blocks, row_parts, task // panel_parts)
-        row, row_end = row * TILE_ROWS, min(row_end * TILE_ROWS, rows)
-        begin, end = _part(count, panel_parts, task % panel_parts)
-        alpha = np.empty((words.shape[1] + 1) * TILE_ROWS, dtype=np.uint64)
-        edge = np.empty(TILE_ROWS * LANES, dtype=np.int32)
-        while row < row_end:
-            some = TILE_ROWS if row + TILE_ROWS <= row_end else 1
-            dots_rows(words, row, some, panels, begin, end, n, k, alpha, edge, out)
-            row += some
+        row, row_end, begin, end = _task_of(len(words), n, row_parts, panel_parts, task)
+        _dots_task(words, row, row_end, panels, begin, end, n, k, out)
 
 
 @jit(parallel=True)
 def _bits(words, panels, n, k, threshold, flips, row_parts, panel_parts, out, stride):
-    rows = words.shape[0]
-    blocks, count = (rows + TILE_ROWS - 1) // TILE_ROWS, (n + LANES - 1) // LANES
     for task in numba.prange(row_parts * panel_parts):
-        row, row_end = _part(blocks, row_parts, task // panel_parts)
-        row, row_end = row * TILE_ROWS, min(row_end * TILE_ROWS, rows)
-        begin, end = _part(count, panel_parts, task % panel_parts)
-        alpha = np.empty((words.shape[1] + 1) * TILE_ROWS, dtype=np.uint64)
-        while row < row_end:
-            some = TILE_ROWS if row + TILE_ROWS <= row_end else 1
-            _bits_rows(
-                words, row, some, panels, begin, end, k, threshold, flips, alpha, out, stride
-            )
-            row += some
+        row, row_end, begin, end = _task_of(len(words), n, row_parts, panel_parts, task)
+        _bits_task(words, row, row_end, panels, begin, end, k, threshold, flips, out, stride)
 
 
 def panels(words: np.ndarray) -> np.ndarray:
@@ -157,7 +167,10 @@ def product(words: np.ndarray, panels: np.ndarray, n: int, k: int, out: np.ndarr
     rows, total = words.shape
     if rows and n:
         words, panels = words.view(np.uint64), panels.view(np.uint64)
-        _dots(words, panels, n, k, *_parts(rows, total, n), out.reshape(-1))
+        if rows * panels.size * 64 <= ALONE:
+            _dots_task(words, 0, rows, panels, 0, -(-n // LANES), n, k, out.reshape(-1))
+        else:
+            _dots(words, panels, n, k, *_parts(rows, total, n), out.reshape(-1))
 
 
 def product_bits(
@@ -184,5 +197,8 @@ def product_bits(
     if rows and n:
         octets, flips = out.view(np.uint8), flips.view(np.uint8)
         words, panels = words.view(np.uint64), panels.view(np.uint64)
-        parts = _parts(rows, total, n)
-        _bits(words, panels, n, k, threshold, flips, *parts, octets.reshape(-1), octets.shape[1])
+        to = octets.reshape(-1), octets.shape[1]
+        if rows * panels.size * 64 <= ALONE:
+            _bits_task(words, 0, rows, panels, 0, -(-n // LANES), k, threshold, flips, *to)
+        else:
+            _bits(words, panels, n, k, threshold, flips, *_parts(rows, total, n), *to)

@@ -10,7 +10,6 @@ from typer.testing import CliRunner, Result
 from harness.cli import app
 from harness.errors import HarnessError
 from harness.files import read_json
-from kernels.cpu import tabled
 
 KEYS = {
     *("case", "group", "kernel", "device", "m", "n", "k", "baseline", "ops", "bytes"),
@@ -63,9 +62,8 @@ def test_sound_kernels_have_raw_samples(layer: dict[str, Any]) -> None:
             assert stats["median"] == statistics.median(stats["data"]) > 0
     assert rows_of(layer, "naive")["gemm"]["extra_info"]["baseline"]
     xnor = rows_of(layer, "xnor-cpu")["gemm"]["extra_info"]
-    # Packed rows; one panel of 64 weights in whole bytes, or two of eight in words; int32 dots.
-    weights = 64 * 9 if tabled.usable(65) else 2 * 8 * 2 * 8
-    assert xnor["bytes"] == 100 * 2 * 8 + weights + 100 * 10 * 4
+    # Packed rows; two panels of eight weights in words; int32 dots.
+    assert xnor["bytes"] == 100 * 2 * 8 + 2 * 8 * 2 * 8 + 100 * 10 * 4
 
 
 @pytest.mark.parametrize(
