@@ -66,9 +66,9 @@ class PixelsInt8:
         if self._panels is None:
             centred = (u ^ 128).view(torch.int8)
             return int8_product(centred, self.signs).mul_(2).add_(self.sums)
-        from kernels.cpu import pixels
+        from kernels.cpu import pages, pixels
 
-        out = torch.empty(u.shape[0], self.n, dtype=torch.int32)
+        out = pages.empty(u.shape[0], self.n)
         pixels.product(u.numpy(), *self._panels, out.numpy())
         return out
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as functional
 
 from kernels.conv import TAPS, border_classes, check_map, tap_sums
-from kernels.cpu import tabled
+from kernels.cpu import pages, tabled
 from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL, RUN, count_tile, split
 from kernels.cpu.tabled import BLOCK, NO_FLIPS, ROWS, aligned, part, put
@@ -153,7 +153,7 @@ class DirectConv3x3:
         """
         padded, units = self._padded(words)
         rows = len(words) * self.size[0] * self.size[1]
-        out = torch.empty(rows, self.n, dtype=torch.int32)
+        out = pages.empty(rows, self.n)
         if rows and self.n:
             self._run(padded, units, self._base, NO_FLIPS, out.numpy().reshape(-1))
         return out

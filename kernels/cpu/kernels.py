@@ -96,10 +96,10 @@ class XnorCpu(Kernel):
 
     def product(self, a: Packed, w: Panels) -> torch.Tensor:
         """Return int32 dots [M, N] for any M, N, K."""
-        from kernels.cpu import tabled, xnor
+        from kernels.cpu import pages, tabled, xnor
 
         self._check(a, w)
-        out = torch.empty(a.rows, w.n, dtype=torch.int32)
+        out = pages.empty(a.rows, w.n)
         if w.tabled and a.rows > FEW_ROWS:
             tabled.product(a.words.numpy(), w.laid.numpy(), w.n, w.k, out.numpy())
         else:

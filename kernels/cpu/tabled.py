@@ -22,10 +22,10 @@ from kernels.cpu.nibbles import (
     store_dots,
     tables,
 )
+from kernels.cpu.pages import LARGE_BYTES
 from kernels.cpu.vectors import AVX2, AVX512
 
 LINE = 64  # bytes of a cache line
-LARGE_BYTES = 1 << 25  # a result that no cache holds
 LONGEST = (1 << 15) - 1  # K: counts are compared as signed 16-bit integers
 BLOCK, ROWS = 64, 4  # rows that meet a panel together; rows of a tile
 STRIDE = 32  # bytes of a run in a block
