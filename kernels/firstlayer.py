@@ -37,11 +37,15 @@ def _check_pixels(u: torch.Tensor, k: int) -> torch.Tensor:
     return u.contiguous()
 
 
-def _panels(w: Packed) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the weights for ``kernels.cpu.pixels`` on a CPU where torch's int8 is slow."""
+def pixels_by_tables() -> bool:
+    """Tell whether pixels are multiplied by tables here: where torch's int8 is slow."""
     from kernels.cpu import vectors
 
-    if vectors.VNNI or not vectors.AVX2:
+    return vectors.AVX2 and not vectors.VNNI
+
+
+def _panels(w: Packed) -> tuple[np.ndarray, np.ndarray] | None:
+    if not pixels_by_tables():
         return None
     from kernels.cpu import pixels
 

@@ -15,7 +15,12 @@ from torch import Tensor
 
 from harness.data.preprocess import from_state
 from harness.deploy.modelfile import LayerSpec, Model, below, load_model, unpack_weight
-from harness.deploy.pixels import PIXEL_PRODUCTS, conv_on_pixels, linear_on_pixels
+from harness.deploy.pixels import (
+    PIXEL_PRODUCTS,
+    bits_on_pixels,
+    conv_on_pixels,
+    linear_on_pixels,
+)
 from harness.errors import HarnessError
 from harness.nn.layers import Conv3x3, Linear
 from harness.nn.networks import Block
@@ -104,6 +109,23 @@ class PackedLayer:
         if self.spec.kind == "conv":
             return conv_on_pixels(self.weights, way, height, width)
         return linear_on_pixels(self.weights, way)
+
+    def bits_on_pixels(self, way: str, height: int, width: int) -> Dots | None:
+        """Return the map of pixels to packed rows or maps in one call; None: by dots."""
+        if not self.spec.folded:
+            return None
+        size = (height, width) if self.spec.kind == "conv" else None
+        found = bits_on_pixels(self.weights, way, size)
+        if found is None:
+            return None
+        threshold, flip, flips = self.tensors["threshold"], self.tensors["flip"], self.flips
+        assert flips is not None
+
+        def multiply(u: Tensor) -> Tensor:
+            bits = found(u, threshold, flip)
+            return conv.pool_bits(bits, flips) if self.spec.pool else bits
+
+        return multiply
 
     def output(self, dots: Tensor, height: int, width: int) -> Tensor:
         """Return the packed activations, [n, h, w, W] or [n, W], or the scores [n, N]."""
@@ -228,15 +250,13 @@ class PackedNetwork:
         for layer, (height, width) in zip(self.layers, self._sizes(), strict=True):
             if layer.spec.input == "bits":
                 bits = layer.bits_on_bits(found, height, width)
-                if bits is not None:
-                    steps.append(Step(layer, bits, height, width, fused=True))
-                    continue
-                dots = layer.dots_on_bits(found, height, width)
+                dots = bits or layer.dots_on_bits(found, height, width)
             elif layer.spec.input == "odd-integers":
-                dots = layer.dots_on_pixels(first_layer, height, width)
+                bits = layer.bits_on_pixels(first_layer, height, width)
+                dots = bits or layer.dots_on_pixels(first_layer, height, width)
             else:
                 continue
-            steps.append(Step(layer, dots, height, width))
+            steps.append(Step(layer, dots, height, width, fused=bits is not None))
         return steps
 
     def _run(self, x: Tensor, steps: list[Step]) -> Tensor:

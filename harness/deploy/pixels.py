@@ -1,14 +1,18 @@
 """The first layer on 8-bit pixels: products with the odd integers 2u - 255, zero padding exact."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.deploy.fold import MAX_PIXEL
 from kernels.conv import TAPS, border_correction
-from kernels.firstlayer import PixelsBitplanes, PixelsInt8
+from kernels.firstlayer import PixelsBitplanes, PixelsInt8, pixels_by_tables
 from kernels.packing import Packed, unpack_rows
+
+if TYPE_CHECKING:
+    from kernels.cpu.pixels_conv import PixelConv3x3
 
 PIXEL_PRODUCTS: dict[str, Callable[[Packed], PixelsInt8 | PixelsBitplanes]] = {
     "int8": PixelsInt8,
@@ -32,6 +36,32 @@ def linear_on_pixels(weights: Packed, way: str) -> Callable[[Tensor], Tensor]:
     return lambda pixels: prepared.product(pixels.flatten(1))
 
 
+def _direct(weights: Packed, way: str, height: int, width: int) -> "PixelConv3x3 | None":
+    """Return the convolution straight from the image, where pixels go by tables."""
+    if way != "int8" or not pixels_by_tables():
+        return None
+    from kernels.cpu.pixels_conv import PixelConv3x3
+
+    return PixelConv3x3(weights, height, width)
+
+
+def bits_on_pixels(
+    weights: Packed, way: str, size: tuple[int, int] | None
+) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+    """Return (u, threshold, flip) to the layer's bits, with no dots in memory; None: by dots.
+
+    ``size`` is that of a convolution's maps, whose bits are int64 [n, h, w, W]; None for a linear
+    layer, [n, W].
+    """
+    if size is not None:
+        direct = _direct(weights, way, *size)
+        return None if direct is None else direct.bits
+    if way != "int8" or not pixels_by_tables():
+        return None
+    prepared = PixelsInt8(weights)
+    return lambda u, threshold, flip: prepared.product_bits(u.flatten(1), threshold, flip).words
+
+
 def conv_on_pixels(
     weights: Packed, way: str, height: int, width: int
 ) -> Callable[[Tensor], Tensor]:
@@ -40,6 +70,8 @@ def conv_on_pixels(
     A pixel of 0 stands for -255 where the convolution has 0: each tap beyond the border adds back
     255 times the sum of its weights.
     """
+    if (direct := _direct(weights, way, height, width)) is not None:
+        return direct
     prepared = PIXEL_PRODUCTS[way](weights)
     sums = unpack_rows(weights).view(weights.rows, -1, TAPS).sum(1).int()
     correction = MAX_PIXEL * border_correction(sums, height, width)

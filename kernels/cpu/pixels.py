@@ -22,7 +22,7 @@ _NIBBLES = 2 * PANEL  # bytes of a panel's weights for 8 pixels
 
 
 @jit()
-def _room(k):
+def room(k):
     """Return what a task works in: tables of rows, their starts, nibbles and dots of a panel."""
     tables, minus = aligned(ROWS * k // QUAD * TABLE_BYTES), np.empty(ROWS, dtype=np.int32)
     nibbles, picked = aligned(k // 8 * _NIBBLES), aligned(4 * PANEL).view(np.int32)
@@ -30,7 +30,8 @@ def _room(k):
 
 
 @jit()
-def _pick(tables, row, k, nibbles, minus, picked):
+def pick(tables, row, k, nibbles, minus, picked):
+    """``picked[lane] = minus + 4 P`` of a row and a panel: P as at the head of this module."""
     for lane in range(PANEL):
         picked[lane] = minus
     for begin in range(0, k, LONGEST):
@@ -40,7 +41,8 @@ def _pick(tables, row, k, nibbles, minus, picked):
 
 
 @jit()
-def _rows(u, first, rows, k, tables, minus):
+def tables_of(u, first, rows, k, tables, minus):
+    """Build the tables of ``rows`` rows; ``minus[i]`` = -2 times the sum of row i's pixels."""
     store_tables(u, first * k, rows * k // QUAD, tables, 0)
     for i in range(rows):
         total = np.int32(0)
@@ -50,31 +52,31 @@ def _rows(u, first, rows, k, tables, minus):
 
 
 @jit()
-def _put(picked, bounds, panel, n, flips, out, row):
+def put(picked, bounds, at, panel, n, flips, out, row):
     """Write 64 dots or their word of row ``row``, as ``kernels.cpu.tabled.put`` does."""
     begin = panel * PANEL
     if out.ndim == 2:
-        out[row, panel] = reached_word(picked, 0, bounds, begin) ^ flips[panel]
+        out[row, panel] = reached_word(picked, 0, bounds, at) ^ flips[panel]
         return
     if begin + PANEL <= n:
-        add_dots(picked, 0, bounds, begin, out, row * n + begin)
+        add_dots(picked, 0, bounds, at, out, row * n + begin)
         return
     for lane in range(n - begin):
-        out[row * n + begin + lane] = picked[lane] + bounds[begin + lane]
+        out[row * n + begin + lane] = picked[lane] + bounds[at + lane]
 
 
 @jit()
 def _task(u, k, row, row_end, laid, begin, end, n, bounds, flips, out):
-    tables, minus, nibbles, picked = _room(k)
+    tables, minus, nibbles, picked = room(k)
     flat = laid.reshape(-1)
     while row < row_end:
         some = min(ROWS, row_end - row)
-        _rows(u, row, some, k, tables, minus)
+        tables_of(u, row, some, k, tables, minus)
         for panel in range(begin, end):
             split(flat, panel * (k // 8) * PANEL, k // 8, nibbles)
             for i in range(some):
-                _pick(tables, i, k, nibbles, minus[i], picked)
-                _put(picked, bounds, panel, n, flips, out, row + i)
+                pick(tables, i, k, nibbles, minus[i], picked)
+                put(picked, bounds, panel * PANEL, panel, n, flips, out, row + i)
         row += some
 
 
@@ -97,6 +99,13 @@ def panels(words: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     ones = np.zeros(len(laid) * PANEL, dtype=np.int32)
     ones[: len(words)] = np.bitwise_count(words.view(np.uint64)).sum(1)
     return laid, 255 * (k - 2 * ones)
+
+
+def bounds_of(base: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """Return the least sums of ``pick`` that reach a threshold, int32 as ``base`` [..., N']."""
+    most = np.iinfo(np.int32)
+    bounds: np.ndarray = (threshold.astype(np.int64) - base).clip(most.min, most.max)
+    return bounds.astype(np.int32)
 
 
 def _ready(u: np.ndarray, laid: np.ndarray) -> np.ndarray:
@@ -131,8 +140,7 @@ def product_bits(
     """
     u, rows = _ready(u, laid), len(out)
     if rows and len(laid):
-        most = np.iinfo(np.int32)
-        bounds = (threshold.astype(np.int64) - base).clip(most.min, most.max).astype(np.int32)
+        bounds = bounds_of(base, threshold)
         flips, parts = flips.view(np.uint64), tabled.parts(rows, len(laid), ROWS, 1)
         n, words = base.size, out.view(np.uint64)
         _tasks(u.reshape(-1), u.shape[1], rows, laid, n, bounds, flips, *parts, words)

@@ -3,8 +3,14 @@
 import pytest
 import torch
 
-from harness.deploy.pixels import PIXEL_PRODUCTS, conv_on_pixels, linear_on_pixels
-from kernels import reference
+from harness.deploy import pixels as pixels_module
+from harness.deploy.pixels import (
+    PIXEL_PRODUCTS,
+    bits_on_pixels,
+    conv_on_pixels,
+    linear_on_pixels,
+)
+from kernels import firstlayer, reference
 from kernels.packing import pack_rows
 
 IMAGES, OUTPUTS = 3, 7
@@ -18,6 +24,19 @@ def pixels_and_weights(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
     return pixels, weight
 
 
+BY_TABLES = firstlayer.pixels_by_tables()
+
+
+@pytest.fixture(params=[False, True], ids=["patches", "tables"])
+def by_tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    if request.param and not BY_TABLES:
+        pytest.skip("pixels are multiplied by int8 here")
+    monkeypatch.setattr(pixels_module, "pixels_by_tables", lambda: request.param)
+    monkeypatch.setattr(firstlayer, "pixels_by_tables", lambda: request.param)
+    return bool(request.param)
+
+
+@pytest.mark.usefixtures("by_tables")
 @pytest.mark.parametrize("way", list(PIXEL_PRODUCTS))
 @pytest.mark.parametrize("channels", [1, 3, 8])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 4), (2, 2), (5, 3)])
@@ -35,3 +54,21 @@ def test_linear(way: str) -> None:
     pixels, weight = pixels_and_weights(8, 3, 3)
     found = linear_on_pixels(pack_rows(weight.flatten(1)), way)(pixels)
     assert torch.equal(found, reference.gemm(2 * pixels.flatten(1).int() - 255, weight.flatten(1)))
+
+
+@pytest.mark.parametrize("size", [None, (5, 3)], ids=["linear", "convolution"])
+def test_bits_in_one_call_are_those_of_the_dots(
+    by_tables: bool, size: tuple[int, int] | None
+) -> None:
+    pixels, weight = pixels_and_weights(2, *(size or (3, 3)))
+    packed = pack_rows(weight.flatten(1))
+    assert bits_on_pixels(packed, "bitplanes", size) is None
+    found = bits_on_pixels(packed, "int8", size)
+    assert (found is not None) == by_tables
+    if found is None:
+        return
+    product = conv_on_pixels(packed, "int8", *size) if size else linear_on_pixels(packed, "int8")
+    dots, flip = product(pixels), torch.arange(OUTPUTS) % 3 == 0
+    threshold = dots[len(dots) // 2].clone()
+    expected = reference.pack(reference.threshold(dots, threshold, flip))
+    assert torch.equal(found(pixels, threshold, flip).flatten(0, -2), expected)

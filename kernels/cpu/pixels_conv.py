@@ -1,0 +1,143 @@
+"""3x3 convolutions of 8-bit pixels and ±1 filters straight from the image, by tables of 16.
+
+As ``kernels.cpu.pixels``, with the rows of 32 positions gathered into the cache just before their
+tables are built: no patches in memory, and thresholds give bits with no dots in memory either. A
+pixel beyond the border is 0 there, which stands for -255: its tap adds back 255 times the sum of
+its weights, by which borders a position touches (``kernels.conv.border_classes``).
+"""
+# Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated"
+
+import numba
+import numpy as np
+import torch
+import torch.nn.functional as functional
+
+from kernels.conv import TAPS, border_classes
+from kernels.cpu import pages
+from kernels.cpu.jit import jit
+from kernels.cpu.nibbles import PANEL, split
+from kernels.cpu.pixels import ROWS, bounds_of, panels, pick, put, room, tables_of
+from kernels.cpu.tabled import NO_FLIPS, part
+from kernels.packing import Packed, pack_bounds, unpack_rows, words_for
+
+MOST_PIXEL = 255
+
+
+@jit()
+def _gather(padded, shape, first, count, k, rows, classes):
+    """Write the patches of ``count`` positions, [k] each in the filters' order, and classes."""
+    channels, height, width = shape
+    wide = width + 2
+    for i in range(count):
+        image, position = (first + i) // (height * width), (first + i) % (height * width)
+        y, x = position // width, position % width
+        to = i * k
+        for c in range(channels):
+            for dy in range(3):
+                at = ((image * channels + c) * (height + 2) + y + dy) * wide + x
+                for dx in range(3):
+                    rows[to + dx] = padded[at + dx]
+                to += 3
+        classes[i] = (y == 0) + 2 * (y == height - 1) + 4 * (x == 0) + 8 * (x == width - 1)
+
+
+@jit()
+def _task(padded, shape, first, last, laid, n, bounds, flips, out):
+    k = 8 * laid.shape[1]
+    tables, minus, nibbles, picked = room(k)
+    rows, classes = np.zeros(ROWS * k, dtype=np.uint8), np.empty(ROWS, dtype=np.int64)
+    flat, count = laid.reshape(-1), laid.shape[0]
+    while first < last:
+        some = min(ROWS, last - first)
+        _gather(padded, shape, first, some, k, rows, classes)
+        tables_of(rows, 0, some, k, tables, minus)
+        for panel in range(count):
+            split(flat, panel * (k // 8) * PANEL, k // 8, nibbles)
+            for i in range(some):
+                at = (classes[i] * count + panel) * PANEL
+                pick(tables, i, k, nibbles, minus[i], picked)
+                put(picked, bounds, at, panel, n, flips, out, first + i)
+        first += some
+
+
+@jit(parallel=True)
+def _tasks(padded, shape, positions, parts, laid, n, bounds, flips, out):
+    for task in numba.prange(parts):
+        first, last = part(positions, parts, task)
+        _task(padded, shape, first, last, laid, n, bounds, flips, out)
+
+
+class PixelConv3x3:
+    """Filters made ready for images of one size, on a CPU with AVX2."""
+
+    def __init__(self, filters: Packed, height: int, width: int) -> None:
+        """Prepare packed ``filters``, rows [C, 3, 3] in one segment.
+
+        Raises:
+            ValueError: filters in segments, or whose length is no multiple of nine.
+        """
+        if filters.segments != 1 or filters.k % TAPS:
+            raise ValueError(
+                f"filters on pixels must be in one segment of 9 C values, got {filters.k} "
+                f"in {filters.segments}"
+            )
+        self.n, self._shape = filters.rows, (filters.k // TAPS, height, width)
+        self._laid, base = panels(filters.words.numpy(), filters.k)
+        sums = unpack_rows(filters).view(filters.rows, -1, TAPS).sum(1).int()
+        missing = border_classes(sums).numpy()
+        self._base = np.tile(base, (len(missing), 1))
+        self._base[:, : self.n] += MOST_PIXEL * missing
+
+    def __call__(self, u: torch.Tensor) -> torch.Tensor:
+        """Return the int32 dots [B*H*W, N] of ``2u - 255``, zero-padded, of u uint8 [B, C, H, W].
+
+        Raises:
+            TypeError, ValueError: pixels of another dtype, shape or device.
+        """
+        padded, positions = self._padded(u)
+        out = pages.empty(positions, self.n)
+        self._run(padded, positions, self._base, NO_FLIPS, out.numpy().reshape(-1))
+        return out
+
+    def bits(self, u: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
+        """Return the packed map of ``(dot >= threshold) ^ flip``, int64 [B, H, W, ceil(N/64)].
+
+        Raises:
+            TypeError, ValueError: as ``__call__``, or thresholds that do not fit.
+        """
+        padded, positions = self._padded(u)
+        bounds, flips = pack_bounds(threshold, flip, self.n)
+        out = torch.empty(positions, words_for(self.n), dtype=torch.int64)
+        words = out.numpy().view(np.uint64)
+        self._run(padded, positions, bounds_of(self._base, bounds), flips.view(np.uint64), words)
+        return out.view(len(u), *self._shape[1:], words_for(self.n))
+
+    def _run(
+        self,
+        padded: np.ndarray,
+        positions: int,
+        bounds: np.ndarray,
+        flips: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        if positions and self.n:
+            parts = min(-(-positions // ROWS), numba.get_num_threads())
+            _tasks(padded, self._shape, positions, parts, self._laid, self.n, bounds.reshape(-1),
+                   flips, out)  # fmt: skip
+
+    def _padded(self, u: torch.Tensor) -> tuple[np.ndarray, int]:
+        """Return images' bytes with a border of zeros, and the number of their positions."""
+        if not isinstance(u, torch.Tensor) or u.dtype != torch.uint8:
+            raise TypeError(
+                f"pixels must be a torch.uint8 tensor, got {getattr(u, 'dtype', type(u).__name__)}"
+            )
+        if u.ndim != 4 or tuple(u.shape[1:]) != self._shape:
+            raise ValueError(
+                f"pixels must have shape [images, {', '.join(map(str, self._shape))}], "
+                f"got {list(u.shape)}"
+            )
+        if u.device.type != "cpu":
+            raise ValueError(f"pixels are on device {u.device}; allowed: cpu")
+        _, height, width = self._shape
+        return functional.pad(u, (1, 1, 1, 1)).numpy().reshape(-1), len(u) * height * width
