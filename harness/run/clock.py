@@ -54,6 +54,15 @@ class Clock:
             # A timer of 0 would never ring.
             signal.setitimer(signal.ITIMER_REAL, max(self.left() - seconds, 1e-3))
 
+    def end(self) -> None:
+        """Take the time for over, as nothing more fits in it.
+
+        Raises:
+            Interrupted: always.
+        """
+        self.over = True
+        self.check()
+
     def check(self) -> None:
         """Stop here if the time is over: a network may have ended its training as the alarm came.
 

@@ -1,6 +1,7 @@
 """One piece of a preset: what is left of its runs, one after the other, until the time is over."""
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ FRAMES_SECONDS = 5.0
 STATE_BYTES, DISK_BYTES_PER_S = 17, 100e6
 CHECKPOINTS = 2
 CLOSING_SHARE = 1.5
+# The first step compiles kernels, and no stop ends it: a run is not begun just before the end.
+START_SECONDS = 40.0
 
 
 class Piece:
@@ -141,13 +144,13 @@ class Piece:
             self.estimate.learn(name, seconds, epochs)
             return self.estimate.left(other for other in self.open if other != name)
 
-        shown: list[Lines] = []
-
         def show(epochs: int, steps: int, batch: int) -> Lines:
-            shown.append(Lines(title, epochs, rest, closing))
-            return shown[0]
+            return Lines(title, epochs, rest, closing)
 
+        if self.gained and self.clock.left() < reserve + START_SECONDS:
+            self.clock.end()
         self.clock.reserve(reserve)
+        before = _written(folder / CHECKPOINT)
         # On the CPU the preset's threads, as the workflow takes them: sums differ by their number.
         own = job.threads if setup.device.type == "cpu" else available_threads()
         set_threads(self.threads or own)
@@ -155,8 +158,8 @@ class Piece:
             run = run_training(
                 setup.spec(name), setup.data, setup.device, self.checkpoint_seconds, show=show
             )
-        finally:
-            self.gained = self.gained or any(lines.steps for lines in shown)
+        finally:  # a checkpoint is written after a step alone
+            self.gained = self.gained or _written(folder / CHECKPOINT) != before
         return run
 
     def _title(self, name: str) -> str:
@@ -198,3 +201,8 @@ class Piece:
         found = [needed_elsewhere(self.setup.work_folder(name)) for name in self.open]
         sizes = [f", {path} ({bytes_text(folder_bytes(path))})" for path in found if path]
         say(f"to go on on another machine, keep {self.setup.out}{''.join(sizes)}")
+
+
+def _written(path: Path) -> int | None:
+    """Return when a file was written, in ns; None where it is not there."""
+    return path.stat().st_mtime_ns if path.exists() else None

@@ -36,7 +36,6 @@ class Lines:
         self._began = self._stepped = time.monotonic()
         self._shown = -float("inf")
         self._first = 0
-        self.steps = 0
 
     def __enter__(self) -> "Lines":
         return self
@@ -56,8 +55,7 @@ class Lines:
             say(f"{self._title} begins: {self._epochs} epochs")
 
     def step(self, progress: Progress) -> None:
-        """Count one batch."""
-        self.steps += 1
+        """Note when the last step was."""
         self._stepped = time.monotonic()
 
     def epoch(self, metrics: dict[str, Any]) -> None:

@@ -131,6 +131,22 @@ def test_the_alarm_is_set_for_what_is_left_to_do_at_the_end(
     assert alarms[-1] == 0, "no alarm is left behind"
 
 
+def test_no_run_is_begun_just_before_the_end(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(piece, "START_SECONDS", 3590.0)  # of an hour: the first run alone begins
+    assert run_here(tmp_path, data_root, Clock(60, spent=5)) == GO_ON
+    assert [path.name for path in (tmp_path / "work").rglob("theano-*")] == ["theano-bnn-det"]
+    assert list(read_frames(tmp_path / "out").runs["status"]) == ["done"]
+
+
+def test_a_single_step_is_a_gain(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EagerSteps, "learn", _stop_after(EagerSteps.learn, 1, signal.SIGALRM))
+    assert run_here(tmp_path, data_root, Clock(60)) == GO_ON
+
+
 def test_a_time_that_is_too_short_for_a_step_is_an_error(data_root: Path, tmp_path: Path) -> None:
     with pytest.raises(piece.HarnessError, match="give more --minutes"):
         run_here(tmp_path, data_root, Clock(1e-6))
