@@ -67,8 +67,9 @@ def bench(
     Example: bnn bench --case square-1024 --kernel naive --kernel xnor-cpu --out results/mine/bench
     """
     from harness.bench.cases import get_case
-    from harness.bench.runner import Settings, available_threads, run_case
+    from harness.bench.runner import Settings, run_case
     from kernels import registry
+    from kernels.cpu.threads import available_threads
 
     if seconds <= 0:
         raise HarnessError(f"--seconds must be above 0, found {seconds}")

@@ -3,10 +3,10 @@
 from rich.console import Console
 from rich.table import Table
 
-from harness.bench.runner import available_threads
 from harness.provenance import provenance
 from kernels import registry
 from kernels.base import Kernel
+from kernels.cpu.threads import available_threads
 from kernels.packing import pack_rows, unpack_rows
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from harness.bench.cases import Case, get_case
-from harness.bench.runner import Settings, available_threads
+from harness.bench.runner import Settings
 from harness.errors import HarnessError
+from kernels.cpu.threads import available_threads
 
 _CPU = ("naive", "xnor-cpu", "vendor-fp32", "vendor-bf16", "vendor-int8")
 _FAST_CPU = ("naive", "xnor-cpu", "vendor-fp32")

@@ -1,7 +1,6 @@
 """Cases by their files: what is there, what is missing, and a bench of a single case."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,6 @@ from harness.bench.work import Entry, Work
 from harness.errors import HarnessError
 from harness.files import read_json
 from harness.provenance import machine_name
-
-
-def available_threads() -> int:
-    """Return the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from harness.bench.runner import available_threads
 from harness.errors import HarnessError
 from harness.nn.costs import layer_costs
 from harness.report.collect import collect
@@ -23,7 +22,7 @@ from harness.train.commands import FAILED_RUN
 from harness.train.loop import Interrupted
 from harness.train.record import RUN, finished_run
 from harness.train.run import run_training
-from kernels.cpu.threads import set_threads
+from kernels.cpu.threads import available_threads, set_threads
 
 GO_ON = 75  # EX_TEMPFAIL: not all is done, and the same command goes on
 # Set aside of the time: frames at the end, with pandas' import; two checkpoints to a slow disk

@@ -1,8 +1,16 @@
 """One number of threads for torch and numba."""
 
+import os
 from importlib.util import find_spec
 
 import torch
+
+
+def available_threads() -> int:
+    """Return the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def set_threads(count: int) -> None:
