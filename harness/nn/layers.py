@@ -97,8 +97,8 @@ class WeightedLayer(nn.Module):
             self._gradient = torch.empty_like(self.weight)
         return self._gradient
 
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return the layer's product without bias: exact integers for ±1 operands."""
+    def product(self, x: Tensor, weight: Tensor, integers: bool = False) -> Tensor:
+        """Return the layer's product without bias: exact for ``integers`` up to 255 and ±1."""
         raise NotImplementedError
 
     def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
@@ -115,7 +115,7 @@ class Linear(WeightedLayer):
 
     is_linear = True
 
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+    def product(self, x: Tensor, weight: Tensor, integers: bool = False) -> Tensor:
         return F.linear(x, weight)
 
     def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
@@ -136,8 +136,11 @@ def _channels_last(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 class Conv3x3(WeightedLayer):
     """``[B, C, H, W] -> [B, N, H, W]`` with 3x3 filters, zero padding of 1."""
 
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(*_channels_last(x, weight), padding=1)
+    def product(self, x: Tensor, weight: Tensor, integers: bool = False) -> Tensor:
+        x, weight = _channels_last(x, weight)
+        if integers and x.is_cuda:
+            return tf32.conv3x3(x, weight, fast=False)
+        return F.conv2d(x, weight, padding=1)
 
     def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
         if rate or integers:

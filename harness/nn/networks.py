@@ -25,7 +25,8 @@ class Block(nn.Module):
     integers ``o = 2u - 255`` into the product with ``x = scale * o + offset``. ``pool_last`` puts
     the pooling after the activation; among tied maxima the first takes the gradient. ``gated`` is
     the straight-through estimator's gate. ``binary_input`` says that the block's inputs are ±1
-    (before dropout); ``by_signs`` that their products with ±1 weights go by packed kernels.
+    (before dropout), ``takes_integers`` that they are integers up to 255; ``by_signs`` that their
+    products with ±1 weights go by packed kernels.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Block(nn.Module):
         self.activation, self.pool, self.dropout = activation, pool, dropout
         self.scale, self.offset = 1.0, 0.0
         self.binary_input = binary_input
+        self.takes_integers = binary_input
         self.by_signs = False
         self._streams = streams
 
@@ -62,7 +64,8 @@ class Block(nn.Module):
             dots = self.layer.signed_product(x, rate, integers=not self.binary_input)
         else:
             weight = self.layer.used_weight()
-            dots = self.layer.product(x, weight)
+            integers = self.takes_integers and self.layer.binarization != "real"
+            dots = self.layer.product(x, weight, integers)
             row_sums = weight.flatten(1).sum(1) if self.offset else None
         if self.pool and not self.pool_last:
             dots = F.max_pool2d(dots, 2)
@@ -135,6 +138,7 @@ class BinaryNetwork(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.integer_input = integer_input
+        blocks[0].takes_integers = integer_input
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:

@@ -90,7 +90,7 @@ class PlannedOptimizer(EagerOptimizer):
         for index, group in enumerate(self.param_groups):
             if index not in self._early:
                 self._update(index, group["params"])
-        if self._side is not None:
+        if self._side is not None and self._early:  # a capture may wait for its own work alone
             torch.cuda.current_stream().wait_stream(self._side)
         self._early.clear()
         self._row += 1

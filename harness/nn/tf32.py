@@ -5,14 +5,19 @@ doubles after dropout, lose nothing; the gradient is rounded to those 11 bits ba
 same functions are plain float32.
 """
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+
+PATCHED, CHECKED = 256, 16  # images
+_exact: dict[tuple[int, ...], bool] = {}  # the library's convolution, by shapes
+_log = logging.getLogger("harness.nn")
 
 
 def forbid() -> None:
@@ -54,22 +59,57 @@ class _Linear(Function):
             return by_input, gradients[0].t() @ x
 
 
+def by_patches(x: Tensor, weight: Tensor) -> Tensor:
+    """Return the 3x3 convolution, zero padding 1, as a float32 product of patches: exact integers.
+
+    Channels last, like the library's. The patches of ``PATCHED`` images are in memory at once.
+    """
+    filters = weight.flatten(1).t()
+    parts = []
+    for part in torch.split(x, PATCHED):
+        rows = F.unfold(part, 3, padding=1).transpose(1, 2) @ filters
+        parts.append(rows.view(len(part), *x.shape[2:], len(weight)))
+    return torch.cat(parts).permute(0, 3, 1, 2)
+
+
+def _library(x: Tensor, weight: Tensor) -> Tensor:
+    with tf32():
+        return F.conv2d(x, weight, padding=1)
+
+
+def integer_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
+    """Return the 3x3 convolution, padding 1, of integers up to 2047 and filters of ±1, exactly.
+
+    By the library where its algorithm for these shapes is exact, which the first call finds out on
+    some images: one that transforms its operands (Winograd, FFT) is not. Else by patches.
+    """
+    shapes = (*x.shape, *weight.shape)
+    if shapes not in _exact:
+        with torch.no_grad():
+            part, signs = x[:CHECKED].detach(), weight.detach()
+            found = _library(x.detach(), signs)[:CHECKED]
+            _exact[shapes] = torch.equal(found, by_patches(part, signs))
+        if not _exact[shapes]:
+            _log.warning("the library's convolution of %s is not exact here: by patches", shapes)
+    return _library(x, weight) if _exact[shapes] else by_patches(x, weight)
+
+
 class _Conv3x3(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, fast: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        with tf32():
-            return F.conv2d(x, weight, padding=1)
+        ctx.fast = fast
+        return integer_conv3x3(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, weight = ctx.saved_tensors
         wanted = [ctx.needs_input_grad[0], True, False]
-        with tf32():
+        with tf32() if ctx.fast else nullcontext():
             by_input, by_weight, _ = torch.ops.aten.convolution_backward(
                 gradients[0], x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
             )
-        return by_input, by_weight
+        return by_input, by_weight, None
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -78,7 +118,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
-def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
-    """Return the 3x3 convolution, zero padding 1, of ±1 maps [B, C, H, W] and filters, exactly."""
-    result: Tensor = _Conv3x3.apply(x, weight)  # type: ignore[no-untyped-call]
+def conv3x3(x: Tensor, weight: Tensor, fast: bool = True) -> Tensor:
+    """Return :func:`integer_conv3x3`; the gradient takes TF32 if ``fast``, else float32."""
+    result: Tensor = _Conv3x3.apply(x, weight, fast)  # type: ignore[no-untyped-call]
     return result

@@ -174,6 +174,31 @@ def test_convolutions_take_tf32_where_told_and_nowhere_else() -> None:
     assert before[1] != "tf32"
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("greatest", [1, 255])
+def test_a_convolution_of_integers_is_exact_whatever_the_library_does(
+    exact: bool, greatest: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randint(-greatest, greatest + 1, (5, 7, 6, 8), generator=generator).float()
+    weight = torch.randint(0, 2, (9, 7, 3, 3), generator=generator).mul(2).sub(1).float()
+    expected = F.conv2d(x.double(), weight.double(), padding=1).float()
+    monkeypatch.setattr(tf32, "_exact", {})
+    monkeypatch.setattr(tf32, "PATCHED", 2)  # images at once: more than one part
+    if not exact:  # as an algorithm that transforms its operands rounds
+        library = tf32._library
+        monkeypatch.setattr(tf32, "_library", lambda x, w: library(x, w) + 1e-4)
+    x.requires_grad_()
+    for _ in range(2):
+        found = tf32.conv3x3(x, weight.requires_grad_(), fast=False)
+        assert torch.equal(found.detach(), expected)
+    assert ("is not exact here" in caplog.text) == (not exact)
+    assert caplog.text.count("by patches") == (not exact), "found out once"
+    found.sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("recipe", ["theano", "torch7"])
 def test_a_gradient_spent_where_it_is_made_moves_no_bit(recipe: str, threads: int) -> None:
