@@ -178,9 +178,9 @@ def _normalise(
     block, blocks = tl.program_id(1), tl.num_programs(1)
     row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
     each = tl.arange(0, BLOCKS)
-    at, used = places(each, blocks, col, c)
-    means = tl.load(partial_ptr + at, mask=used, other=0.0)
-    squares = tl.load(partial_ptr + blocks.to(tl.int64) * c + at, mask=used, other=0.0)
+    part, used = places(each, blocks, col, c)
+    means = tl.load(partial_ptr + part, mask=used, other=0.0)
+    squares = tl.load(partial_ptr + blocks.to(tl.int64) * c + part, mask=used, other=0.0)
     counts = tl.minimum(tl.maximum(rows - each * block_rows, 0), block_rows)
     counts = counts.to(tl.float32)[:, None]
     mean = merged_mean(means, counts, in_columns(partial_ptr, col, c), rows)

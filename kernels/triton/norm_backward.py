@@ -193,14 +193,14 @@ def _gradient(
 ):
     block, blocks = tl.program_id(1), tl.num_programs(1)
     row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
-    at, used = places(tl.arange(0, BLOCKS), blocks, col, c)
+    part, used = places(tl.arange(0, BLOCKS), blocks, col, c)
     step = blocks.to(tl.int64) * c
-    sum_gx = tl.sum(tl.load(partial_ptr + at, mask=used, other=0.0), axis=0)
-    sum_g = tl.sum(tl.load(partial_ptr + step + at, mask=used, other=0.0), axis=0)
+    sum_gx = tl.sum(tl.load(partial_ptr + part, mask=used, other=0.0), axis=0)
+    sum_g = tl.sum(tl.load(partial_ptr + step + part, mask=used, other=0.0), axis=0)
     mean_g, mean_gx = sum_g / rows, sum_gx / rows
     factor = tl.sum(in_columns(gamma_ptr, col, c) * in_columns(inv_std_ptr, col, c), axis=0)
     if block == 0:
-        sum_x = tl.sum(tl.load(partial_ptr + 2 * step + at, mask=used, other=0.0), axis=0)
+        sum_x = tl.sum(tl.load(partial_ptr + 2 * step + part, mask=used, other=0.0), axis=0)
         _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, factor, rows)
     first = block * block_rows
     last = tl.minimum(first + block_rows, rows)

@@ -75,14 +75,18 @@ def compile_for_hopper(build: Build) -> Any:
 
 def disassemble(cubin: bytes) -> Sass:
     """Return the machine code of ``cubin`` (nvdisasm) with its resources (cuobjdump)."""
-    tools = triton.knobs.nvidia
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        text = _run(tools.nvdisasm.path, "-c", str(path))
-        usage = _USAGE.search(_run(tools.cuobjdump.path, "-res-usage", str(path)))
-    assert usage is not None
-    return Sass(text, int(usage[1]), int(usage[2]))
+        text = _run(triton.knobs.nvidia.nvdisasm.path, "-c", str(path))
+        return Sass(text, *usage(path))
+
+
+def usage(cubin: Path) -> tuple[int, int]:
+    """Return the registers a lane and the bytes of stack, 0 without spills, of a file's kernel."""
+    found = _USAGE.search(_run(triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin)))
+    assert found is not None
+    return int(found[1]), int(found[2])
 
 
 def _run(*command: str) -> str:

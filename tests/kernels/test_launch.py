@@ -14,7 +14,7 @@ import triton
 
 from kernels.base import Kernel
 from kernels.packing import Packed, words_for
-from kernels.triton import dot, onebit, update, update_product
+from kernels.triton import batch, dot, drop, norm, norm_backward, onebit, update, update_product
 from kernels.triton.conv import DirectConv3x3
 from kernels.triton.kernels import kernels
 from kernels.triton.pixels import PixelsBitplanes
@@ -25,6 +25,7 @@ if triton.knobs.runtime.interpret:
     pytest.skip("the interpreter launches nothing", allow_module_level=True)
 
 SHAPES = [(1, 1, 1), (5, 33, 130)]
+TWO = ["_statistics", "_normalise", "_sums", "_gradient"]
 MANY_ROWS = 600_000  # more than 65,535 programs of 8 rows
 
 
@@ -125,6 +126,30 @@ def test_steps_of_the_optimizer_launch(
     update_product.shift_adamax_product_(w, rows, columns, m, v, plan, at, **options)
     update.sign_(w, signs if with_signs else gradient)
     assert names(gpu) == ["_update", "_product_update"] * 2 + ["_sign"]
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["bare", "draws"])
+@pytest.mark.parametrize("shape", [(1, 1), (100, 33), (257, 1), (300, 33), (6401, 16)], ids=str)
+def test_what_lies_between_products_launches(
+    shape: tuple[int, int], given: bool, gpu: FakeDriver
+) -> None:
+    """Of few rows in one launch, of more in two, for several numbers of blocks."""
+    x, draws = torch.zeros(2, *shape)
+    columns = torch.zeros(3, shape[1])  # rows of it start off 16 bytes
+    dtype = torch.bfloat16 if given else torch.float32
+    drawn = draws if given else None
+    _, mean, inv_std = norm.norm_sign(x, columns[0], 0.5, *columns[1:], 1e-4, drawn, dtype)
+    statistics = (*columns[1:], mean, inv_std)
+    options: dict[str, Any] = {"pieces": 2 if given else 0, "gated": given}
+    norm_backward.norm_sign_backward(x, x, columns[0], 0.5, *statistics, **options)
+    one = ["_strip"] * 2
+    assert names(gpu) == (one if shape[0] <= norm.STRIP_ROWS else TWO)
+    drop.drop(x, drawn, 0.5 if given else 0.0)
+    drop.join(torch.zeros(2, *shape), drawn, 0.5 if given else 0.0)
+    labels = torch.zeros(shape[0], dtype=torch.long)
+    batch.hinge(x, labels)
+    batch.fetch(torch.zeros(3, 1, *shape, dtype=torch.uint8), labels[:2])
+    assert names(gpu) == ["_drop", "_join", "_hinge", "_fetch"]
 
 
 @pytest.mark.parametrize("name", ["naive", "naive-xnor", "xnor-popc", "xnor-csa", "xnor-tensor"])
