@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from harness.errors import HarnessError
 from harness.methods.base import flat_signs
 from harness.nn import signed
-from harness.nn.loss import loss_and_mistakes
+from harness.nn.loss import backward_from
 from harness.nn.networks import BinaryNetwork
 from harness.nn.optim import build_optimizer, clips, set_learning_rate
 from harness.nn.planned import PlannedOptimizer
@@ -70,13 +70,12 @@ class Backprop:
     def learn(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Do :meth:`step`'s work: on a GPU, device work alone, which waits for nothing."""
         scores = self.network(x)
-        loss, mistakes = loss_and_mistakes(scores, labels)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, mistakes = backward_from(scores, labels)
         self.optimizer.step()
         if self.recipe.optimizer.clip and not clips(self.optimizer):
             self.network.clip_latent()
-        return loss.detach(), mistakes
+        return loss, mistakes
 
     def replayed(self) -> None:
         """Note that replays have changed what the host thinks unchanged."""

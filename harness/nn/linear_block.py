@@ -1,4 +1,4 @@
-"""A linear block of a training step on a GPU: dropout, product of signs, batch norm, sign.
+"""A linear block of a training step on a GPU: dropout, product of signs, batch norm and sign.
 
 One autograd function, a few Triton kernels and two products with bfloat16 operands on tensor cores.
 Inputs (±1, odd integers up to 255, 0 where dropped) and weights (±1) lose nothing in bfloat16, and
@@ -37,11 +37,14 @@ class _LinearBlock(Function):
         dots = gpu.product(columns, signs.t())
         ctx.scale, ctx.rate = block.scale / (1 - rate), rate
         chosen = block.draws("activations", dots) if block.activation == "stoch" else None
+        signed = block.activation != "none"  # the output layer has no sign
         out: Tensor
-        out, mean, inv_std = kernels.norm_sign(dots, bias, ctx.scale, gamma, beta, norm.eps, chosen)
+        out, mean, inv_std = kernels.norm_sign(
+            dots, bias, ctx.scale, gamma, beta, norm.eps, chosen, signs=signed
+        )
         norm.average(mean, inv_std, len(dots))
         ctx.save_for_backward(columns, signs, kept, dots, bias, gamma, beta, mean, inv_std)
-        ctx.latent, ctx.gated = latent, block.gated
+        ctx.latent, ctx.gated = latent, signed and block.gated
         return out
 
     @staticmethod
@@ -68,13 +71,16 @@ def takes(block: "Block", x: Tensor) -> bool:
     return (
         block.by_signs
         and block.layer.is_linear
-        and norm_sign.takes(block, x)
+        and norm_sign.takes(block, x, ("sign", "stoch", "none"))
         and gpu.takes(block.layer.weight)
     )
 
 
 def forward(block: "Block", x: Tensor) -> Tensor:
-    """Return the block's output [B, N] of ±1 for x [B, K], before dropout; trains by it."""
+    """Return the block's output [B, N] for x [B, K], before dropout; trains by it.
+
+    ±1, or the output layer's scores.
+    """
     norm = block.norm
     assert isinstance(norm, VanillaBatchNorm)
     layer = block.layer

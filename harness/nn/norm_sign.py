@@ -41,13 +41,13 @@ def _like(rows: Tensor, x: Tensor) -> Tensor:
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def takes(block: "Block", dots: Tensor) -> bool:
+def takes(block: "Block", dots: Tensor, activations: tuple[str, ...] = ("sign", "stoch")) -> bool:
     """Return True where :func:`norm_sign` is the block's norm and activation on ``dots``."""
     dense = dots.dim() == 2 or dots.is_contiguous(memory_format=torch.channels_last)
     return (
         block.training
         and dense
-        and block.activation in ("sign", "stoch")
+        and block.activation in activations
         and isinstance(block.norm, VanillaBatchNorm)
         and gpu.takes(dots)
     )

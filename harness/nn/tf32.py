@@ -67,8 +67,9 @@ def by_patches(x: Tensor, weight: Tensor) -> Tensor:
     filters = weight.flatten(1).t()
     parts = []
     for part in torch.split(x, PATCHED):
-        rows = F.unfold(part, 3, padding=1).transpose(1, 2) @ filters
-        parts.append(rows.view(len(part), *x.shape[2:], len(weight)))
+        # Windows [B, H, W, C, 3, 3] are a view, copied at once: F.unfold goes image by image.
+        windows = F.pad(part, (1, 1, 1, 1)).permute(0, 2, 3, 1).unfold(1, 3, 1).unfold(2, 3, 1)
+        parts.append(windows.flatten(3) @ filters)
     return torch.cat(parts).permute(0, 3, 1, 2)
 
 

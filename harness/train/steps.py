@@ -1,6 +1,7 @@
 """The steps of an epoch: one by one from the host, or on a GPU as replays of a captured graph."""
 
 import copy
+import gc
 from typing import Any, Protocol
 
 import torch
@@ -76,6 +77,7 @@ class GraphedSteps:
         batch = min(batch, len(train))
         self._order = torch.zeros(steps, batch, dtype=torch.long, device=device)
         self._done = torch.zeros(1, dtype=torch.long, device=device)
+        self._one = torch.ones_like(self._done)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._wrong = torch.zeros((), dtype=torch.long, device=device)
         self._graph: Any = None
@@ -94,12 +96,12 @@ class GraphedSteps:
         chosen = self._order.index_select(0, self._done).flatten()
         loss, mistakes = self.method.learn(*self.train.batch(chosen))
         self._loss_sum += loss
-        self._wrong += mistakes
-        self._done += 1
+        torch._foreach_add_([self._wrong, self._done], [mistakes, self._one])  # one launch
 
     def _capture(self) -> Any:
         """Capture the step without taking one: what the warm-up changes is put back."""
         cuda, method = self._cuda, self.method
+        gc.collect()  # what earlier runs left, or it might be freed within the capture
         before = copy.deepcopy((method.state_dict(), method.streams.state_dict()))
         method.plan(self.steps)
         # What the step itself launches goes before the updates that run beside it.

@@ -10,7 +10,7 @@ from kernels.triton.base import check_values, check_vector
 from kernels.triton.device import DEVICE, INTERPRETED
 
 PIXELS = 4096 if INTERPRETED else 1024  # of a program
-ROWS = 32  # of scores that a program works on at once
+ROWS = 128  # of scores that the program works on at once
 WARPS = 4
 
 

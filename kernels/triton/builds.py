@@ -173,7 +173,7 @@ def naive_build(xnor: bool) -> Build:
 
 def norm_builds() -> list[Build]:
     """Return batch norm and sign, forward and backward, in one launch and in two."""
-    forward, backward = {"STOCHASTIC": True}, {"GATED": True}
+    forward, backward = {"FORM": "stochastic"}, {"GATED": True}
     pieces = {"PIECES": norm_backward.MOST_PIECES, "NATIVE": True}
     merged = {"BLOCKS": norm.MOST_BLOCKS}
     found = []
@@ -189,7 +189,7 @@ def norm_builds() -> list[Build]:
         if name.endswith("strip"):
             tile = norm.Tile(norm.STRIP_ROWS, norm.STRIP_COLS, norm.STRIP_WARPS)
         types = {name: "*fp32" for name in function.arg_names if name.endswith("_ptr")}
-        types |= {"d_dots_ptr": "*bf16", "signs_ptr": "*bf16", "scale": "fp32", "eps": "fp32"}
+        types |= {"d_dots_ptr": "*bf16", "out_ptr": "*bf16", "scale": "fp32", "eps": "fp32"}
         constants = constants | {"ROWS": tile.rows, "COLS": tile.cols}
         more: dict[str, Any] = {"fusion": False, "aligned": ("c", "size")}
         found.append(Build(name, function, types, constants, tile.warps, **more))

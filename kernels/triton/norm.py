@@ -69,15 +69,14 @@ def merged_mean(means, counts, origin, rows):
 
 
 @triton.jit
-def _write(
-    signs_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, STOCHASTIC: tl.constexpr
-):
+def _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM: tl.constexpr):
     y = xhat * in_columns(gamma_ptr, col, c) + in_columns(beta_ptr, col, c)
-    positive = y >= 0
-    if STOCHASTIC:
-        positive = 2 * tl.load(draws_ptr + at, mask=inside, other=0.0) - 1 < y
-    signs = tl.where(positive, 1.0, -1.0).to(signs_ptr.dtype.element_ty)
-    tl.store(signs_ptr + at, signs, mask=inside)
+    if FORM != "value":
+        positive = y >= 0
+        if FORM == "stochastic":
+            positive = 2 * tl.load(draws_ptr + at, mask=inside, other=0.0) - 1 < y
+        y = tl.where(positive, 1.0, -1.0)
+    tl.store(out_ptr + at, y.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -87,14 +86,14 @@ def _strip(
     gamma_ptr,
     beta_ptr,
     draws_ptr,
-    signs_ptr,
+    out_ptr,
     mean_ptr,
     inv_std_ptr,
     rows,
     c,
     scale,
     eps,
-    STOCHASTIC: tl.constexpr,
+    FORM: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -109,7 +108,7 @@ def _strip(
     tl.store(mean_ptr + col, mean, mask=col < c)
     tl.store(inv_std_ptr + col, inv_std, mask=col < c)
     xhat = deviation * inv_std[None, :]
-    _write(signs_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, STOCHASTIC)
+    _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM)
 
 
 @triton.jit
@@ -161,7 +160,7 @@ def _normalise(
     gamma_ptr,
     beta_ptr,
     draws_ptr,
-    signs_ptr,
+    out_ptr,
     mean_ptr,
     inv_std_ptr,
     partial_ptr,
@@ -170,7 +169,7 @@ def _normalise(
     block_rows,
     scale,
     eps,
-    STOCHASTIC: tl.constexpr,
+    FORM: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     BLOCKS: tl.constexpr,
@@ -196,7 +195,7 @@ def _normalise(
         at, inside = places(start + row, last, col, c)
         z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + bias
         xhat = (z - mean[None, :]) * inv_std[None, :]
-        _write(signs_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, STOCHASTIC)
+        _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM)
 
 
 def check_rows(name: str, x: object, shape: tuple[int, ...] | None = None) -> torch.Tensor:
@@ -249,6 +248,7 @@ def norm_sign(
     eps: float,
     draws: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
+    signs: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the signs of batch norm of products, and the batch's statistics.
 
@@ -265,6 +265,7 @@ def norm_sign(
         eps: added to the variance.
         draws: float32 [R, C] uniform in [0, 1), contiguous.
         dtype: of the signs: float32 or bfloat16.
+        signs: False returns y itself in their place.
 
     Returns:
         Signs [R, C], mean and inv_std float32 [C].
@@ -280,18 +281,19 @@ def norm_sign(
     if dtype not in SIGN_DTYPES:
         allowed = ", ".join(str(allowed) for allowed in SIGN_DTYPES)
         raise TypeError(f"dtype must be one of {allowed}, got {dtype}")
-    signs = torch.empty(rows, c, dtype=dtype, device=DEVICE)
+    out = torch.empty(rows, c, dtype=dtype, device=DEVICE)
     mean, inv_std = (torch.empty(c, dtype=torch.float32, device=DEVICE) for _ in range(2))
-    operands = (dots, bias, gamma, beta, draws, signs, mean, inv_std)
-    stochastic = {"STOCHASTIC": draws is not None} | ROUNDED
+    operands = (dots, bias, gamma, beta, draws, out, mean, inv_std)
+    form = "value" if not signs else "sign" if draws is None else "stochastic"
+    options = {"FORM": form} | ROUNDED
     if rows <= STRIP_ROWS:
         strips, tile = strip(rows, c)
-        _strip[strips](*operands, rows, c, scale, eps, **tile, **stochastic)
-        return signs, mean, inv_std
+        _strip[strips](*operands, rows, c, scale, eps, **tile, **options)
+        return out, mean, inv_std
     grid, tile, block_rows = cut(rows, c)
     partial = torch.empty(2, grid[1], c, dtype=torch.float32, device=DEVICE)
     sizes = (rows, c, block_rows, scale)
     _statistics[grid](dots, bias, partial, *sizes, **tile, **ROUNDED)
     tile["BLOCKS"] = int(triton.next_power_of_2(grid[1]))
-    _normalise[grid](*operands, partial, *sizes, eps, **tile, **stochastic)
-    return signs, mean, inv_std
+    _normalise[grid](*operands, partial, *sizes, eps, **tile, **options)
+    return out, mean, inv_std

@@ -132,9 +132,9 @@ def test_a_step_launches_without_spills_and_compiles_once(
     assert found.count("_hinge") == 1
     assert found[-1] == "_update"
     if case == "mlp":
-        forward = ["_fetch", *LAYER * 3, "_sign", "_hinge"]
+        forward = ["_fetch", *LAYER * 4, "_hinge"]
         # The first layer's inputs take no gradient.
-        assert found == [*forward, *BACK * 2, BACK[0], BACK[2], "_update", "_update"]
+        assert found == [*forward, *BACK * 3, BACK[0], BACK[2], "_update"]
     if dataset == "cifar10":
         assert found.count("_statistics") == found.count("_normalise") == 6
         assert found.count("_sums") == found.count("_gradient") == 6

@@ -102,6 +102,16 @@ def test_signs_and_statistics_are_the_chains(rows: int, c: int) -> None:
 
 
 @pytest.mark.usefixtures("poisoned", "path")
+@pytest.mark.parametrize(("rows", "c"), SIZES)
+def test_the_output_layer_has_the_value_itself(rows: int, c: int) -> None:
+    x = case(rows, c)
+    y, mean, _ = norm_sign(*x.operands, EPS, signs=False)
+    expected = chain(x, torch.float64)
+    assert close(y, expected["y"])
+    assert close(mean, expected["mean"])
+
+
+@pytest.mark.usefixtures("poisoned", "path")
 @pytest.mark.parametrize(("rows", "c"), [(7, 10), (100, 33), (1000, 128)])
 def test_stochastic_signs_follow_the_draws(rows: int, c: int) -> None:
     x = case(rows, c)
