@@ -35,6 +35,7 @@ class Backprop:
         self._tested_real = [layer for layer in layers if layer.test_weights == "real"]
         self.other_weights = "sign" if self._tested_real else ""
         self.optimizer = build_optimizer(network, recipe.optimizer, recipe.schedule.rate(0, 1))
+        network.average_later()
 
     def _check_fast(self) -> None:
         device = next(self.network.parameters()).device
@@ -72,6 +73,7 @@ class Backprop:
         scores = self.network(x)
         self.optimizer.zero_grad(set_to_none=True)
         loss, mistakes = backward_from(scores, labels)
+        self.network.average()  # here, beside updates that a GPU has begun
         self.optimizer.step()
         if self.recipe.optimizer.clip and not clips(self.optimizer):
             self.network.clip_latent()

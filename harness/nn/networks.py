@@ -12,7 +12,7 @@ from harness.data.names import CLASSES
 from harness.nn import gpu, linear_block, norm_sign
 from harness.nn.binarize import binarize_activation
 from harness.nn.layers import Conv3x3, Linear, WeightedLayer
-from harness.nn.norm import VanillaBatchNorm, build_norm
+from harness.nn.norm import Averages, VanillaBatchNorm, average_in, build_norm
 from harness.nn.streams import Streams
 from harness.spec import Mode, NetworkSpec
 
@@ -170,6 +170,19 @@ class BinaryNetwork(nn.Module):
             kept = block.by_signs and layer.is_linear and layer.binarization == "det"
             if kept and gpu.takes(layer.weight):
                 layer.half_signs()
+
+    def average_later(self) -> None:
+        """Let batch norms keep their batch's statistics for :meth:`average` from now on."""
+        self._waiting: dict[float, Averages] = {}
+        for block in cast(list[Block], list(self.blocks)):
+            if isinstance(block.norm, VanillaBatchNorm):
+                block.norm.waiting = self._waiting
+
+    def average(self) -> None:
+        """Take the running averages that wait, in one launch on a GPU."""
+        for momentum, pairs in self._waiting.items():
+            average_in(pairs, momentum)
+        self._waiting.clear()
 
     @torch.no_grad()
     def clip_latent(self) -> None:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from harness.nn.shift import ShiftBatchNorm
 from harness.spec import NormSpec
 
+Averages = list[tuple[Tensor, Tensor]]
+
 
 class VanillaBatchNorm(nn.Module):
     """Batch normalisation ``y = gamma (x - mean) / sqrt(var + eps) + beta`` over batch and space.
@@ -18,6 +20,8 @@ class VanillaBatchNorm(nn.Module):
     """
 
     running_mean: Tensor
+    # By momentum, where the running averages of a whole network are taken together.
+    waiting: dict[float, Averages] | None = None
 
     def __init__(self, features: int, form: str, eps: float, momentum: float) -> None:
         super().__init__()
@@ -47,8 +51,11 @@ class VanillaBatchNorm(nn.Module):
         else:
             spread = self.get_buffer("running_var")
             newest = (inv_std.pow(-2) - self.eps) * (n / max(n - 1, 1))
-        # One launch on a GPU for both.
-        torch._foreach_lerp_([self.running_mean, spread], [mean, newest], self.momentum)
+        pairs = [(self.running_mean, mean), (spread, newest)]
+        if self.waiting is None:
+            average_in(pairs, self.momentum)
+        else:
+            self.waiting.setdefault(self.momentum, []).extend(pairs)
 
     def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
         """Return the test-time output; channels lie along ``channel_dim`` of ``x``.
@@ -62,6 +69,13 @@ class VanillaBatchNorm(nn.Module):
             inv_std = torch.rsqrt(self.get_buffer("running_var") + self.eps)
         scale = self.weight * inv_std
         return (x - self.running_mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
+
+
+@torch.no_grad()
+def average_in(pairs: Averages, momentum: float) -> None:
+    """Average a newest value in to each running one: one launch on a GPU for all."""
+    running, newest = zip(*pairs, strict=True)
+    torch._foreach_lerp_(list(running), list(newest), momentum)
 
 
 class FanInScale(nn.Module):
