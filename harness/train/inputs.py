@@ -39,7 +39,7 @@ class Resident:
         if isinstance(indices, Tensor) and self._odd_integers and gpu.runs_on(self.pixels):
             from kernels.triton.batch import fetch
 
-            return fetch(self.pixels, indices), self.labels[indices]
+            return fetch(self.pixels, self.labels, indices)
         return self.transform(self.pixels[indices]), self.labels[indices]
 
     @property

@@ -15,11 +15,13 @@ WARPS = 4
 
 
 @triton.jit
-def _fetch(pixels_ptr, chosen_ptr, out_ptr, size, PIXELS: tl.constexpr):
+def _fetch(pixels_ptr, labels_ptr, chosen_ptr, out_ptr, label_out_ptr, size, PIXELS: tl.constexpr):
     at = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
     image = tl.program_id(0).to(tl.int64)
-    source = tl.load(chosen_ptr + image) * size
-    u = tl.load(pixels_ptr + source + at, mask=at < size, other=0)
+    chosen = tl.load(chosen_ptr + image)
+    if tl.program_id(1) == 0:
+        tl.store(label_out_ptr + image, tl.load(labels_ptr + chosen))
+    u = tl.load(pixels_ptr + chosen * size + at, mask=at < size, other=0)
     tl.store(out_ptr + image * size + at, (2 * u.to(tl.int32) - 255).to(tl.float32), mask=at < size)
 
 
@@ -48,11 +50,14 @@ def _hinge(
     tl.store(mistakes_ptr, tl.sum(mistakes, axis=0).to(tl.int64))
 
 
-def fetch(pixels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Return the odd integers ``2u - 255`` of some images, float32 [B, ...].
+def fetch(
+    pixels: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the odd integers ``2u - 255`` of some images, float32 [B, ...], and their labels.
 
     Args:
         pixels: uint8 [n, ...], contiguous.
+        labels: int64 [n].
         chosen: int64 [B], which images.
 
     Raises:
@@ -65,13 +70,15 @@ def fetch(pixels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
             f"pixels must be contiguous on {DEVICE}, got strides {pixels.stride()} "
             f"on {pixels.device}"
         )
+    check_vector("labels", labels, torch.int64, len(pixels))
     check_vector("chosen", chosen, torch.int64, chosen.numel())
     out = torch.empty((len(chosen), *pixels.shape[1:]), device=pixels.device)
+    found = torch.empty(len(chosen), dtype=torch.int64, device=pixels.device)
     size = pixels[:1].numel()
     if out.numel():
         grid = (len(chosen), triton.cdiv(size, PIXELS))
-        _fetch[grid](pixels, chosen, out, size, PIXELS=PIXELS, num_warps=WARPS)
-    return out
+        _fetch[grid](pixels, labels, chosen, out, found, size, PIXELS=PIXELS, num_warps=WARPS)
+    return out, found
 
 
 def hinge(

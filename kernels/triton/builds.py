@@ -234,7 +234,8 @@ def batch_builds() -> list[Build]:
         for name, function, types, constants in made
     ]
     found[1].constants["PIECES"] = drop.MOST_PIECES
-    types = {"pixels_ptr": "*u8", "chosen_ptr": "*i64", "out_ptr": "*fp32"}
+    types = {"pixels_ptr": "*u8", "out_ptr": "*fp32"}
+    types |= dict.fromkeys(("labels_ptr", "chosen_ptr", "label_out_ptr"), "*i64")
     sizes = {"PIXELS": batch.PIXELS}
     found.append(Build("fetch", batch._fetch, types, sizes, batch.WARPS, **more))
     types = dict.fromkeys(("scores_ptr", "loss_ptr", "gradient_ptr"), "*fp32")

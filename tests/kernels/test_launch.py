@@ -148,7 +148,7 @@ def test_what_lies_between_products_launches(
     drop.join(torch.zeros(2, *shape), drawn, 0.5 if given else 0.0)
     labels = torch.zeros(shape[0], dtype=torch.long)
     batch.hinge(x, labels)
-    batch.fetch(torch.zeros(3, 1, *shape, dtype=torch.uint8), labels[:2])
+    batch.fetch(torch.zeros(len(labels), 1, *shape, dtype=torch.uint8), labels, labels[:2])
     assert names(gpu) == ["_drop", "_join", "_hinge", "_fetch"]
 
 

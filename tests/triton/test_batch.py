@@ -13,14 +13,16 @@ TOLERANCE = 1e-6
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (5,)], ids=str)
-def test_images_come_as_odd_integers(shape: tuple[int, ...]) -> None:
+def test_images_come_as_odd_integers_with_their_labels(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (9, *shape), dtype=torch.uint8, generator=generator)
     pixels[3], pixels[8] = 0, 255
+    labels = torch.randint(0, 10, (9,), generator=generator)
     for chosen in ([8, 0, 3, 3], [5], []):
         rows = torch.tensor(chosen, dtype=torch.long)
-        found = fetch(on_device(pixels), on_device(rows))
+        found, named = fetch(*map(on_device, (pixels, labels, rows)))
         assert torch.equal(found.cpu(), 2 * pixels[rows].float() - 255)
+        assert torch.equal(named.cpu(), labels[rows])
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -52,9 +54,11 @@ def test_a_score_that_is_no_number_makes_the_loss_none() -> None:
 def test_operands_that_do_not_fit_are_named() -> None:
     rows = on_device(torch.zeros(2, dtype=torch.long))
     with pytest.raises(TypeError, match=r"pixels must be torch.uint8, got torch.float32"):
-        fetch(on_device(torch.zeros(3, 4)), rows)
+        fetch(on_device(torch.zeros(2, 4)), rows, rows)
     with pytest.raises(TypeError, match=r"chosen must be a torch.int64 tensor, got torch.int32"):
-        fetch(on_device(torch.zeros(3, 4, dtype=torch.uint8)), rows.int())
+        fetch(on_device(torch.zeros(2, 4, dtype=torch.uint8)), rows, rows.int())
+    with pytest.raises(ValueError, match=r"labels must have shape \[3\]"):
+        fetch(on_device(torch.zeros(3, 4, dtype=torch.uint8)), rows, rows)
     with pytest.raises(ValueError, match=r"labels must have shape \[3\]"):
         hinge(on_device(torch.zeros(3, 10)), rows)
     with pytest.raises(TypeError, match="scores must be a tensor of torch.float32"):
