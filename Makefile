@@ -33,7 +33,7 @@ reproduce: $(VENV)/.installed  ## train, bench and report everything of PRESET
 	snakemake --cores $(CORES) --config preset=$(PRESET) $(if $(DATA),data=$(DATA))
 
 test: $(VENV)/.installed  ## run the tests
-	pytest
+	pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed  ## lint and type-check at pinned versions
 	ruff check .
