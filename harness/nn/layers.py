@@ -19,8 +19,6 @@ class WeightedLayer(nn.Module):
     ``fan_in`` and ``fan_out`` count the filter area of convolutions.
     """
 
-    is_linear = False
-
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -112,8 +110,6 @@ class WeightedLayer(nn.Module):
 
 class Linear(WeightedLayer):
     """``[B, K] x [N, K] -> [B, N]``."""
-
-    is_linear = True
 
     def product(self, x: Tensor, weight: Tensor, integers: bool = False) -> Tensor:
         return F.linear(x, weight)

@@ -14,6 +14,7 @@ from torch.autograd import Function
 
 from harness.nn import gpu, norm_sign
 from harness.nn.attached import attachment
+from harness.nn.layers import Linear
 from harness.nn.norm import VanillaBatchNorm
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def takes(block: "Block", x: Tensor) -> bool:
     """Return True where :func:`forward` is the block's training step on ``x``."""
     return (
         block.by_signs
-        and block.layer.is_linear
+        and isinstance(block.layer, Linear)
         and norm_sign.takes(block, x, ("sign", "stoch", "none"))
         and gpu.takes(block.layer.weight)
     )

@@ -52,7 +52,7 @@ class Block(nn.Module):
         self._streams = streams
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 4 and self.layer.is_linear:
+        if x.dim() == 4 and isinstance(self.layer, Linear):
             x = x.flatten(1)
         if linear_block.takes(self, x):
             return linear_block.forward(self, x)
@@ -153,21 +153,21 @@ class BinaryNetwork(nn.Module):
         """Take the products of ±1 inputs and ±1 weights by packed kernels from now on."""
         blocks = cast(list[Block], list(self.blocks))
         for block in blocks:
-            linear = block.layer.is_linear and not block.offset
+            linear = isinstance(block.layer, Linear) and not block.offset
             takes_pixels = block is blocks[0] and self.integer_input and linear
             block.by_signs = block.layer.is_binary and (block.binary_input or takes_pixels)
 
     def lay_channels_last(self) -> None:
         """Lay the filters out in memory as the convolutions of a GPU want them, to copy none."""
         for layer in (block.layer for block in cast(list[Block], list(self.blocks))):
-            if not layer.is_linear:
+            if not isinstance(layer, Linear):
                 layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
     def refresh_signs(self) -> None:
         """Bring the signs that a GPU keeps beside latent weights up to date with them."""
         for block in cast(list[Block], list(self.blocks)):
             layer = block.layer
-            kept = block.by_signs and layer.is_linear and layer.binarization == "det"
+            kept = block.by_signs and isinstance(layer, Linear) and layer.binarization == "det"
             if kept and gpu.takes(layer.weight):
                 layer.half_signs()
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 
-from harness.nn.costs import layer_costs
+from harness.plan.calibrate import image_macs
 from harness.run.setup import Setup
-from harness.spec import get_mode
 
-_ALIKE = ("dataset", "recipe", "mode")  # the more of these agree, the more alike two runs are
+_ALIKE = ("dataset", "recipe", "mode")  # the more of these agree in turn, the more alike two runs
 
 
 class Estimate:
@@ -14,13 +13,13 @@ class Estimate:
 
     def __init__(self, setup: Setup) -> None:
         self._jobs = setup.jobs
-        self._macs: dict[str, int] = {}
+        self._macs: dict[str, int] = {}  # of an epoch, forward
+        self._epochs: dict[str, int] = {}
         for name, job in setup.jobs.items():
             recipe = job.resolved_recipe()
-            layers = layer_costs(recipe.network, get_mode(job.mode), job.dataset)
             images = setup.manifests[job.dataset]["counts"]["train"]
-            self._macs[name] = images * sum(layer.macs for layer in layers)  # an epoch's, forward
-        self._epochs = {name: job.resolved_recipe().epochs for name, job in setup.jobs.items()}
+            self._macs[name] = images * image_macs(recipe, job.mode)
+            self._epochs[name] = recipe.epochs
         self._seconds: dict[str, float] = {}  # of a multiply-accumulate
 
     def learn(self, name: str, seconds: float, epochs: int) -> None:
@@ -38,13 +37,8 @@ class Estimate:
         job = self._jobs[name]
 
         def likeness(other: str) -> int:
-            there = self._jobs[other]
-            same = (
-                there.dataset == job.dataset,
-                there.recipe == job.recipe,
-                there.mode == job.mode,
-            )
-            return same.index(False) if False in same else len(same)
+            agrees = [getattr(self._jobs[other], key) == getattr(job, key) for key in _ALIKE]
+            return [*agrees, False].index(False)
 
         best = max(map(likeness, self._seconds))
         alike = [pace for other, pace in self._seconds.items() if likeness(other) == best]

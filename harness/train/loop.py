@@ -133,23 +133,13 @@ class Trainer:
         save_checkpoint(self.folder, self.state())
         self._saved_at = time.monotonic()
 
-    def train(
-        self,
-        on_epoch: Callable[[dict[str, Any], bool], None],
-        on_step: Callable[[Progress], None] = lambda progress: None,
-    ) -> None:
-        """Train to the last epoch: ``on_epoch(metrics, is_best)`` and ``on_step`` after each.
+    def advance(self, on_epoch: Callable[[dict[str, Any], bool], None]) -> Iterator[Progress]:
+        """Train to the last epoch, yielding after each step; ``on_epoch(metrics, is_best)``.
 
         Raises:
             Diverged: the loss or a weight left the finite range.
-            Interrupted: a signal came; the checkpoint is written.
+            Interrupted: :meth:`request_stop` was called; the checkpoint is written.
         """
-        with stopping(self.request_stop):
-            for progress in self.advance(on_epoch):
-                on_step(progress)
-
-    def advance(self, on_epoch: Callable[[dict[str, Any], bool], None]) -> Iterator[Progress]:
-        """Train to the last epoch as :meth:`train` does, and yield after each step."""
         while self.progress.epoch < self.recipe.epochs:
             yield from self._train_epoch()
             metrics, best = self._close_epoch()

@@ -1,7 +1,8 @@
 """Several runs in one process: a step of each in turn, on a GPU each on a stream of its own."""
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -47,10 +48,4 @@ def _stream(device: torch.device, runs: int) -> Any:
     cuda: Any = torch.cuda
     stream = cuda.Stream()
     stream.wait_stream(cuda.current_stream())  # the run's data were copied on that one
-
-    @contextmanager
-    def entered() -> Iterator[None]:
-        with cuda.stream(stream):
-            yield
-
-    return entered
+    return partial(cuda.stream, stream)

@@ -65,7 +65,8 @@ def overheads_pct(args: argparse.Namespace) -> tuple[list[float], float]:
 
         with ProgressBar(recipe.epochs, args.steps, args.batch) as bar:
             bar.start(trainer.progress)
-            trainer.train(on_epoch, bar.step)
+            for progress in trainer.advance(on_epoch):
+                bar.step(progress)
     return found[1:], step_ms  # the first epoch compiles and allocates
 
 
