@@ -17,13 +17,20 @@ def examine(
     """Export a trained BNN, evaluate it with each kernel and inspect it, as the workflow does.
 
     The same records as of bnn export, bnn evaluate and bnn inspect one after the other, without
-    the seconds that each process takes to start.
+    the seconds that each process takes to start, and with one pass of the training network.
 
     Example: bnn examine --run results/mine/mnist --data data --kernel xnor-cpu --kernel naive
     """
-    from harness.deploy.commands import evaluate, export
-    from harness.inspect.commands import inspect
+    from harness.deploy.commands import export, show_record
+    from harness.deploy.evaluate import evaluate_run
+    from harness.deploy.trained import TrainedRun
+    from harness.inspect import commands
+    from harness.inspect.run import inspect_run
+    from kernels.cpu.threads import set_threads
 
     export(run)
-    evaluate(run, data, kernel, threads=threads)
-    inspect(run, data, threads)
+    if threads:
+        set_threads(threads)
+    trained = TrainedRun(run, data)
+    evaluate_run(trained, kernel, on_record=show_record)
+    commands.show_record(run, inspect_run(trained))

@@ -63,11 +63,13 @@ def evaluate(
     Example: bnn evaluate --run results/mine/mnist --data data --kernel xnor-cpu --kernel naive
     """
     from harness.deploy.evaluate import evaluate_run
+    from harness.deploy.trained import TrainedRun
     from kernels.cpu.threads import set_threads
 
     if threads:
         set_threads(threads)
-    records = evaluate_run(run, data, kernel, model, allow_running, show_record, device)
+    trained = TrainedRun(run, data, allow_running)
+    records = evaluate_run(trained, kernel, model, show_record, device)
     if strict and any(_differing(record) or record["status"] == "failed" for record in records):
         raise typer.Exit(1)
 

@@ -3,25 +3,20 @@
 import logging
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.data.dataset import Dataset, load_dataset
-from harness.data.preprocess import from_state
-from harness.deploy.export import EXPORT, identity, read_run, rebuild, run_recipe, why_not
-from harness.deploy.modelfile import MODEL, below
+from harness.deploy.export import EXPORT, identity, why_not
+from harness.deploy.modelfile import MODEL
 from harness.deploy.packed import PackedNetwork
+from harness.deploy.trained import TrainedRun
 from harness.errors import HarnessError
 from harness.files import read_json, sha256_file, write_json
-from harness.nn.networks import BinaryNetwork
 from harness.provenance import provenance
-from harness.train.checkpoint import BEST, load_weights
-from harness.train.evaluation import predict_scores
-from harness.train.inputs import image_shape, resident
 from kernels import registry
 from kernels.base import Kernel
 
@@ -50,11 +45,9 @@ def evaluation_name(kernel: Kernel) -> str:
 
 
 def evaluate_run(
-    folder: Path,
-    data: Path,
+    trained: TrainedRun,
     kernels: Sequence[str],
     model: Path | None = None,
-    allow_running: bool = False,
     on_record: Callable[[dict[str, Any]], None] = lambda record: None,
     device: str = "auto",
 ) -> list[dict[str, Any]]:
@@ -70,14 +63,14 @@ def evaluate_run(
     Raises:
         HarnessError: no model, a damaged one, other data than the run's, an unknown kernel.
     """
-    path = model or folder / MODEL
+    path = model or trained.folder / MODEL
     found = resolve_kernels(kernels, device)
-    run = read_run(folder, allow_running)
-    reason = why_not(run, run_recipe(run))
-    check = None if reason else _Check(folder, run, data, path)
+    reason = why_not(trained.run, trained.recipe)
+    check = None if reason else _Check(trained, path)
     records = []
     for kernel in found:
-        record = {"schema": EVALUATION_SCHEMA, **_record(kernel, reason, check), **identity(run)}
+        record = {"schema": EVALUATION_SCHEMA, **_record(kernel, reason, check)}
+        record |= identity(trained.run)
         record["provenance"] = provenance()
         write_json(path.with_name(evaluation_name(kernel)), record)
         on_record(record)
@@ -105,21 +98,17 @@ def _record(kernel: Kernel, reason: str | None, check: "_Check | None") -> dict[
 class _Check:
     """One run's test images, the training network's predictions, and the packed network."""
 
-    def __init__(self, folder: Path, run: Mapping[str, Any], data: Path, model: Path) -> None:
-        dataset = load_dataset(run["dataset"], data)
-        check_data(run, dataset, data)
+    def __init__(self, trained: TrainedRun, model: Path) -> None:
+        self.test = trained.dataset.test
         _check_model(model)
         self.network = PackedNetwork.load(model)
-        if self.network.spec.fingerprint != run["fingerprint"]:
+        if self.network.spec.fingerprint != trained.run["fingerprint"]:
             raise HarnessError(
-                f"{model} comes from another run than {folder}; export it again: "
-                f"bnn export --run {folder}"
+                f"{model} comes from another run than {trained.folder}; export it again: "
+                f"bnn export --run {trained.folder}"
             )
-        self.test = dataset.test
-        self.labels = torch.from_numpy(dataset.test.labels)
-        tensors = load_weights(folder / BEST)
-        network = rebuild(run, tensors, image_shape(dataset))
-        self.expected = training_scores(run, network, tensors, dataset).argmax(1)
+        self.labels = torch.from_numpy(self.test.labels)
+        self.expected = trained.scores.argmax(1)
 
     def why_not(self, kernel: Kernel) -> str | None:
         """Return why ``kernel`` cannot run some layer here, or None."""
@@ -162,34 +151,6 @@ class _Check:
 
     def _error_pct(self, predictions: Tensor) -> float:
         return round(100 * (predictions != self.labels).double().mean().item(), 4)
-
-
-def training_scores(
-    run: Mapping[str, Any], network: BinaryNetwork, tensors: Mapping[str, Tensor], dataset: Dataset
-) -> Tensor:
-    """Return the training network's scores [n, 10] on the test images, on the CPU.
-
-    ``tensors`` are those of best.safetensors, the preprocessing's among them.
-    """
-    state = {k: v.numpy() for k, v in below(tensors, "preprocess.").items()}
-    preprocessor = from_state(run_recipe(run).preprocess, state)
-    cpu = torch.device("cpu")
-    images = resident(dataset.test, preprocessor, network.integer_input, cpu)
-    return predict_scores(network, images)
-
-
-def check_data(run: Mapping[str, Any], dataset: Dataset, data: Path) -> None:
-    """Refuse other data than those that a run was trained on.
-
-    Raises:
-        HarnessError: the digests differ; the message gives both.
-    """
-    wanted, found = run["data"]["digest"], dataset.manifest["digest"]
-    if found != wanted:
-        raise HarnessError(
-            f"{data} holds the {dataset.source} {dataset.name} of digest {found[:16]}, the run was "
-            f"trained on the {run['source']} one of digest {wanted[:16]}; give its data folder"
-        )
 
 
 def _check_model(model: Path) -> None:

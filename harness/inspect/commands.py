@@ -1,7 +1,7 @@
 """``bnn inspect``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,12 +22,17 @@ def inspect(
 
     Example: bnn inspect --run results/mine/mnist --data data
     """
+    from harness.deploy.trained import TrainedRun
     from harness.inspect.run import inspect_run
     from kernels.cpu.threads import set_threads
 
     if threads:
         set_threads(threads)
-    record = inspect_run(run, data, allow_running)
+    show_record(run, inspect_run(TrainedRun(run, data, allow_running)))
+
+
+def show_record(run: Path, record: dict[str, Any]) -> None:
+    """Print what the record of the run in folder ``run`` says."""
     if record["status"] == "skipped":
         typer.echo(f"{run}: skipped, {record['reason']}")
         return

@@ -91,15 +91,8 @@ def build_optimizer(network: BinaryNetwork, spec: OptimizerSpec, lr: float) -> O
 
     Where ``spec`` clips, all but torch's Adam do it within the step (:func:`clips`).
     """
-    groups = _groups(network, spec)
-    if gpu.takes(*network.parameters()):
-        betas = (spec.beta1, spec.beta2)
-        optimizer: Optimizer = PlannedOptimizer(
-            _large_apart(groups), spec.kind, lr, betas, spec.eps, spec.stored_ap2
-        )
-        set_learning_rate(optimizer, lr)
-    else:
-        optimizer = optimizer_of(groups, spec, lr)
+    planned = gpu.takes(*network.parameters())
+    optimizer = optimizer_of(_groups(network, spec), spec, lr, planned)
     for layer in network.binary_layers():
         eager = isinstance(optimizer, LasagneAdam | ShiftAdaMax)
         attachment(layer.weight).wanted = eager and fused.takes(layer.weight)
@@ -113,11 +106,19 @@ def clips(optimizer: Optimizer) -> bool:
     return bool(getattr(optimizer, "clipped_groups", 0))
 
 
-def optimizer_of(groups: list[dict[str, Any]], spec: OptimizerSpec, lr: float) -> Optimizer:
-    """Return the optimizer of ``spec`` over groups, each with its ``lr_scale``."""
+def optimizer_of(
+    groups: list[dict[str, Any]], spec: OptimizerSpec, lr: float, planned: bool = False
+) -> Optimizer:
+    """Return the optimizer of ``spec`` over groups, each with its ``lr_scale``.
+
+    ``planned`` asks for the one of a GPU, which keeps large real weights in groups of their own.
+    """
     betas = (spec.beta1, spec.beta2)
     optimizer: Optimizer
-    if spec.kind == "shift-adamax":
+    if planned:
+        apart = _large_apart(groups)
+        optimizer = PlannedOptimizer(apart, spec.kind, lr, betas, spec.eps, spec.stored_ap2)
+    elif spec.kind == "shift-adamax":
         optimizer = ShiftAdaMax(groups, lr, betas, spec.eps, spec.stored_ap2)
     elif spec.kind == "adam-lasagne":
         optimizer = LasagneAdam(groups, lr, betas, spec.eps)

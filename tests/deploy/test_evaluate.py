@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from harness.data.standin import write_standin
 from harness.deploy.evaluate import evaluate_run
 from harness.deploy.export import export_run
 from harness.deploy.modelfile import Model, load_model, save_model
+from harness.deploy.trained import TrainedRun
 from harness.errors import HarnessError
 from harness.files import read_json, write_json
 from harness.spec import get_mode, load_recipe
+from harness.train.evaluation import predict_scores
 from harness.train.record import RunSpec
 from harness.train.run import run_training
 from kernels import registry
@@ -50,7 +53,7 @@ def test_trained_networks_agree_on_every_test_image_with_every_kernel(
 ) -> None:
     run = train_run(tmp_path, mode, recipe)
     export_run(run)
-    records = evaluate_run(run, data, ["all"], device="cpu")
+    records = evaluate_run(TrainedRun(run, data), ["all"], device="cpu")
     assert [record["kernel"] for record in records] == registry.names_on("cpu")
     trained = read_json(run / "run.json")
     for record in records:
@@ -71,7 +74,7 @@ def test_input_dropout_with_an_offset_keeps_real_pixels(
 ) -> None:
     run = train_run(tmp_path, preprocess="global", network__input_dropout=0.2)
     export_run(run)
-    (record,) = evaluate_run(run, data, ["xnor-cpu"])
+    (record,) = evaluate_run(TrainedRun(run, data), ["xnor-cpu"])
     assert (record["first_layer"], record["agree"]) == ("real", IMAGES)
 
 
@@ -80,7 +83,7 @@ def test_a_failed_run_is_recorded_as_skipped(run: Path, data: Path) -> None:
     write_json(
         run / "run.json", {**read_json(run / "run.json"), "status": "failed", "failure": failure}
     )
-    (record,) = evaluate_run(run, data, ["naive"])
+    (record,) = evaluate_run(TrainedRun(run, data), ["naive"])
     assert (record["status"], record["kernel"]) == ("skipped", "naive")
     assert failure["reason"] in record["reason"]
     assert read_json(run / "evaluate-naive.json") == record
@@ -91,7 +94,7 @@ def test_a_kernel_that_cannot_run_says_why(
 ) -> None:
     kernel = type(registry.get("xnor-cpu"))
     monkeypatch.setattr(kernel, "why_not", lambda self, m=None, n=None, k=None: "no such unit")
-    (record,) = evaluate_run(run, data, ["xnor-cpu"])
+    (record,) = evaluate_run(TrainedRun(run, data), ["xnor-cpu"])
     assert (record["status"], record["reason"]) == ("unavailable", "no such unit")
 
 
@@ -102,7 +105,7 @@ def test_a_kernel_that_fails_is_a_record_and_the_others_go_on(
         raise RuntimeError("no code for\nthis chip")
 
     monkeypatch.setattr(type(registry.get("naive")), "product", broken)
-    records = evaluate_run(run, data, ["naive", "vendor-fp32"], device="cpu")
+    records = evaluate_run(TrainedRun(run, data), ["naive", "vendor-fp32"], device="cpu")
     assert [record["status"] for record in records] == ["failed", "done"]
     assert records[0]["reason"] == "RuntimeError: no code for this chip"
     assert "agree" not in records[0]
@@ -114,7 +117,7 @@ def test_a_kernel_that_fails_is_a_record_and_the_others_go_on(
 
 def test_unknown_kernel(run: Path, data: Path) -> None:
     with pytest.raises(HarnessError, match=r"'warp'; allowed: all, naive"):
-        evaluate_run(run, data, ["xnor-cpu", "warp"])
+        evaluate_run(TrainedRun(run, data), ["xnor-cpu", "warp"])
 
 
 def test_other_data_than_the_runs(run: Path, data: Path) -> None:
@@ -122,7 +125,7 @@ def test_other_data_than_the_runs(run: Path, data: Path) -> None:
     record["data"]["digest"] = "0" * 64
     write_json(run / "run.json", record)
     with pytest.raises(HarnessError, match="trained on the standin one of digest 0000"):
-        evaluate_run(run, data, ["xnor-cpu"])
+        evaluate_run(TrainedRun(run, data), ["xnor-cpu"])
 
 
 def test_a_damaged_model_is_refused(run: Path, data: Path) -> None:
@@ -130,16 +133,16 @@ def test_a_damaged_model_is_refused(run: Path, data: Path) -> None:
     raw[-1] ^= 1
     (run / "model.bnn").write_bytes(raw)
     with pytest.raises(HarnessError, match="damaged or was replaced.*bnn export --run"):
-        evaluate_run(run, data, ["xnor-cpu"])
+        evaluate_run(TrainedRun(run, data), ["xnor-cpu"])
     (run / "export.json").unlink()
     with pytest.raises(HarnessError, match="does not match its digest"):
-        evaluate_run(run, data, ["xnor-cpu"])
+        evaluate_run(TrainedRun(run, data), ["xnor-cpu"])
 
 
 def test_a_model_of_another_run(run: Path, data: Path) -> None:
     write_json(run / "run.json", {**read_json(run / "run.json"), "fingerprint": "another"})
     with pytest.raises(HarnessError, match="comes from another run"):
-        evaluate_run(run, data, ["xnor-cpu"])
+        evaluate_run(TrainedRun(run, data), ["xnor-cpu"])
 
 
 def spoil(run: Path) -> None:
@@ -174,10 +177,12 @@ def test_commands(train_run: Callable[..., Path], data: Path, tmp_path: Path) ->
     assert f"vendor-fp32 (int8): {IMAGES} of {IMAGES} predictions" in found.output
 
 
-def test_examine_writes_what_the_three_stages_write(
-    train_run: Callable[..., Path], data: Path, tmp_path: Path
+def test_examine_writes_what_the_three_stages_write_in_one_pass(
+    train_run: Callable[..., Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train_run(tmp_path)
+    passes = Mock(wraps=predict_scores)
+    monkeypatch.setattr("harness.deploy.trained.predict_scores", passes)
     command = ["examine", "--run", str(run), "--data", str(data), "--kernel", "naive"]
     found = CliRunner().invoke(app, [*command, "--threads", "1"])
     assert found.exit_code == 0, found.output
@@ -185,6 +190,7 @@ def test_examine_writes_what_the_three_stages_write(
     records = [read_json(run / name) for name in names]
     assert [record["status"] for record in records] == ["done"] * 3
     assert records[1]["agree"] == records[1]["images"] == records[2]["images"]
+    assert passes.call_count == 1
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +208,7 @@ def test_a_trained_convnet_agrees(svhn: Path, tmp_path: Path, preprocess: str) -
     spec = RunSpec(recipe, get_mode("bnn-stoch"), SEED, "test", tmp_path)
     run_training(spec, svhn, torch.device("cpu"), 60.0)
     export_run(tmp_path)
-    (record,) = evaluate_run(tmp_path, svhn, ["xnor-cpu"])
+    (record,) = evaluate_run(TrainedRun(tmp_path, svhn), ["xnor-cpu"])
     ways = {"scale": {"int8", "bitplanes"}, "gcn-lcn": {"real"}}[preprocess]
     assert set(record["first_layers"]) == ways
     assert all(way["agree"] == record["images"] for way in record["first_layers"].values())

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.data.standin import write_standin
+from harness.deploy.trained import TrainedRun
 from harness.errors import HarnessError
 from harness.files import read_json, write_json
 from harness.inspect.outputs import calibration, confusion
@@ -150,7 +151,7 @@ def test_the_record_of_a_run_of_any_mode(
     trained: Callable[..., Path], data: Path, dataset: str, mode: str
 ) -> None:
     folder = trained(dataset, mode)
-    record = inspect_run(folder, data)
+    record = inspect_run(TrainedRun(folder, data))
     assert record == read_json(folder / "inspect.json")
     run = read_json(folder / "run.json")
     assert record["test_error_pct"] == pytest.approx(run["test_error_pct"], abs=1e-4)
@@ -178,7 +179,7 @@ def test_rules_without_latent_weights_have_no_clipped_ones(
     trained: Callable[..., Path], data: Path, recipe: str, settings: dict[str, Any]
 ) -> None:
     folder = trained("mnist", "bnn-det", recipe, **settings)
-    layers = inspect_run(folder, data)["layers"]
+    layers = inspect_run(TrainedRun(folder, data))["layers"]
     assert [(layer["clipped_pct"], layer["bound"]) for layer in layers] == [(None, 1.0)] * 2
     inner = sum(sum(layer["histogram"][1:-1]) for layer in layers)
     assert (inner == 0) == (recipe == "bitwise"), "bitwise runs save the signs themselves"
@@ -206,10 +207,10 @@ def test_other_data_and_running_runs_are_refused(
     run = read_json(folder / "run.json")
     write_json(folder / "run.json", {**run, "data": {**run["data"], "digest": "0" * 64}})
     with pytest.raises(HarnessError, match="trained on the standin one of digest 0000"):
-        inspect_run(folder, data)
+        inspect_run(TrainedRun(folder, data))
     write_json(folder / "run.json", {**run, "status": "running"})
     with pytest.raises(HarnessError, match="--allow-running"):
-        inspect_run(folder, data)
+        inspect_run(TrainedRun(folder, data))
 
 
 def test_the_command_shows_each_layer(trained: Callable[..., Path], data: Path) -> None:

@@ -14,6 +14,7 @@ from harness.data.dataset import load_dataset
 from harness.data.preprocess import fit
 from harness.deploy.evaluate import evaluate_run
 from harness.deploy.export import export_run, rebuild
+from harness.deploy.trained import TrainedRun
 from harness.train.checkpoint import load_weights
 from harness.train.evaluation import evaluate
 from harness.train.inputs import resident
@@ -107,7 +108,7 @@ def test_export_packs_binary_results_and_says_why_not(
 ) -> None:
     name, folder = whole
     record = export_run(folder)
-    found = evaluate_run(folder, data_root, ["naive"])[0]
+    found = evaluate_run(TrainedRun(folder, data_root), ["naive"])[0]
     if name == "ebp":
         assert record["status"] == found["status"] == "done"
         assert found["agree"] == found["images"]
@@ -124,7 +125,7 @@ def test_export_packs_binary_results_and_says_why_not(
 def test_bitwise_without_zeros_packs(data_root: Path, tmp_path: Path) -> None:
     train_here(tmp_path, data_root, **{**RUNS["bitwise"], "method.zero_fraction": 0.0})
     assert export_run(tmp_path)["status"] == "done"
-    found = evaluate_run(tmp_path, data_root, ["naive"])[0]
+    found = evaluate_run(TrainedRun(tmp_path, data_root), ["naive"])[0]
     assert found["agree"] == found["images"]
 
 
