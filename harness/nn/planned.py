@@ -6,15 +6,18 @@ float64 for a whole epoch; a counter on the device says which row comes next.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from harness.nn.attached import attachment
 from harness.nn.eager import EagerOptimizer
+
+if TYPE_CHECKING:
+    from kernels.triton.rules import Rule
 
 # The scalars of a step: rate, root of the second correction and epsilon; or the rate alone.
 SCALARS = {"adam-lasagne": 3, "adam-torch": 3, "shift-adamax": 1}
@@ -108,26 +111,25 @@ class PlannedOptimizer(EagerOptimizer):
             self._update(index, parameters)
 
     def _update(self, index: int, parameters: Sequence[Tensor]) -> None:
-        flat, moments = self._flats[index], self._moments[index]
+        from kernels.triton import update, update_product
+
+        flat, state = self._flats[index], (*self._moments[index], self._plan[index], self._row)
         beside = attachment(parameters[0])
         factors, beside.factors = beside.factors, None
-        self._rule(factors is not None)(
-            flat, *(factors or (_gradient(parameters, flat),)), *moments, self._plan[index],
-            self._row, signs=beside.signs,
-            bound=1.0 if index < self.clipped_groups else math.inf,
-        )  # fmt: skip
+        rule = self._rule(1.0 if index < self.clipped_groups else math.inf)
+        if factors is None:
+            update.update_(rule, flat, _gradient(parameters, flat), *state, beside.signs)
+        else:
+            update_product.update_by_product_(rule, flat, *factors, *state, beside.signs)
         torch.autograd.graph.increment_version(parameters)
         beside.version = parameters[0]._version
 
-    def _rule(self, by_factors: bool) -> Callable[..., None]:
-        from kernels.triton import update, update_product
+    def _rule(self, bound: float) -> "Rule":
+        from kernels.triton.rules import Rule
 
-        if not self.scales_itself:
-            adam = update_product.adam_product_ if by_factors else update.adam_
-            return partial(adam, betas=self.betas)
-        by_product = update_product.shift_adamax_product_
-        adamax = by_product if by_factors else update.shift_adamax_
-        return partial(adamax, betas=self.betas, eps=self.eps, stored=self.stored)
+        if self.scales_itself:
+            return Rule.adamax(self.betas, self.eps, self.stored, bound)
+        return Rule.adam(self.betas, bound)
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
         """Return the count of steps and the moments."""

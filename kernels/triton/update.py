@@ -53,69 +53,37 @@ def _sign(x_ptr, out_ptr, size, BLOCK: tl.constexpr):
     tl.store(out_ptr + place, signs_of(x, out_ptr), mask=used)
 
 
-def _launch(
+def update_(
     rule: Rule, parameter: torch.Tensor, gradient: torch.Tensor, m: torch.Tensor, v: torch.Tensor,
-    plan: torch.Tensor, at: torch.Tensor, signs: torch.Tensor | None,
+    plan: torch.Tensor, at: torch.Tensor, signs: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
+    """Take the step of ``rule`` that row ``at`` of ``plan`` describes, in place.
+
+    ``m += (1-b1)(g-m)``, then Adam in torch's form ``v = b2 v + (1-b2) g^2``;
+    ``w -= rate m / (sqrt(v)/root + eps)``, shift-based AdaMax (paper, Algorithm 4)
+    ``v = max(b2 v, |g| + eps)``, its AP2 if stored; ``w -= rate m AP2(1/v)``. w is then clipped to
+    ``[-bound, bound]`` (inf: not at all); ``signs`` = +1 where w >= 0 now, else -1.
+
+    Args:
+        rule: Adam or AdaMax, with its numbers that no step changes.
+        parameter: w, with ``gradient``, ``m`` and ``v`` float32 of one number of elements.
+        plan: float32 [steps, 3] of Adam: rate ``lr/(1-b1^t)``, root ``sqrt(1-b2^t)`` and eps of
+            each step; [steps, 1] of AdaMax: rate ``AP2(lr/(1-b1^t)) scale``.
+        at: int64 [], the row; one that ``plan`` lacks makes every weight NaN.
+        signs: bfloat16, or None.
+
+    Raises:
+        TypeError, ValueError: a tensor of another kind.
+    """
     check_state(rule, parameter, m, v, plan, at, signs)
     size = parameter.numel()
     check_tensor("gradient", gradient, torch.float32, size)
     if size == 0:
         return
     _update[(triton.cdiv(size, BLOCK),)](
-        parameter,
-        gradient,
-        m,
-        v,
-        signs,
-        plan,
-        at,
-        size,
-        len(plan),
-        *rule.numbers,
-        RULE=rule.name,
-        SIGNS=signs is not None,
-        BLOCK=BLOCK,
-        num_warps=WARPS,
-    )
-
-
-def adam_(
-    parameter: torch.Tensor, gradient: torch.Tensor, m: torch.Tensor, v: torch.Tensor,
-    plan: torch.Tensor, at: torch.Tensor, *, betas: tuple[float, float], bound: float,
-    signs: torch.Tensor | None = None,
-) -> None:  # fmt: skip
-    """Take the step of Adam in torch's form that row ``at`` of ``plan`` describes, in place.
-
-    ``m += (1-b1)(g-m)``; ``v = b2 v + (1-b2) g^2``; ``w -= rate m / (sqrt(v)/root + eps)``, then
-    clipped to ``[-bound, bound]`` (inf: not at all); ``signs`` = +1 where w >= 0 now, else -1.
-
-    Args:
-        parameter: w, with ``gradient``, ``m`` and ``v`` float32 of one number of elements.
-        plan: float32 [steps, 3]: rate ``lr/(1-b1^t)``, root ``sqrt(1-b2^t)`` and eps of each step.
-        at: int64 [], the row; one that ``plan`` lacks makes every weight NaN.
-        signs: bfloat16, or None.
-
-    Raises:
-        TypeError, ValueError: a tensor of another kind, or a number out of range.
-    """
-    rule = Rule.adam(betas, bound)
-    _launch(rule, parameter, gradient, m, v, plan, at, signs)
-
-
-def shift_adamax_(
-    parameter: torch.Tensor, gradient: torch.Tensor, m: torch.Tensor, v: torch.Tensor,
-    plan: torch.Tensor, at: torch.Tensor, *, betas: tuple[float, float], eps: float,
-    stored: bool, bound: float, signs: torch.Tensor | None = None,
-) -> None:  # fmt: skip
-    """Take a step of shift-based AdaMax (paper, Algorithm 4), in place; see :func:`adam_`.
-
-    ``m += (1-b1)(g-m)``; ``v = max(b2 v, |g| + eps)``, its AP2 if ``stored``;
-    ``w -= rate m AP2(1/v)``, then clipped. A row of ``plan`` is the rate
-    ``AP2(lr/(1-b1^t)) scale``; ``plan`` is float32 [steps, 1].
-    """
-    rule = Rule.adamax(betas, eps, stored, bound)
-    _launch(rule, parameter, gradient, m, v, plan, at, signs)
+        parameter, gradient, m, v, signs, plan, at, size, len(plan), *rule.numbers,
+        RULE=rule.name, SIGNS=signs is not None, BLOCK=BLOCK, num_warps=WARPS,
+    )  # fmt: skip
 
 
 def _order(x: torch.Tensor) -> tuple[list[int], bool]:

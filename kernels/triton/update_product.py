@@ -102,11 +102,25 @@ def _product_update(
         )
 
 
-def _launch(
+def update_by_product_(
     rule: Rule, parameter: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor,
     m: torch.Tensor, v: torch.Tensor, plan: torch.Tensor, at: torch.Tensor,
-    signs: torch.Tensor | None,
+    signs: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
+    """Take the step of :func:`kernels.triton.update.update_` with the gradient of a product.
+
+    ``gradient[n, k] = sum_p sum_b rows[p, b, n] columns[b, k]``, summed in float32.
+
+    Args:
+        rule: as for ``update_``, like ``plan`` and ``at``.
+        parameter: float32 [N, K], as are ``m`` and ``v``.
+        rows: bfloat16 [P, B, N], P of 1 to 3: pieces of the output's gradient, largest first.
+        columns: bfloat16 [B, K], the inputs, exact in bfloat16.
+        signs: bfloat16 of N K elements, or None.
+
+    Raises:
+        TypeError, ValueError: a tensor of another kind.
+    """
     check_state(rule, parameter, m, v, plan, at, signs)
     if parameter.ndim != 2:
         raise ValueError(f"parameter must have shape [N, K], got {list(parameter.shape)}")
@@ -125,39 +139,3 @@ def _launch(
         RULE=rule.name, SIGNS=signs is not None, PIECES=len(rows), FLOAT32=INTERPRETED,
         N=TILE.n, K=TILE.k, B=TILE.b, num_warps=TILE.warps, num_stages=TILE.stages,
     )  # fmt: skip
-
-
-def adam_product_(
-    parameter: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, m: torch.Tensor,
-    v: torch.Tensor, plan: torch.Tensor, at: torch.Tensor, *, betas: tuple[float, float],
-    bound: float, signs: torch.Tensor | None = None,
-) -> None:  # fmt: skip
-    """Take the step of :func:`kernels.triton.update.adam_` with the gradient of a product.
-
-    ``gradient[n, k] = sum_p sum_b rows[p, b, n] columns[b, k]``, summed in float32.
-
-    Args:
-        parameter: float32 [N, K], as are ``m`` and ``v``.
-        rows: bfloat16 [P, B, N], P of 1 to 3: pieces of the output's gradient, largest first.
-        columns: bfloat16 [B, K], the inputs, exact in bfloat16.
-        plan: float32 [steps, 3], and ``at`` int64 []: as for ``adam_``.
-        signs: bfloat16 of N K elements, or None.
-
-    Raises:
-        TypeError, ValueError: a tensor of another kind, or a number out of range.
-    """
-    rule = Rule.adam(betas, bound)
-    _launch(rule, parameter, rows, columns, m, v, plan, at, signs)
-
-
-def shift_adamax_product_(
-    parameter: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, m: torch.Tensor,
-    v: torch.Tensor, plan: torch.Tensor, at: torch.Tensor, *, betas: tuple[float, float],
-    eps: float, stored: bool, bound: float, signs: torch.Tensor | None = None,
-) -> None:  # fmt: skip
-    """Take the step of :func:`kernels.triton.update.shift_adamax_` with a product's gradient.
-
-    Operands are those of :func:`adam_product_`, but for ``plan``, float32 [steps, 1].
-    """
-    rule = Rule.adamax(betas, eps, stored, bound)
-    _launch(rule, parameter, rows, columns, m, v, plan, at, signs)

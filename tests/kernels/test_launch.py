@@ -18,6 +18,7 @@ from kernels.triton import batch, dot, drop, norm, norm_backward, onebit, update
 from kernels.triton.conv import DirectConv3x3
 from kernels.triton.kernels import kernels
 from kernels.triton.pixels import PixelsBitplanes
+from kernels.triton.rules import Rule
 from tests.kernels import fake_driver
 from tests.kernels.fake_driver import FakeDriver
 
@@ -116,14 +117,11 @@ def test_steps_of_the_optimizer_launch(
     columns = torch.zeros(batch, k, dtype=torch.bfloat16)
     signs = torch.zeros(n, k, dtype=torch.bfloat16)
     at = torch.tensor(0)
-    options: dict[str, Any] = {"betas": (0.5, 0.75), "bound": 1}
-    options["signs"] = signs if with_signs else None
-    plan = torch.ones(batch, 3)  # of one step too
-    update.adam_(w, gradient, m, v, plan, at, **options)
-    update_product.adam_product_(w, rows, columns, m, v, plan, at, **options)
-    plan, options = torch.ones(batch, 1), options | {"eps": 1, "stored": with_signs}
-    update.shift_adamax_(w, gradient, m, v, plan, at, **options)
-    update_product.shift_adamax_product_(w, rows, columns, m, v, plan, at, **options)
+    adam, adamax = Rule.adam((0.5, 0.75), 1), Rule.adamax((0.5, 0.75), 1, with_signs, 1)
+    for rule, plan in ((adam, torch.ones(batch, 3)), (adamax, torch.ones(batch, 1))):
+        state = (m, v, plan, at, signs if with_signs else None)  # a plan of one step too
+        update.update_(rule, w, gradient, *state)
+        update_product.update_by_product_(rule, w, rows, columns, *state)
     update.sign_(w, signs if with_signs else gradient)
     assert names(gpu) == ["_update", "_product_update"] * 2 + ["_sign"]
 

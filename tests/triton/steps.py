@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from harness.nn.shift import ap2, ap2_scalar
+from kernels.triton.rules import Rule
 from tests.triton.operands import DEVICE, INTERPRETED, on_device
 
 LR, EPS = 0.03, 1e-8
@@ -40,6 +41,13 @@ def numbers(seed: int, *shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     scale = torch.empty(shape).uniform_(-20, 3, generator=generator).exp2()
     return on_device(scale * torch.randn(shape, generator=generator))
+
+
+def rule_of(name: str, bound: float, eps: float = ADAMAX_EPS) -> Rule:
+    """Return the kernels' rule ``adam``, ``adamax`` or ``adamax-stored``."""
+    if name == "adam":
+        return Rule.adam(ADAM, bound)
+    return Rule.adamax(ADAMAX, eps, name == "adamax-stored", bound)
 
 
 def adam_plan(steps: int) -> Tensor:

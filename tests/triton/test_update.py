@@ -9,6 +9,7 @@ import torch
 from harness.nn import fused
 from harness.nn.shift import ShiftAdaMax
 from kernels.triton import update
+from kernels.triton.rules import Rule
 from tests.triton.operands import DEVICE, on_device
 from tests.triton.steps import (
     ADAM,
@@ -25,12 +26,14 @@ from tests.triton.steps import (
     near,
     numbers,
     poisoned_signs,
+    rule_of,
     same,
     signs_of,
 )  # fmt: skip
 
 SIZES = (1, 17, 1000, 4099)  # below a program, and several with a tail
 STEPS = 3
+ADAMAX_RULES = ("adamax", "adamax-stored")
 BOUNDS = (1.0, math.inf)
 SCALE = 3.7  # of a layer's step
 # torch's Adam rounds lr / (1 - b1^t) and fuses otherwise: a unit in the last place a step, of
@@ -45,10 +48,8 @@ def test_adam_equals_its_formula(size: int, bound: float, with_signs: bool) -> N
     ours, theirs, plan, at = Weights.of(size), Weights.of(size), adam_plan(STEPS), at_row(0)
     for step in range(STEPS):
         signs = poisoned_signs(size) if with_signs else None
-        update.adam_(
-            ours.w, numbers(step, size), ours.m, ours.v, plan, at,
-            betas=ADAM, bound=bound, signs=signs,
-        )  # fmt: skip
+        rule = rule_of("adam", bound)
+        update.update_(rule, ours.w, numbers(step, size), ours.m, ours.v, plan, at, signs)
         change = adam(theirs, numbers(step, size), plan[step], bound)
         assert near(ours, theirs, change)
         theirs.w = ours.w.clone()
@@ -70,9 +71,8 @@ def test_adam_goes_torchs_way() -> None:
     for step in range(6):
         parameter.grad = numbers(step, 4099)
         optimizer.step()
-        update.adam_(
-            ours.w, parameter.grad, ours.m, ours.v, plan, at_row(step), betas=ADAM, bound=math.inf
-        )
+        rule = rule_of("adam", math.inf)
+        update.update_(rule, ours.w, parameter.grad, ours.m, ours.v, plan, at_row(step))
     assert torch.allclose(ours.w, parameter.detach(), rtol=0, atol=TORCH_ADAM)
     state = optimizer.state[parameter]
     assert torch.allclose(ours.m, state["exp_avg"], rtol=TORCH_ADAM, atol=TORCH_ADAM)
@@ -96,10 +96,8 @@ def test_shift_adamax_gives_the_bits_of_torchs_passes(
         parameter.grad = numbers(step, size)
         optimizer.step()
         signs = poisoned_signs(size)
-        update.shift_adamax_(
-            ours.w, parameter.grad, ours.m, ours.v, plan, at_row(step), betas=ADAMAX,
-            eps=ADAMAX_EPS, stored=stored, bound=bound, signs=signs,
-        )  # fmt: skip
+        rule = rule_of(ADAMAX_RULES[stored], bound)
+        update.update_(rule, ours.w, parameter.grad, ours.m, ours.v, plan, at_row(step), signs)
         state = optimizer.state[parameter]
         assert same(ours, Weights(parameter.detach(), state["m"], state["v"]))
         assert torch.equal(signs, signs_of(ours.w))
@@ -116,10 +114,8 @@ def test_ap2_at_every_exponent_and_around_each_place_where_it_turns(stored: bool
     gradient[::2] *= -1
     ours, theirs = (Weights(*torch.zeros(3, len(gradient), device=DEVICE)) for _ in range(2))
     eps, plan = 2.0**-126, adamax_plan(1, SCALE)
-    update.shift_adamax_(
-        ours.w, gradient, ours.m, ours.v, plan, at_row(0),
-        betas=ADAMAX, eps=eps, stored=stored, bound=math.inf,
-    )  # fmt: skip
+    rule = rule_of(ADAMAX_RULES[stored], math.inf, eps)
+    update.update_(rule, ours.w, gradient, ours.m, ours.v, plan, at_row(0))
     adamax(theirs, gradient, plan[0], math.inf, stored, eps)
     assert same(ours, theirs)
     assert len(gradient) > 256 * 20 and int(ours.w.isnan().sum()) < 40
@@ -129,15 +125,8 @@ def test_ap2_at_every_exponent_and_around_each_place_where_it_turns(stored: bool
 def test_nan_stays_where_it_is_and_its_sign_is_minus(rule: str) -> None:
     x, gradient, signs = Weights.of(40), numbers(0, 40), poisoned_signs(40)
     gradient[3], x.m[4], x.v[5], x.w[6] = (math.nan,) * 4
-    if rule == "adam":
-        update.adam_(
-            x.w, gradient, x.m, x.v, adam_plan(1), at_row(0), betas=ADAM, bound=1, signs=signs
-        )
-    else:
-        update.shift_adamax_(
-            x.w, gradient, x.m, x.v, adamax_plan(1, SCALE), at_row(0), betas=ADAMAX,
-            eps=ADAMAX_EPS, stored=rule == "adamax-stored", bound=1, signs=signs,
-        )  # fmt: skip
+    plan = adam_plan(1) if rule == "adam" else adamax_plan(1, SCALE)
+    update.update_(rule_of(rule, 1), x.w, gradient, x.m, x.v, plan, at_row(0), signs)
     assert x.w.isnan().nonzero().flatten().tolist() == [3, 4, 5, 6]
     assert signs[3:7].tolist() == [-1] * 4
     assert torch.equal(signs, signs_of(x.w))
@@ -146,7 +135,8 @@ def test_nan_stays_where_it_is_and_its_sign_is_minus(rule: str) -> None:
 @pytest.mark.parametrize("row", [-1, 2])
 def test_a_row_that_the_plan_lacks_is_not_read(row: int) -> None:
     x, plan = Weights.of(40), adam_plan(4)
-    update.adam_(x.w, numbers(0, 40), x.m, x.v, plan[1:3], at_row(row), betas=ADAM, bound=1)
+    rule = rule_of("adam", 1)
+    update.update_(rule, x.w, numbers(0, 40), x.m, x.v, plan[1:3], at_row(row))
     assert bool(x.w.isnan().all())
 
 
@@ -155,10 +145,8 @@ def test_nothing_beyond_the_last_element_is_written() -> None:
     part = Weights(*(x[:1001] for x in vars(whole).values()))
     before = Weights.of(2000)
     signs = poisoned_signs(2000)
-    update.adam_(
-        part.w, numbers(0, 1001), part.m, part.v, adam_plan(1), at_row(0), betas=ADAM, bound=1,
-        signs=signs[:1001],
-    )  # fmt: skip
+    rule, plan, at = rule_of("adam", 1), adam_plan(1), at_row(0)
+    update.update_(rule, part.w, numbers(0, 1001), part.m, part.v, plan, at, signs[:1001])
     for ours, old in zip(vars(whole).values(), vars(before).values(), strict=True):
         assert torch.equal(ours[1001:], old[1001:])
         assert bool((ours[:1001] != old[:1001]).any())
@@ -167,7 +155,7 @@ def test_nothing_beyond_the_last_element_is_written() -> None:
 
 def test_no_elements_are_no_step() -> None:
     x = Weights.of(0)
-    update.adam_(x.w, x.w, x.m, x.v, adam_plan(1), at_row(0), betas=ADAM, bound=1)
+    update.update_(rule_of("adam", 1), x.w, x.w, x.m, x.v, adam_plan(1), at_row(0))
     update.sign_(x.w, poisoned_signs(0))
 
 
@@ -191,7 +179,7 @@ def arguments() -> dict[str, Any]:
     x = Weights.of(8)
     return {
         "parameter": x.w, "gradient": numbers(0, 8), "m": x.m, "v": x.v, "plan": adam_plan(2),
-        "at": at_row(0), "betas": ADAM, "bound": 1.0, "signs": poisoned_signs(8),
+        "at": at_row(0), "rule": rule_of("adam", 1.0), "signs": poisoned_signs(8),
     }  # fmt: skip
 
 
@@ -200,18 +188,18 @@ def test_a_wrong_tensor_is_named(name: str) -> None:
     good = arguments()
     tensor = good[name]
     with pytest.raises(TypeError, match=f"{name} must be a torch.* got torch.float64"):
-        update.adam_(**good | {name: tensor.double()})
+        update.update_(**good | {name: tensor.double()})
     with pytest.raises(TypeError, match=f"{name} must be a torch.* got list"):
-        update.adam_(**good | {name: [1.0]})
+        update.update_(**good | {name: [1.0]})
     with pytest.raises(ValueError, match=f"{name} is on device meta; allowed: {DEVICE}"):
-        update.adam_(**good | {name: tensor.to("meta")})
+        update.update_(**good | {name: tensor.to("meta")})
     if name != "at":
         spread = torch.stack([tensor, tensor], -1)[..., 0]
         with pytest.raises(ValueError, match=f"{name} must be contiguous"):
-            update.adam_(**good | {name: spread})
+            update.update_(**good | {name: spread})
     if name in ("gradient", "m", "v", "signs"):
         with pytest.raises(ValueError, match=rf"{name} must have 8 elements, got \[7\]"):
-            update.adam_(**good | {name: tensor[:7]})
+            update.update_(**good | {name: tensor[:7]})
     assert same(Weights(good["parameter"], good["m"], good["v"]), Weights.of(8))
 
 
@@ -221,15 +209,19 @@ def test_wrong_plans_and_numbers_are_told() -> None:
         ({"plan": on_device(torch.ones(2, 1))}, r"plan must have shape \[steps, 3\], got \[2, 1\]"),
         ({"plan": on_device(torch.ones(3))}, r"plan must have shape \[steps, 3\], got \[3\]"),
         ({"at": at_row(0)[None]}, r"at must have shape \[\], got \[1\]"),
-        ({"betas": (0.9, 1.0)}, r"betas must lie in \[0, 1\), got \(0.9, 1.0\)"),
-        ({"bound": 0.0}, "bound must be positive, inf for no clip, got 0.0"),
-        ({"bound": math.nan}, "bound must be positive, inf for no clip, got nan"),
     ]
     for change, message in wrong:
         with pytest.raises(ValueError, match=message):
-            update.adam_(**good | change)
+            update.update_(**good | change)
+    with pytest.raises(ValueError, match=r"betas must lie in \[0, 1\), got \(0.9, 1.0\)"):
+        Rule.adam((0.9, 1.0), 1)
+    for bound in (0.0, math.nan):
+        with pytest.raises(
+            ValueError, match=f"bound must be positive, inf for no clip, got {bound}"
+        ):
+            Rule.adam(ADAM, bound)
     with pytest.raises(ValueError, match="eps must be finite and at least 1.17.*e-38, got 0"):
-        update.shift_adamax_(**good | {"eps": 0, "stored": False})
+        Rule.adamax(ADAMAX, 0, False, 1)
 
 
 def test_wrong_operands_of_sign_are_told() -> None:

@@ -12,8 +12,6 @@ from kernels.triton import update_product
 from tests.triton.operands import DEVICE, on_device
 from tests.triton.steps import (
     ADAM,
-    ADAMAX,
-    ADAMAX_EPS,
     Weights,
     adam,
     adam_plan,
@@ -22,6 +20,7 @@ from tests.triton.steps import (
     at_row,
     near,
     poisoned_signs,
+    rule_of,
     same,
     signs_of,
 )  # fmt: skip
@@ -69,21 +68,15 @@ def run(
     signs: Tensor | None = None,
 ) -> Callable[[Weights, Tensor], bool]:  # fmt: skip
     """Take our step; return what takes torch's with a gradient and tells whether both agree."""
-    if rule == "adam":
-        plan = adam_plan(STEPS)
-        update_product.adam_product_(
-            ours.w, rows, columns, ours.m, ours.v, plan, at_row(step),
-            betas=ADAM, bound=bound, signs=signs,
-        )  # fmt: skip
-        return lambda x, gradient: near(ours, x, adam(x, gradient, plan[step], bound))
-    plan, stored = adamax_plan(STEPS, 3.7), rule == "adamax-stored"
-    update_product.shift_adamax_product_(
-        ours.w, rows, columns, ours.m, ours.v, plan, at_row(step),
-        betas=ADAMAX, eps=ADAMAX_EPS, stored=stored, bound=bound, signs=signs,
-    )  # fmt: skip
+    plan = adam_plan(STEPS) if rule == "adam" else adamax_plan(STEPS, 3.7)
+    update_product.update_by_product_(
+        rule_of(rule, bound), ours.w, rows, columns, ours.m, ours.v, plan, at_row(step), signs
+    )
 
     def agrees(x: Weights, gradient: Tensor) -> bool:
-        adamax(x, gradient, plan[step], bound, stored)
+        if rule == "adam":
+            return near(ours, x, adam(x, gradient, plan[step], bound))
+        adamax(x, gradient, plan[step], bound, rule == "adamax-stored")
         return same(ours, x)
 
     return agrees
@@ -157,7 +150,7 @@ def test_wrong_operands_are_told() -> None:
     x, rows, columns = Weights.of(8, 6), short_rows(2, 5, 8, 0), columns_of(5, 6, 0)
     good: dict[str, Any] = {
         "parameter": x.w, "rows": rows, "columns": columns, "m": x.m, "v": x.v,
-        "plan": adam_plan(2), "at": at_row(0), "betas": ADAM, "bound": 1.0,
+        "plan": adam_plan(2), "at": at_row(0), "rule": rule_of("adam", 1.0),
     }  # fmt: skip
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"rows": rows.float()}, TypeError, "rows must be a torch.bfloat16 tensor, got .*float32"),
@@ -179,13 +172,12 @@ def test_wrong_operands_are_told() -> None:
         ),
         ({"m": x.m[:7]}, ValueError, r"m must have 48 elements, got \[7, 6\]"),
         ({"plan": adamax_plan(2, 1)}, ValueError, r"plan must have shape \[steps, 3\]"),
-        ({"bound": -1.0}, ValueError, "bound must be positive"),
     ]
     for change, kind, message in wrong:
         with pytest.raises(kind, match=message):
-            update_product.adam_product_(**good | change)
+            update_product.update_by_product_(**good | change)
     assert same(x, Weights.of(8, 6))
     empty = Weights.of(0, 6)
-    update_product.adam_product_(
+    update_product.update_by_product_(
         **good | {"parameter": empty.w, "m": empty.m, "v": empty.v, "rows": rows[..., :0]}
     )
