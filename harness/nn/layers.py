@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.nn import gpu, signed, tf32
-from harness.nn.attached import attachment
+from harness.nn.attached import Attachment, attachment
 from harness.nn.binarize import binarize_weight, stochastic_sign
 from harness.spec import Binarization
 
@@ -71,11 +71,11 @@ class WeightedLayer(nn.Module):
     def half_signs(self) -> Tensor:
         """Return the signs that :meth:`used_weight` gives as bfloat16, on a GPU.
 
-        Kept from step to step where they are not drawn: the optimizer writes them with the weights.
+        Kept from step to step where training draws none: the optimizer writes them with weights.
         """
         if self.binarization == "stoch" and self._draws is not None:
             return stochastic_sign(self.weight, self._draws).to(torch.bfloat16)
-        kept = attachment(self.weight)
+        kept = Attachment() if self.train_weights == "stoch" else attachment(self.weight)
         if kept.signs is None:
             kept.signs = torch.empty_like(self.weight, dtype=torch.bfloat16)
         if kept.version != self.weight._version:

@@ -31,7 +31,7 @@ from harness.train.loop import Diverged, Interrupted, Trainer, stopping
 from harness.train.progress import ProgressBar, Show
 from harness.train.record import RunSpec
 from harness.train.sparing import Sparing
-from harness.train.together import take_turns
+from harness.train.together import check_count, take_turns
 
 MakeShow = Callable[[int, int, int], Show]
 _log = logging.getLogger("harness.train")
@@ -101,9 +101,11 @@ def train_together(
     of a run are those that it has alone. One that diverges leaves the others to go on.
 
     Raises:
-        HarnessError: bad data, a folder that cannot be written, or one folder for two runs.
+        HarnessError: bad data, a folder that cannot be written, one folder for two runs, or too
+            many runs for a GPU.
         Interrupted: a signal stopped the runs, each after a checkpoint.
     """
+    check_count(len(specs), device)
     if len({spec.folder for spec in specs}) < len(specs):
         raise HarnessError(
             f"runs need folders of their own, found {', '.join(str(s.folder) for s in specs)}"

@@ -7,9 +7,19 @@ from typing import Any, TypeVar
 
 import torch
 
+from harness.errors import HarnessError
 from harness.train.loop import Interrupted
 
 Result = TypeVar("Result")
+# On a GPU. torch has 32 streams of a priority, then gives the first again; graphs captured on one
+# stream share the scratch memory of their products, which their replays on two would spoil.
+MOST_RUNS = 32
+
+
+def check_count(runs: int, device: torch.device) -> None:
+    """Raise ``HarnessError`` where more runs are to take turns than can on ``device``."""
+    if device.type == "cuda" and runs > MOST_RUNS:
+        raise HarnessError(f"at most {MOST_RUNS} runs train together on a GPU, found {runs}")
 
 
 def take_turns(runs: Sequence[Generator[None, None, Result]], device: torch.device) -> list[Result]:

@@ -78,9 +78,9 @@ class FakeDriver:
         return found
 
 
-def install(patch: pytest.MonkeyPatch, cache: str) -> FakeDriver:
+def install(patch: pytest.MonkeyPatch, cache: str, driver: FakeDriver | None = None) -> FakeDriver:
     """Let every launch of ``kernels.triton`` go to a ``FakeDriver``, compiled into ``cache``."""
-    driver = FakeDriver()
+    driver = driver or FakeDriver()
     patch.setattr(triton.runtime.driver, "_active", driver)
     patch.setattr(triton.knobs.cache, "dir", cache)
     for name, module in sys.modules.items():

@@ -119,6 +119,12 @@ def test_two_runs_in_one_folder_are_refused(data_root: Path, tmp_path: Path) -> 
         train_together([one, one], data_root, torch.device("cpu"), 1e9)
 
 
+def test_more_runs_than_a_gpu_has_streams_are_refused(data_root: Path, tmp_path: Path) -> None:
+    many = specs(tmp_path) * 17
+    with pytest.raises(HarnessError, match="at most 32 runs train together on a GPU, found 34"):
+        train_together(many, data_root, torch.device("cuda"), 1e9)
+
+
 def test_turns_end_at_different_times() -> None:
     order: list[str] = []
 

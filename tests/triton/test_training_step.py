@@ -148,3 +148,14 @@ def test_a_missing_gradient_is_named() -> None:
     method.plan(1)
     with pytest.raises(ValueError, match=r"parameters of shape .* have no gradient"):
         method.optimizer.step()
+
+
+def test_signs_after_steps_that_draw_weights_are_those_of_the_weights() -> None:
+    """No optimizer writes them, so an evaluation must make them itself each time."""
+    method = method_of(mode="bnn-stoch-w", precision="fast")
+    layer = method.network.blocks[1].layer
+    for _ in range(2):
+        method.step(*images().batch(slice(0, BATCH)))
+        method.network.eval()
+        assert torch.equal(layer.half_signs().float(), layer.used_weight().detach())
+        method.network.train()
