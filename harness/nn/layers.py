@@ -99,11 +99,14 @@ class WeightedLayer(nn.Module):
         """Return the layer's product without bias: exact for ``integers`` up to 255 and ±1."""
         raise NotImplementedError
 
-    def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
+    def signed_product(
+        self, x: Tensor, rate: float, integers: bool = False, pool: bool = False
+    ) -> Tensor:
         """Return the product of ±1 inputs and weights: ``harness.nn.signed``, on a GPU ``.tf32``.
 
         ``rate``: x has gone through dropout, so it is 0 or ``±1 / (1 - rate)``. ``integers``: the
-        inputs are odd integers ``2u - 255`` in place of ±1, and take no gradient.
+        inputs are odd integers ``2u - 255`` in place of ±1, and take no gradient. ``pool``: the
+        product's 2x2 max-pool, of a convolution.
         """
         raise NotImplementedError
 
@@ -114,7 +117,11 @@ class Linear(WeightedLayer):
     def product(self, x: Tensor, weight: Tensor, integers: bool = False) -> Tensor:
         return F.linear(x, weight)
 
-    def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
+    def signed_product(
+        self, x: Tensor, rate: float, integers: bool = False, pool: bool = False
+    ) -> Tensor:
+        if pool:
+            raise ValueError("only a convolution's products are pooled")
         if gpu.takes(x, self.weight) and not torch.is_grad_enabled():
             return gpu.product(x.to(torch.bfloat16), self.half_signs().t())
         if x.is_cuda:
@@ -138,9 +145,12 @@ class Conv3x3(WeightedLayer):
             return tf32.conv3x3(x, weight, fast=False)
         return F.conv2d(x, weight, padding=1)
 
-    def signed_product(self, x: Tensor, rate: float, integers: bool = False) -> Tensor:
+    def signed_product(
+        self, x: Tensor, rate: float, integers: bool = False, pool: bool = False
+    ) -> Tensor:
         if rate or integers:
             raise ValueError("a convolution by signs takes inputs of ±1 alone, without dropout")
         if x.is_cuda:
-            return tf32.conv3x3(*_channels_last(x, self.used_weight()))
-        return signed.conv3x3(x, self)
+            products = tf32.conv3x3(*_channels_last(x, self.used_weight()))
+            return F.max_pool2d(products, 2) if pool else products
+        return signed.conv3x3(x, self, pool)

@@ -58,17 +58,16 @@ class Block(nn.Module):
             return linear_block.forward(self, x)
         if self.dropout and self.training:
             x = self._drop(x)
-        row_sums = None
+        row_sums, pool = None, self.pool and not self.pool_last
         if self.by_signs and self.layer.binarization != "real":
             rate = self.dropout if self.training else 0.0
-            dots = self.layer.signed_product(x, rate, integers=not self.binary_input)
+            dots = self.layer.signed_product(x, rate, not self.binary_input, pool)
         else:
             weight = self.layer.used_weight()
             integers = self.takes_integers and self.layer.binarization != "real"
             dots = self.layer.product(x, weight, integers)
             row_sums = weight.flatten(1).sum(1) if self.offset else None
-        if self.pool and not self.pool_last:
-            dots = F.max_pool2d(dots, 2)
+            dots = F.max_pool2d(dots, 2) if pool else dots
         y = self._norm_and_activate(dots, row_sums)
         return F.max_pool2d(y, 2) if self.pool_last else y
 

@@ -125,38 +125,49 @@ class _IntegerLinear(Function):
 
 class _SignedConv(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer") -> Tensor:
+    def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", pool: bool) -> Tensor:
+        from kernels.cpu import pooled
         from kernels.cpu.kernels import XnorCpu
 
         follow_torch()
         batch, channels, height, width = x.shape
         words, filters = pack_map(x), pack_filters(layer.signed_weight())
         dots = Conv3x3(XnorCpu(), filters, height, width)(words)
+        ctx.layer, ctx.channels, ctx.winners = layer, channels, None
         ctx.save_for_backward(words, filters.words)
-        ctx.layer, ctx.channels = layer, channels
-        return dots.to(torch.float32).view(batch, height, width, -1).permute(0, 3, 1, 2)
+        if pool:
+            greatest, ctx.winners = pooled.pool(dots.numpy(), height, width)
+            height, width = height // 2, width // 2
+            by_pixel = torch.from_numpy(greatest)
+        else:
+            by_pixel = dots.to(torch.float32)
+        return by_pixel.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        from kernels.cpu import signed_conv
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+        from kernels.cpu import pooled_filters, pooled_input, signed_conv
 
         follow_torch()
         words, filters = ctx.saved_tensors
         batch, height, width, run = words.shape
-        maps, channels = len(filters), ctx.channels
+        maps, channels, size = len(filters), ctx.channels, (height, width)
         rows = gradients[0].permute(0, 2, 3, 1).reshape(-1, maps).contiguous().numpy()
-        found = signed_conv.filter_gradient(
-            rows, words.view(-1, run).numpy(), channels, height, width
-        )
+        taps, signs = filters.view(maps, -1, run).numpy(), words.view(-1, run).numpy()
+        if ctx.winners is None:
+            found = signed_conv.filter_gradient(rows, signs, channels, *size)
+        else:
+            found = pooled_filters.filter_gradient(rows, ctx.winners, signs, *size)
         buffer = ctx.layer.gradient_buffer()
         buffer.view(maps, channels, -1).copy_(torch.from_numpy(found)[:, :, :channels].mT)
         _set_gradient(ctx.layer, buffer)
         if not ctx.needs_input_grad[0]:
-            return None, None, None
-        taps = filters.view(maps, -1, run).numpy()
-        by_pixel = torch.from_numpy(signed_conv.input_gradient(rows, taps, channels, height, width))
-        by_pixel = by_pixel.view(batch, height, width, -1)[..., :channels]
-        return by_pixel.permute(0, 3, 1, 2), None, None
+            return None, None, None, None
+        if ctx.winners is None:
+            found = signed_conv.input_gradient(rows, taps, channels, *size)
+        else:
+            found = pooled_input.input_gradient(rows, ctx.winners, taps, *size)
+        by_pixel = torch.from_numpy(found).view(batch, *size, -1)[..., :channels]
+        return by_pixel.permute(0, 3, 1, 2), None, None, None
 
 
 def linear(x: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
@@ -177,10 +188,16 @@ def integer_linear(x: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
     return result
 
 
-def conv3x3(x: Tensor, layer: "WeightedLayer") -> Tensor:
+def conv3x3(x: Tensor, layer: "WeightedLayer", pool: bool = False) -> Tensor:
     """Return the 3x3 convolution of x [B, C, H, W] of ±1 with ``sign(weight)``, zero padding 1.
 
-    Channels last; the weights' gradient goes straight to ``layer.weight.grad``.
+    Its 2x2 max-pool if ``pool``; among equals the first takes the gradient. Channels last; the
+    weights' gradient goes straight to ``layer.weight.grad``.
+
+    Raises:
+        ValueError: pooling of an odd height or width.
     """
-    result: Tensor = _SignedConv.apply(x, layer.weight, layer)  # type: ignore[no-untyped-call]
+    if pool and (x.shape[2] % 2 or x.shape[3] % 2):
+        raise ValueError(f"pooling takes an even height and width, got {list(x.shape[2:])}")
+    result: Tensor = _SignedConv.apply(x, layer.weight, layer, pool)  # type: ignore[no-untyped-call]
     return result

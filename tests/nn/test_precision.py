@@ -219,3 +219,11 @@ def test_a_gradient_spent_where_it_is_made_moves_no_bit(recipe: str, threads: in
         one.network.state_dict().items(), other.network.state_dict().values(), strict=True
     ):
         assert torch.equal(found, expected), name
+
+
+def test_an_odd_map_is_not_pooled_and_no_linear_layer_is() -> None:
+    blocks = _method("cifar10", "bnn-det", "fast").network.blocks
+    with pytest.raises(ValueError, match=r"even height and width, got \[5, 6\]"):
+        blocks[1].layer.signed_product(torch.ones(1, 8, 5, 6), 0.0, pool=True)
+    with pytest.raises(ValueError, match="only a convolution's products are pooled"):
+        blocks[-1].layer.signed_product(torch.ones(1, 40), 0.0, pool=True)

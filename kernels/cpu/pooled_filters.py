@@ -1,0 +1,180 @@
+"""The filters' gradient of a 3x3 convolution of ±1 maps behind which 2x2 max-pooling follows.
+
+A window's gradient goes to its winner alone: of the products of ``kernels.cpu.signed_conv`` three
+in four are by 0. Here a group of four numbers is a map's winners in one window of four images, and
+their signs are gathered where the winners are. Rounding: over 128 windows of a map.
+"""
+# Compiled code is typed by numba, not by mypy.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
+
+import numba
+import numpy as np
+
+from kernels.cpu.gather import PLACE, WIDE, gather_tile, spread
+from kernels.cpu.jit import jit
+from kernels.cpu.lookup import GROUP, LEVELS, TABLE_BYTES, store_table
+from kernels.cpu.signed import SMALLEST
+from kernels.cpu.signed_conv import TAPS
+
+MAPS = 16  # output maps whose tables, and whose filters' gradients, a thread keeps in its caches
+BLOCK = 32  # groups that share a step
+_ALL = np.uint32(0xFFFFFFFF)
+
+
+@jit(parallel=True)
+def _places(words, images, height, width, panels, out):
+    """Signs of a map with a border of +1, uint32 [panel, four images, H+2, W+2, PLACE / 4]."""
+    quads, tall, wide = (images + GROUP - 1) // GROUP, height + 2, width + 2
+    for task in numba.prange(panels * quads * tall):
+        panel, quad, y = task // tall // quads, task // tall % quads, task % tall - 1
+        for x in range(-1, width + 1):
+            to = (task * wide + x + 1) * (PLACE // 4)
+            for i in range(GROUP):
+                image, low, high = quad * GROUP + i, _ALL, _ALL
+                if image < images and 0 <= y < height and 0 <= x < width:
+                    p = (image * height + y) * width + x
+                    low, high = words[p, 2 * panel], words[p, 2 * panel + 1]
+                spread(low, high, i, out, to + i * (PLACE // 16))
+
+
+@jit(error_model="numpy")
+def _steps(g, rows, first, count, steps, factors):
+    """Step and its inverse of maps ``first..first+count`` over ``rows`` of ``g``; -1: none."""
+    top = np.zeros(MAPS, dtype=np.float32)
+    finite = np.ones(MAPS, dtype=np.float32)
+    for row in rows:
+        if row >= 0:
+            for n in range(count):
+                value = abs(g[row, first + n])
+                top[n] = max(top[n], value)
+                if not value < np.float32(np.inf):
+                    finite[n] = np.float32(np.nan)
+    for n in range(count):
+        steps[n] = top[n] / np.float32(LEVELS) * finite[n]
+        # NaN compares false: a map with one keeps a step of NaN, and zeros.
+        known = steps[n] > 0 and top[n] >= SMALLEST
+        factors[n] = np.float32(LEVELS) / top[n] if known else np.float32(0)
+
+
+@jit(error_model="numpy")
+def _block(g, winners, rows, corners, wide, first, count, factors, q, places):
+    """Numbers and the places of their signs: [group, 4, MAPS] and [MAPS, group, 4]."""
+    for k in range(rows.size):
+        row = rows[k]
+        for n in range(MAPS):
+            value, place = np.int16(0), np.uint32(0)
+            if n < count and row >= 0:
+                if factors[n] > 0:
+                    value = np.int16(np.rint(g[row, first + n] * factors[n]))
+                winner = np.int64(winners[row, first + n])
+                place = np.uint32(corners[k] + ((winner >> 1) * wide + (winner & 1)) * PLACE)
+            q[k * MAPS + n] = value
+            places[n * rows.size + k] = place
+
+
+@jit()
+def _windows(block, groups, images, height, width, rows, corners):
+    """Rows of the block's numbers in the gradient, and where their windows' signs begin.
+
+    Returns:
+        The place of the first four images' signs, from which on ``corners`` count.
+    """
+    area, wide = height * width, 2 * width + 2
+    size = (2 * height + 2) * wide * PLACE
+    origin = block * BLOCK // area * size
+    for k in range(BLOCK * GROUP):
+        group = block * BLOCK + k // GROUP
+        quad, window = group // area, group % area
+        image = quad * GROUP + k % GROUP
+        rows[k], corners[k] = -1, 0
+        if group < groups and image < images:
+            rows[k] = image * area + window
+            corner = 2 * (window // width) * wide + 2 * (window % width)
+            corners[k] = quad * size - origin + corner * PLACE
+    return origin
+
+
+@jit(parallel=True, error_model="numpy")
+def _filters(g, winners, signs, images, height, width, out):
+    """``out`` [N, 9, columns]: sums over all windows, the outside of the maps taken as +1."""
+    maps, columns = g.shape[1], out.shape[2]
+    flat, panels, wide = out.reshape(-1), columns // WIDE, 2 * width + 2
+    groups = (images + GROUP - 1) // GROUP * height * width
+    for task in numba.prange((maps + MAPS - 1) // MAPS):
+        first = task * MAPS
+        count = min(MAPS, maps - first)
+        q = np.empty(BLOCK * GROUP * MAPS, dtype=np.int16)
+        places = np.empty(MAPS * BLOCK * GROUP, dtype=np.uint32)
+        tables = np.empty(MAPS * BLOCK * TABLE_BYTES, dtype=np.uint8)
+        rows, corners = np.empty(BLOCK * GROUP, dtype=np.int64), np.empty(BLOCK * GROUP, np.int64)
+        steps, factors = np.empty(MAPS, dtype=np.float32), np.empty(MAPS, dtype=np.float32)
+        for block in range((groups + BLOCK - 1) // BLOCK):
+            origin = _windows(block, groups, images, height, width, rows, corners)
+            _steps(g, rows, first, count, steps, factors)
+            _block(g, winners, rows, corners, wide, first, count, factors, q, places)
+            for n in range(count):
+                for t in range(BLOCK):
+                    at = (n * BLOCK + t) * TABLE_BYTES
+                    store_table(q, t * GROUP * MAPS + n, MAPS, tables, at)
+            pairs = (min(BLOCK, groups - block * BLOCK) + 1) // 2
+            for panel in range(panels):
+                for tap in range(TAPS):
+                    s_at = panel * (signs.size // panels) + origin
+                    s_at += (tap // 3 * wide + tap % 3) * PLACE
+                    for n in range(count):
+                        to = ((first + n) * TAPS + tap) * columns + panel * WIDE
+                        gather_tile(
+                            1, tables, n * BLOCK * TABLE_BYTES, places, n * BLOCK * GROUP,
+                            signs, s_at, pairs, steps[n], block == 0, flat, to,
+                        )  # fmt: skip
+
+
+@jit(parallel=True, error_model="numpy")
+def _outside(g, winners, height, width, out):
+    """Sums over the winners whose tap lies outside the map: ``out`` [N, 9]."""
+    maps = g.shape[1]
+    for task in numba.prange((maps + MAPS - 1) // MAPS):
+        first, last = task * MAPS, min((task + 1) * MAPS, maps)
+        out[first:last] = 0
+        for row in range(g.shape[0]):
+            y, x = row // width % height, row % width
+            if 0 < y < height - 1 and 0 < x < width - 1:
+                continue
+            for n in range(first, last):
+                winner = winners[row, n]
+                above = y == 0 and winner < 2
+                below = y == height - 1 and winner >= 2
+                left = x == 0 and winner % 2 == 0
+                right = x == width - 1 and winner % 2 == 1
+                if above or below or left or right:
+                    for tap in range(TAPS):
+                        dy, dx = tap // 3, tap % 3
+                        if (above and dy == 0) or (below and dy == 2) or (left and dx == 0) or (
+                            right and dx == 2):  # fmt: skip
+                            out[n, tap] += g[row, n]
+
+
+def filter_gradient(
+    gradient: np.ndarray, winners: np.ndarray, words: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """Return ``sum_v gradient[v, n] x[p(v, n) + tap, c]``, float32 [N, 9, columns].
+
+    Args:
+        gradient: of the windows v, float32 [B*H/2*W/2, N].
+        winners: the pixel p of each window, uint8 of the same shape (``kernels.cpu.pooled``).
+        words: the packed map x, int64 [B*H*W, ceil(C/64)]; 0 outside.
+        height: H, even, as ``width`` W.
+
+    Returns:
+        ``columns``: C channels rounded up to a multiple of 64.
+    """
+    images, panels = len(words) // (height * width), words.shape[1]
+    quads = -(-images // GROUP)
+    signs = np.empty(panels * quads * (height + 2) * (width + 2) * PLACE, dtype=np.uint8)
+    _places(words.view(np.uint32), images, height, width, panels, signs.view(np.uint32))
+    out = np.empty((gradient.shape[1], TAPS, panels * WIDE), dtype=np.float32)
+    _filters(gradient, winners, signs, images, height // 2, width // 2, out)
+    outside = np.empty((gradient.shape[1], TAPS), dtype=np.float32)
+    _outside(gradient, winners, height // 2, width // 2, outside)
+    out -= outside[:, :, None]
+    return out
