@@ -58,7 +58,8 @@ class Record:
         name = self.work.entries[step.place].case
         if self._problem is None or self._problem[0] != name:
             self._problem = None
-            self._problem = name, build(get_case(name), self.work.device)
+            place = self.work.device if torch.cuda.is_available() else "cpu"
+            self._problem = name, build(get_case(name), place)
         return self._problem[1]
 
     def check(self, name: str) -> Verdict:

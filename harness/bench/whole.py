@@ -99,10 +99,16 @@ def run_preset(
 
     Returns:
         The folder of the frames, and whether some kernel was wrong or failed.
+
+    Raises:
+        HarnessError: an unknown preset, or one for a GPU where there is none.
     """
+    from harness.device import check_gpu
     from harness.report.collect import collect
 
     began, preset = time.monotonic(), get_preset(name)
+    if preset.device == "cuda":
+        check_gpu(f"--preset {name}", "--preset cpu, or --plan")
     total_s = 60 * (preset.minutes if minutes is None else minutes)
     folder = out or Path("results") / "reference" / machine_name()
     bench, todo = folder / "bench", list(preset_settings(name, limit))

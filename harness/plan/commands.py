@@ -22,9 +22,9 @@ def plan(
 
     Example: bnn plan --preset paper
     """
+    from harness.device import device_of
     from harness.plan.show import print_plan
     from harness.provenance import machine_name
-    from harness.train.commands import device_of
 
     place = device_of(device)
     path = cache or Path("results") / "plan" / f"{machine_name()}.json"

@@ -67,9 +67,9 @@ def run(
 
     clock = Clock(minutes, process_age())
 
+    from harness.device import device_of
     from harness.run.piece import Piece
     from harness.run.setup import make_setup
-    from harness.train.commands import device_of
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     setup = make_setup(preset, data, out, work, only or (), device_of(device))

@@ -36,18 +36,6 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
     return values
 
 
-def device_of(name: str) -> Any:
-    """Return the torch device of ``auto``, ``cpu`` or ``cuda``; refuse one that is not there."""
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise HarnessError(f"--device must be auto, cpu or cuda; found {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise HarnessError("--device cuda: torch sees no CUDA device; use --device cpu or auto")
-    usable = torch.cuda.is_available() if name == "auto" else name == "cuda"
-    return torch.device("cuda" if usable else "cpu")
-
-
 def train(
     dataset: Annotated[str, typer.Option(help="mnist, cifar10 or svhn")],
     data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
@@ -103,6 +91,7 @@ def train(
     import logging
     from functools import partial
 
+    from harness.device import device_of
     from harness.preset import check_label
     from harness.spec import get_mode, load_recipe
     from harness.track import Tracking

@@ -4,7 +4,8 @@ What a first course in CUDA makes of ``naive``: a tile of each operand is read o
 x 16 threads, a sixteenth of the reads. See ``shared.cu``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,24 @@ TILE = 16
 MAX_ROWS = 65_535 * TILE  # of a grid's second dimension
 
 
+@contextmanager
+def _some_toolkit() -> Iterator[None]:
+    """Name a folder as CUDA's where no toolkit is: torch wants its headers, which nothing uses."""
+    from torch.utils import cpp_extension  # takes a second, and most processes never come here
+
+    before = cpp_extension.CUDA_HOME
+    cpp_extension.CUDA_HOME = before or str(SOURCE.parent)
+    try:
+        yield
+    finally:
+        cpp_extension.CUDA_HOME = before
+
+
 @cache
 def _compiled(name: str) -> Any:
     """Return the function of ``shared.cu``, compiled for the current device."""
-    return torch.cuda._compile_kernel(SOURCE.read_text(), name)
+    with _some_toolkit():
+        return torch.cuda._compile_kernel(SOURCE.read_text(), name)
 
 
 class _Shared(Kernel):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from harness.cli import app
@@ -122,6 +123,18 @@ def test_a_network_is_clocked_as_a_whole(nothing_below: Path, machine: str) -> N
     assert rows["naive"]["extra_info"]["first_layer"] == "float32"
     assert rows["xnor-cpu"]["extra_info"]["first_layer"] == "int8"
     assert all(row["stats"]["data"] for row in rows.values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("case", ["square-8", "mnist-mlp-2"])
+def test_a_gpu_s_kernel_without_a_gpu_is_a_row_that_says_so(
+    nothing_below: Path, machine: str, case: str
+) -> None:
+    found = run_bench(nothing_below, case, "vendor-fp32", options=("--device", "cuda"))
+    assert found.exit_code == 0, found.output
+    (row,) = read_json(nothing_below / machine / f"{case}-cuda.json")["benchmarks"]
+    assert row["extra_info"]["status"] == "unavailable"
+    assert row["extra_info"]["reason"] == "torch finds no CUDA device"
 
 
 @pytest.mark.parametrize(

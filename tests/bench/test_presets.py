@@ -50,6 +50,14 @@ def test_an_unknown_preset_names_the_allowed() -> None:
     assert "--case needs --out" in str(found.exception)
 
 
+def test_the_preset_of_a_gpu_needs_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = CliRunner().invoke(app, ["bench", "--preset", "gpu", "--out", str(tmp_path / "out")])
+    assert isinstance(found.exception, HarnessError)
+    assert str(found.exception).startswith("--preset gpu: torch ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_preset_benches_collects_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
 ) -> None:

@@ -122,6 +122,39 @@ def test_torch_s_run_time_compiler_takes_these_arguments(monkeypatch: pytest.Mon
     assert [type(given) for given in call.arguments["args"]] == [Tensor] * 3 + [int] * 3
 
 
+def test_it_needs_no_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's machine may have no more of CUDA than torch's own libraries."""
+    from torch.utils import cpp_extension
+
+    given: list[str] = []
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    with pytest.raises(OSError, match="CUDA_HOME"):
+        cpp_extension.include_paths("cuda")
+    monkeypatch.setattr(
+        torch.cuda, "_compile_kernel", lambda *_: given.extend(cpp_extension.include_paths("cuda"))
+    )
+    shared._compiled.__wrapped__("shared_fp32")
+    assert given
+    assert cpp_extension.CUDA_HOME is None
+
+
+def test_the_run_time_compiler_takes_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.version.cuda is None:
+        pytest.skip("this torch is built without CUDA, and so without its run-time compiler")
+    from torch.cuda import _utils
+    from torch.utils import cpp_extension
+
+    def compiled(source: str, name: str) -> tuple[bytes, str]:
+        return _utils._nvrtc_compile(source, name, "90")
+
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    monkeypatch.setattr(torch.cuda, "_compile_kernel", compiled)
+    for wanted in ("shared_fp32", "shared_xnor"):
+        code, name = shared._compiled.__wrapped__(wanted)
+        assert name == wanted
+        assert code.startswith(b"\x7fELF")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_products_on_the_gpu(kernel: Kernel) -> None:

@@ -78,6 +78,8 @@ def main() -> None:
     arguments.add_argument("--profile", type=int, default=0, help="steps to profile")
     arguments.add_argument("--eager", action="store_true", help="do not capture the step")
     args = parse(arguments)
+    if not torch.cuda.is_available():
+        arguments.error("torch finds no CUDA device")
     torch.backends.cudnn.benchmark = args.precision == "fast"  # as a run has it
     steps, pixels = steps_of(args), torch.rand(args.batch, *image_shape(args), device="cuda")
     port = theirs(args, 2 * pixels - 1, torch.randint(0, 10, (args.batch,), device="cuda"))

@@ -259,7 +259,8 @@ def test_cuda_without_a_cuda_device_says_what_to_use(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, errors = bnn([*command(tmp_path, data_root), "--device", "cuda"])
     assert code == 1
-    assert "no CUDA device; use --device cpu or auto" in errors
+    assert errors.startswith("error: --device cuda: torch ")
+    assert "; use --device cpu or auto" in errors
 
 
 def test_missing_data_names_the_folder(bnn: Bnn, tmp_path: Path) -> None:
