@@ -117,6 +117,14 @@ def border_correction(sums: torch.Tensor, height: int, width: int) -> torch.Tens
     return outside @ sums.T
 
 
+def border_positions(height: int, width: int) -> torch.Tensor:
+    """Return the positions of a map that have a tap outside it, int64, in order."""
+    first_or_last = ((0, height - 1), (0, width - 1))
+    places = ((y, x) for y in range(height) for x in range(width))
+    found = [y * width + x for y, x in places if y in first_or_last[0] or x in first_or_last[1]]
+    return torch.tensor(found, dtype=torch.int64)
+
+
 def border_classes(sums: torch.Tensor) -> torch.Tensor:
     """Return the same by which borders a position touches, int32 [16, N], of tap sums [N, 9]."""
     outside = torch.zeros(CLASSES, TAPS, dtype=torch.bool)
@@ -125,8 +133,8 @@ def border_classes(sums: torch.Tensor) -> torch.Tensor:
             y, x = tap // 3, tap % 3
             beyond = (y == 0, y == 2, x == 0, x == 2)
             outside[touched, tap] = any(beyond[b] and touched >> b & 1 for b in range(4))
-    missing = [sums[:, taps].sum(1, dtype=torch.int32) for taps in outside.to(sums.device)]
-    return torch.stack(missing)
+    missing = torch.where(outside.to(sums.device)[:, None], sums, 0)
+    return missing.sum(2, dtype=torch.int32)
 
 
 class Conv3x3:
@@ -143,8 +151,7 @@ class Conv3x3:
         self._weights: Any = kernel.weights(filters)
         # On the CPU: CUDA has no product of integer matrices.
         correction = border_correction(tap_sums(filters).cpu(), height, width)
-        border = torch.nonzero(correction.any(1)).flatten()
-        device = filters.words.device
+        border, device = border_positions(height, width), filters.words.device
         self._border, self._correction = border.to(device), correction[border].to(device)
 
     def __call__(self, words: torch.Tensor) -> torch.Tensor:

@@ -103,5 +103,10 @@ def gpu_ceilings() -> list[Ceiling]:
     """
     found = [Ceiling("copy", lambda: copy("cuda"))]
     found += [Ceiling(name, partial(_product, kernel)) for name, kernel in PRODUCTS.items()]
-    found.append(Ceiling("1-bit-tensor", _tensor_bits))
-    return found + [Ceiling(name, partial(_words, form)) for name, form in WORDS.items()]
+    return found + units()
+
+
+def units() -> list[Ceiling]:
+    """Return the bounds that kernels of ours measure."""
+    words = [Ceiling(name, partial(_words, form)) for name, form in WORDS.items()]
+    return [Ceiling("1-bit-tensor", _tensor_bits), *words]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench.cases import Case
+from harness.bench.precompile import precompile_here
 from harness.bench.presets import get_preset, preset_settings
 from harness.bench.runner import (
     Settings,
@@ -138,6 +139,9 @@ def run_preset(
         total_s=total_s if math.isfinite(total_s) else None,
         excluded={} if check else red_kernels(checks),
     )
+    if preset.device == "cuda":
+        entries = [entry for _, found in sessions for entry in found]
+        precompile_here(entries, work.checked if check else (), total_s)
     _do(work, sessions, checks, written)
     collect(folder, keep=True)
     return folder, _is_red(todo, bench, checks)

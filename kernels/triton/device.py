@@ -5,6 +5,7 @@ tensors: slow, and exact. What the interpreter lacks (inline assembly, tensor co
 path there, chosen by ``INTERPRETED``.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -13,6 +14,31 @@ import triton
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 DEVICE = "cpu" if INTERPRETED else "cuda"
 HOPPER = (9, 0)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What kernels are compiled for: a compute capability, and a number of multiprocessors."""
+
+    capability: tuple[int, int]
+    processors: int
+
+
+_elsewhere: Gpu | None = None
+
+
+def compile_for(gpu: Gpu | None) -> None:
+    """Take ``gpu`` for the one that is here, in a process that compiles and launches nothing."""
+    global _elsewhere
+    _elsewhere = gpu
+    why_no_gpu.cache_clear()
+    processors.cache_clear()
+
+
+def gpu_here() -> Gpu:
+    """Return what torch says of the GPU of this machine."""
+    found = torch.cuda.get_device_properties("cuda")
+    return Gpu((int(found.major), int(found.minor)), int(found.multi_processor_count))
 
 
 @cache
@@ -25,9 +51,9 @@ def why_no_gpu(capability: tuple[int, int] | None = None, exactly: bool = False)
     """
     if INTERPRETED:
         return None
-    if not torch.cuda.is_available():
+    if _elsewhere is None and not torch.cuda.is_available():
         return "torch finds no CUDA device"
-    found = torch.cuda.get_device_capability()
+    found = (_elsewhere or gpu_here()).capability
     if capability is None or (found == capability if exactly else found >= capability):
         return None
     major, minor = capability
@@ -40,4 +66,4 @@ def processors() -> int:
     """Return the number of streaming multiprocessors (1 under the interpreter)."""
     if INTERPRETED:
         return 1
-    return int(torch.cuda.get_device_properties("cuda").multi_processor_count)
+    return (_elsewhere or gpu_here()).processors

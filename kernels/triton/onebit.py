@@ -55,8 +55,11 @@ def check_ptx(ptx: str) -> None:
 
 
 def check(kernel: Any) -> None:
-    """Raise ``RewriteError`` unless ``kernel``, what a launch returns, multiplies single bits."""
-    if kernel.hash not in _checked:
+    """Raise ``RewriteError`` unless ``kernel``, what a launch returns, multiplies single bits.
+
+    None is a launch that ``kernels.triton.ahead`` held back.
+    """
+    if kernel is not None and kernel.hash not in _checked:
         check_ptx(kernel.asm["ptx"])
         _checked.add(kernel.hash)
 
@@ -73,6 +76,11 @@ def _hook(*arguments: Any) -> tuple[str, str] | None:
     make_ptx = stages["ptx"]
     stages["ptx"] = lambda source, metadata: to_one_bit(make_ptx(source, metadata))
     return None
+
+
+def is_rewriting() -> bool:
+    """Tell whether a kernel that is compiled now gets the rewrite."""
+    return triton.knobs.runtime.add_stages_inspection_hook is _hook
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def _pair(a_at, b_at, a_stride, b_stride, s):
     return y2, _falls(s, y1, y2)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["k", "words", "out_words"])
 def _product(
     a_ptr,
     b_ptr,
