@@ -31,6 +31,7 @@ PROCESSORS, TILES = 132, (128 * 256, 128 * 128)  # of an H200; outputs of the tw
 CEILINGS, CEILINGS_COMPILED = {"cpu": 3, "cuda": 8}, {"cpu": 0, "cuda": 3}
 WORTH = {"cpu": 1.2, "cuda": 1.0}  # warm-up beside the clocked time
 REPLAYS = 2  # of a long call on a GPU: to foresee and to clock; one more to check
+PLAN_WIDTH = 160  # columns of the printed plan where no terminal says
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ def show_plan(name: str, limit: float, minutes: float | None) -> None:
         named = "all" if len(row.kernels) == most else ", ".join(row.kernels)
         counts = (named, threads, str(row.benchmarks or ""))
         table.add_row(row.case, *counts, *(f"{part:.1f}" for part in parts))
-    Console().print(table)
+    console = Console()  # of a pipe or a file: 80 columns, and no kernels
+    (console if console.is_terminal else Console(width=PLAN_WIDTH)).print(table)
     within = "no budget" if math.isinf(allowed_s) else f"the budget is {allowed_s:.0f} s"
     everything = next(row.kernels for row in rows if len(row.kernels) == most)
     print(f"all: {', '.join(everything)}")
