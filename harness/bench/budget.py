@@ -18,6 +18,7 @@ RATES: dict[tuple[str, str], float] = {
     ("xnor-tensor-tma", "cuda"): 3000.0, ("triton-int8", "cuda"): 500.0,
     ("vendor-fp32", "cuda"): 40.0, ("vendor-tf32", "cuda"): 250.0, ("vendor-fp16", "cuda"): 500.0,
     ("vendor-bf16", "cuda"): 500.0, ("vendor-int8", "cuda"): 700.0, ("vendor-fp8", "cuda"): 700.0,
+    ("vendor-fp8-fast", "cuda"): 700.0,
 }  # fmt: skip
 UNKNOWN = {"cpu": 0.02, "cuda": 5.0}
 START_S = {"cpu": 0.2, "cuda": 1.0}  # to make operands and to compile, where that is still to do

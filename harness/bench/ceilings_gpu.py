@@ -15,7 +15,7 @@ PRODUCTS = {
     "fp32-product": "vendor-fp32",
     "bf16-product": "vendor-bf16",
     "int8-product": "vendor-int8",
-    "fp8-product": "vendor-fp8",
+    "fp8-product": "vendor-fp8-fast",
 }
 # About a millisecond a call, in which the operands' first load and the result's store are lost.
 BIT_REPEATS, WORD_REPEATS = 1024, 256

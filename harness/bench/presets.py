@@ -52,7 +52,7 @@ def _cpu_items() -> list[Item]:
 # costs more in making and capturing its operands than in time clocked.
 _LAYERS_GPU = (
     "naive", "naive-xnor", "xnor-popc", "xnor-csa", "xnor-tensor", "xnor-tensor-tma", "triton-int8",
-    "vendor-fp32", "vendor-bf16", "vendor-int8", "vendor-fp8",
+    "vendor-fp32", "vendor-bf16", "vendor-int8", "vendor-fp8", "vendor-fp8-fast",
 )  # fmt: skip
 _MAPS_GPU = ("naive", "xnor-popc", "xnor-tensor", "vendor-fp32", "vendor-bf16", "vendor-int8")
 

@@ -19,8 +19,10 @@ from tests.operands import signs
 
 KERNELS = {kernel.name: kernel for kernel in vendor_kernels() if isinstance(kernel, VendorCuda)}
 SHAPES = ((0, 3, 5), (1, 1, 1), (3, 10, 31), (17, 33, 784))
-ON_CPU = ("vendor-fp32", "vendor-tf32", "vendor-int8", "vendor-fp8")  # torch multiplies so there
-OLD = {"vendor-tf32": (7, 5), "vendor-bf16": (7, 5), "vendor-int8": (7, 0), "vendor-fp8": (8, 6)}
+FP8 = ("vendor-fp8", "vendor-fp8-fast")
+ON_CPU = ("vendor-fp32", "vendor-tf32", "vendor-int8", *FP8)  # torch multiplies so there
+OLD = {"vendor-tf32": (7, 5), "vendor-bf16": (7, 5), "vendor-int8": (7, 0)}
+OLD |= dict.fromkeys(FP8, (8, 6))
 
 
 @pytest.fixture
