@@ -53,7 +53,7 @@ class Convolution:
         a kernel whose activations are not packed.
         """
         device, case, side = kernel.device, self.case, self.case.side
-        filters = self.filters.to(device)
+        filters = self.filters.to(device)  # from the host: each time other memory on a GPU
 
         def prepare(rows: Tensor | None) -> Tensor:
             return (self.words if rows is None else self.words[rows]).to(device)

@@ -1,7 +1,8 @@
 """The clock on a GPU: device events around replays of a graph, over operands that leave the L2.
 
-A call is captured once for each copy of its operand into one graph, so that launches cost nothing
-of the host, and a replay meets each copy once: together they are larger than the L2 cache. A sample
+A call is captured once for each copy of its operands, the weights among them, into one graph, so
+that launches cost nothing of the host, and a replay meets each copy once: together they are larger
+than the L2 cache, or as many as ``MOST_COPIES`` of a small product. A sample
 is the time of a replay by the device's own events, divided by the copies in it.
 """
 

@@ -23,6 +23,7 @@ SAMPLE_CALLS = 3  # on the sampled rows, to foresee how long a whole call takes
 LONG_SAMPLE = 2.0  # seconds of the first call, beyond which one more must do
 FORESIGHT = 4  # a small product is less efficient than the whole by up to this
 LEAST_COPIES = 2  # of a GPU's operand, however long a call takes
+WARM_S = 0.02  # of replays before those that count
 
 
 def rounds_for(call_s: float, seconds: float) -> int:
@@ -62,10 +63,22 @@ def _replays(
     (first,) = replay_seconds(graph, count, 1, torch.cuda, warm=0)  # warms up, too
     budget.check_seconds(first * count)
     rounds = rounds_for(first * count, budget.seconds(seconds))
-    warm = min(WARM_REPLAYS, rounds - 1)  # a long call was warmed up by the first
-    samples = replay_seconds(graph, count, rounds, torch.cuda, warm)
+    samples = replay_seconds(graph, count, rounds, torch.cuda, warm_replays(first * count, rounds))
     keep_samples(benchmark, samples)
     return results, min(samples)
+
+
+def warm_replays(replay_s: float, rounds: int) -> int:
+    """Return how many replays to let go by before ``rounds`` of them: ``WARM_S``, or a few long.
+
+    The device's clock rises within that; a call longer than it was warmed up by the first replay.
+
+    >>> warm_replays(1e-4, 1000), warm_replays(0.01, 10), warm_replays(0.4, 3), warm_replays(9, 1)
+    (200, 3, 2, 0)
+    """
+    if replay_s >= WARM_S:
+        return min(WARM_REPLAYS, rounds - 1)
+    return min(MAX_ROUNDS, max(WARM_REPLAYS, round(WARM_S / max(replay_s, 1e-9))))
 
 
 def copies_in(seconds: float, call_s: float, size: int) -> int:
@@ -82,15 +95,20 @@ def copies_in(seconds: float, call_s: float, size: int) -> int:
 
 
 def _measure_on_gpu(
-    subject: Subject,
+    make: Callable[[], Subject | None],
     problem: Problem,
     kernel: Kernel,
     benchmark: Any,
     seconds: float,
     budget: Budget,
-) -> dict[str, int]:
-    """Check a whole call, then clock replays; the sampled rows alone would compile once more."""
-    case = problem.case
+) -> dict[str, int] | None:
+    """Check a whole call, then clock replays; the sampled rows alone would compile once more.
+
+    ``make`` makes the case ready: each copy has weights of its own, which leave the L2 too.
+    """
+    case, subject = problem.case, make()
+    if subject is None:
+        return None
     expected = problem.expected if subject.expected is None else subject.expected
     operand = subject.prepare(None)
     result = subject.run(operand)
@@ -99,8 +117,9 @@ def _measure_on_gpu(
     call_s = budget.foreseen_s(kernel.name, kernel.device, case.ops)
     size = nbytes([operand, subject.weights])
     count = copies_in(seconds, call_s, size)
-    operands = [operand, *(subject.prepare(None) for _ in range(count - 1))]
-    calls = [partial(subject.run, one) for one in operands]
+    copies = [one for _ in range(count - 1) if (one := make()) is not None]
+    calls = [partial(subject.run, operand)]
+    calls += [partial(one.run, one.prepare(None)) for one in copies]
     results, call_s = _replays(calls, benchmark, seconds, budget)
     budget.saw(kernel.name, kernel.device, case.ops, call_s)
     for result in (results[0], results[-1]):
@@ -143,8 +162,8 @@ def measure(
     equal the reference. A call foreseen to take longer than ``FORESIGHT * seconds`` is clocked
     once, without warm-up. The last clocked result is checked again; if it is wrong, its times are
     void. Operands are made outside the clock; on a CPU they stay in the caches as far as they fit,
-    on a GPU copies rotate past the L2 (``harness.bench.gpu``). A call foreseen to take longer than
-    ``limit`` seconds, or than ``budget`` has left, has no time.
+    on a GPU copies of them rotate past the L2 (``harness.bench.gpu``). A call foreseen to take
+    longer than ``limit`` seconds, or than ``budget`` has left, has no time.
 
     Returns:
         {"bytes": of operands and result}, or None where there is nothing to clock.
@@ -155,12 +174,13 @@ def measure(
     budget, ops = budget or Budget(), problem.case.ops
     check_available(kernel, problem)
     budget.check(kernel.name, kernel.device, ops)
+    if kernel.device == "cuda":
+        _check_limit(budget.foreseen_s(kernel.name, kernel.device, ops), limit)
+        make = partial(problem.subject, kernel, includes)
+        return _measure_on_gpu(make, problem, kernel, benchmark, seconds, budget)
     subject = problem.subject(kernel, includes)
     if subject is None:
         return None
-    if kernel.device == "cuda":
-        _check_limit(budget.foreseen_s(kernel.name, kernel.device, ops), limit)
-        return _measure_on_gpu(subject, problem, kernel, benchmark, seconds, budget)
     return _measure_on_cpu(subject, problem, kernel, benchmark, seconds, limit, budget)
 
 

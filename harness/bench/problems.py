@@ -1,5 +1,6 @@
 """A case as operands, with exact results on sampled rows to hold every kernel against."""
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,6 +33,11 @@ def _taken(p: Packed, rows: Tensor | None) -> Packed:
     return p if rows is None else Packed(p.words[rows], p.k, p.segments)
 
 
+def placed(p: Packed, device: str) -> Packed:
+    """Return rows on ``device``, on a GPU a copy of their own: another that stays in its L2."""
+    return Packed(p.words.to(device, copy=device != "cpu"), p.k, p.segments)
+
+
 def _exact(x: Tensor, w: Packed, device: str) -> Tensor:
     """Return the reference's int32 product of integers [M, K] and packed weights [N, K]."""
     x = x.to(device, torch.float64)
@@ -54,6 +60,13 @@ class Product:
         self.threshold = (spread * torch.randn(case.n, generator=generator)).round().int()
         self.flip = torch.randint(0, 2, (case.n,), generator=generator).bool()
         self.probe = random_signs(PROBES, case.n, generator)
+        # Copied from there for each kernel, and not from the host.
+        self.activations, self.weights = self.activations.to(device), self.weights.to(device)
+
+    @cached_property
+    def _expected_bits(self) -> Tensor:
+        hidden = reference.threshold(self.expected, self.threshold, self.flip)
+        return reference.gemm(hidden, unpack_rows(self.probe))
 
     def subject(self, kernel: Kernel, includes: str) -> Subject | None:
         """Return the product for one kernel.
@@ -64,10 +77,10 @@ class Product:
         with a few more rows is compared.
         """
         device = kernel.device
-        weights = kernel.weights(self.weights.to(device))
+        weights = kernel.weights(placed(self.weights, device))
         if includes == "gemm":
             return Subject(
-                lambda rows: kernel.activations(_taken(self.activations, rows).to(device)),
+                lambda rows: kernel.activations(placed(_taken(self.activations, rows), device)),
                 lambda a: kernel.product(a, weights),
                 weights,
             )
@@ -85,13 +98,12 @@ class Product:
         device = kernel.device
         threshold, flip = self.threshold.to(device), self.flip.to(device)
         probe = kernel.weights(self.probe.to(device))
-        hidden = reference.threshold(self.expected, self.threshold, self.flip)
         return Subject(
-            lambda rows: kernel.activations(_taken(self.activations, rows).to(device)),
+            lambda rows: kernel.activations(placed(_taken(self.activations, rows), device)),
             lambda a: kernel.product_bits(a, weights, threshold, flip),
             weights,
             lambda bits: kernel.product(bits, probe),
-            reference.gemm(hidden, unpack_rows(self.probe)),
+            self._expected_bits,
         )
 
 
@@ -115,6 +127,9 @@ class Network:
             self.thresholds.append(drawn.round().to(torch.int32))
             self.flips.append(torch.randint(0, 2, (n,), generator=generator).bool())
         self.expected = self._reference(self.pixels[self.rows], device)
+        # Copied from there for each kernel, and not from the host.
+        self.pixels = self.pixels.to(device)
+        self.weights = [w.to(device) for w in self.weights]
 
     def _reference(self, pixels: Tensor, device: str) -> Tensor:
         x = 2 * pixels.to(torch.int32) - 255
@@ -125,8 +140,8 @@ class Network:
     def subject(self, kernel: Kernel, includes: str) -> Subject | None:
         """Return the network with every layer on ``kernel``, activations bound inside the clock."""
         device = kernel.device
-        first = kernel.bits_on_pixels(self.weights[0].to(device))
-        *hidden, last = [kernel.weights(w.to(device)) for w in self.weights[1:]]
+        first = kernel.bits_on_pixels(placed(self.weights[0], device))
+        *hidden, last = [kernel.weights(placed(w, device)) for w in self.weights[1:]]
         thresholds = [threshold.to(device) for threshold in self.thresholds]
         flips = [flip.to(device) for flip in self.flips]
 
@@ -137,6 +152,7 @@ class Network:
             return kernel.product(x, last)
 
         def prepare(rows: Tensor | None) -> Tensor:
-            return (self.pixels if rows is None else self.pixels[rows]).to(device)
+            taken = self.pixels if rows is None else self.pixels[rows]
+            return taken.to(device, copy=device != "cpu")
 
         return Subject(prepare, run, [self.weights[0], hidden, last])

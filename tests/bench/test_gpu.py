@@ -1,6 +1,7 @@
 """The GPU's clock, with a stand-in for the device: everything but the CUDA calls."""
 
 import subprocess
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,9 +63,8 @@ def test_a_kernel_is_checked_then_clocked_by_replays_over_copies(
 ) -> None:
     benchmark.disabled = False
     problem, kernel, budget = build(get_case("layer-70x5x65")), OnDevice(device), Budget()
-    subject = problem.subject(kernel, "gemm")
-    assert subject is not None
-    found = _measure_on_gpu(subject, problem, kernel, benchmark, 1.0, budget)
+    make = partial(problem.subject, kernel, "gemm")
+    found = _measure_on_gpu(make, problem, kernel, benchmark, 1.0, budget)
     assert kernel.calls == 1 + 1 + 64  # to check, before the capture, and one for each copy
     assert benchmark.stats.stats.data == pytest.approx([0.002] * 7)  # 64 calls a replay, a second
     assert budget.foreseen_s(kernel.name, kernel.device, problem.case.ops) == pytest.approx(0.002)
@@ -79,20 +79,18 @@ def unread() -> Any:
 @pytest.mark.parametrize("wrong", [range(1, 2), range(66, 67)], ids=["at first", "last copy"])
 def test_wrong_results_on_a_gpu_have_no_time(device: FakeDevice, wrong: range) -> None:
     problem, kernel = build(get_case("layer-70x5x65")), OnDevice(device, wrong)
-    subject = problem.subject(kernel, "gemm")
-    assert subject is not None
+    make = partial(problem.subject, kernel, "gemm")
     with pytest.raises(NoTimeError, match="320 of 320 sampled results differ"):
-        _measure_on_gpu(subject, problem, kernel, unread(), 1.0, Budget())
+        _measure_on_gpu(make, problem, kernel, unread(), 1.0, Budget())
 
 
 def test_a_replay_that_no_longer_fits_is_left_out(device: FakeDevice) -> None:
     """By counts it fits; the first replay says how long it takes."""
     problem, kernel = build(get_case("layer-70x5x65")), OnDevice(device)
-    subject = problem.subject(kernel, "gemm")
-    assert subject is not None
+    make = partial(problem.subject, kernel, "gemm")
     budget = Budget(100.1, 60.0, lambda: 100.0)
     with pytest.raises(NoTimeError, match=r"take 0\.1 s, 0\.1 s are left") as found:
-        _measure_on_gpu(subject, problem, kernel, unread(), 1.0, budget)
+        _measure_on_gpu(make, problem, kernel, unread(), 1.0, budget)
     assert found.value.over_budget
 
 
