@@ -2,7 +2,7 @@
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from harness import cli
 from harness.data.standin import write_standin
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 CHILD_SECONDS = 120.0
 Child = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+Bnn = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +39,20 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> 
     train_here(folder, data_root)
     torch.set_num_threads(before)
     return folder
+
+
+@pytest.fixture
+def bnn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bnn:
+    """Return a function that runs the command line here and gives exit code and error output."""
+
+    def run(arguments: list[str]) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["bnn", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        code = ended.value.code
+        return int(code or 0), capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture(scope="session")

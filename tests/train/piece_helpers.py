@@ -1,5 +1,7 @@
 """A preset that takes a second, run here or through the command line, and what it left."""
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from train_helpers import read_metrics, read_run
 from harness.run.clock import Clock
 from harness.run.piece import Piece
 from harness.run.setup import make_setup
+from harness.train.steps import EagerSteps
 
 SMALL = {"network.hidden": [16], "network.input_dropout": 0.0, "epochs": 2}
 DET, FLOAT, WILD = (
@@ -70,3 +73,30 @@ def assert_same_preset(folder: Path, reference: Path) -> None:
                 assert read_run(ours)[key] == read_run(theirs)[key], key
     ours, theirs = (root / "out" / "runs" / DET / "model.bnn" for root in (folder, reference))
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+def stop_after(
+    step: Callable[..., object], count: int, number: int = signal.SIGTERM
+) -> Callable[..., object]:
+    """Return ``step`` with a signal before its ``count``-th call."""
+    left = [count]
+
+    def stopping(self: EagerSteps, x: torch.Tensor, labels: torch.Tensor) -> object:
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(number)
+        return step(self, x, labels)
+
+    return stopping
+
+
+def not_again(step: Callable[..., object], most: int) -> Callable[..., object]:
+    """Return ``step`` for ``most`` calls; a further one fails."""
+    steps = [0]
+
+    def counted(self: EagerSteps, x: torch.Tensor, labels: torch.Tensor) -> object:
+        steps[0] += 1
+        assert steps[0] <= most, "a run that ended is trained again"
+        return step(self, x, labels)
+
+    return counted

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from piece_helpers import DET, FLOAT, SMALL, WILD, assert_same_preset, run_here, words
+from piece_helpers import (
+    DET,
+    FLOAT,
+    SMALL,
+    WILD,
+    assert_same_preset,
+    not_again,
+    run_here,
+    stop_after,
+    words,
+)  # fmt: skip
 from train_children import run_cli, run_cli_and_die
 from train_helpers import read_run
 
@@ -103,7 +113,7 @@ def test_pieces_of_limited_time_reach_the_end(
     statuses: list[int] = []
     while not statuses or statuses[-1] == GO_ON:
         with monkeypatch.context() as patch:
-            patch.setattr(EagerSteps, "learn", _stop_after(EagerSteps.learn, 50, signal.SIGALRM))
+            patch.setattr(EagerSteps, "learn", stop_after(EagerSteps.learn, 50, signal.SIGALRM))
             statuses.append(run_here(tmp_path, data_root, Clock(60)))
         assert len(statuses) < 20, "every piece gains something"
     assert statuses == [GO_ON] * (5 * STEPS // 50) + [FAILED]  # one epoch of the diverging run
@@ -143,7 +153,7 @@ def test_no_run_is_begun_just_before_the_end(
 def test_a_single_step_is_a_gain(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(EagerSteps, "learn", _stop_after(EagerSteps.learn, 1, signal.SIGALRM))
+    monkeypatch.setattr(EagerSteps, "learn", stop_after(EagerSteps.learn, 1, signal.SIGALRM))
     assert run_here(tmp_path, data_root, Clock(60)) == GO_ON
 
 
@@ -171,20 +181,9 @@ def test_a_stop_while_evaluating_goes_on_with_the_stage(
     assert not (tmp_path / "work" / "runs" / FLOAT).exists()
     (row,) = read_frames(tmp_path / "out").runs.to_dict("records")
     assert (row["mode"], row["status"]) == ("bnn-det", "done"), "it has ended its training"
-    monkeypatch.setattr(EagerSteps, "learn", _not_again(EagerSteps.learn, 3 * STEPS))
+    monkeypatch.setattr(EagerSteps, "learn", not_again(EagerSteps.learn, 3 * STEPS))
     assert run_here(tmp_path, data_root) == FAILED
     assert_same_preset(tmp_path, whole)
-
-
-def _not_again(step: Callable[..., object], most: int) -> Callable[..., object]:
-    steps = [0]
-
-    def counted(self: EagerSteps, x: torch.Tensor, labels: torch.Tensor) -> object:
-        steps[0] += 1
-        assert steps[0] <= most, "a run that ended is trained again"
-        return step(self, x, labels)
-
-    return counted
 
 
 def test_runs_that_are_kept_are_done_without_the_work_folder(
@@ -222,36 +221,22 @@ def test_a_checkpoint_alone_moves_a_run_to_another_machine(
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(EagerSteps, "learn", _stop_after(EagerSteps.learn, STEPS + 5))
+        patch.setattr(EagerSteps, "learn", stop_after(EagerSteps.learn, STEPS + 5))
         assert run_here(here, data_root) == 128 + signal.SIGTERM
     folder = Path("work") / "runs" / DET
     (there / folder).mkdir(parents=True)
     shutil.copytree(here / "out", there / "out")
     shutil.copy(here / folder / "checkpoint.pt", there / folder)
     rest = (STEPS - 5) + 2 * STEPS + STEPS  # of the second epoch, and the two other runs
-    monkeypatch.setattr(EagerSteps, "learn", _not_again(EagerSteps.learn, rest))
+    monkeypatch.setattr(EagerSteps, "learn", not_again(EagerSteps.learn, rest))
     assert run_here(there, data_root) == FAILED
     assert_same_preset(there, whole)
-
-
-def _stop_after(
-    step: Callable[..., object], count: int, number: int = signal.SIGTERM
-) -> Callable[..., object]:
-    left = [count]
-
-    def stopping(self: EagerSteps, x: torch.Tensor, labels: torch.Tensor) -> object:
-        left[0] -= 1
-        if left[0] == 0:
-            signal.raise_signal(number)
-        return step(self, x, labels)
-
-    return stopping
 
 
 def test_an_unfinished_run_has_a_curve_and_no_result(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(EagerSteps, "learn", _stop_after(EagerSteps.learn, STEPS + 5))
+    monkeypatch.setattr(EagerSteps, "learn", stop_after(EagerSteps.learn, STEPS + 5))
     assert run_here(tmp_path, data_root) == 128 + signal.SIGTERM
     frames = read_frames(tmp_path / "out")
     (row,) = frames.runs.to_dict("records")
@@ -259,9 +244,8 @@ def test_an_unfinished_run_has_a_curve_and_no_result(
     assert row["failure"] == "reached epoch 1; still training, or killed"
     assert frames.runs[["valid_error_pct", "test_error_pct"]].isna().all(axis=None)
     assert list(frames.epochs["epoch"]) == [1]
-    assert {path.name for path in (tmp_path / "out" / "runs").rglob("*.*")} == {
-        "run.json", "metrics.jsonl",
-    }  # fmt: skip
+    kept = {path.name for path in (tmp_path / "out" / "runs").rglob("*.*")}
+    assert kept == {"run.json", "metrics.jsonl"}
 
 
 def test_changed_settings_train_again_and_leave_nothing_of_before(

@@ -15,6 +15,7 @@ TIMES = ("seconds", "images_per_s")
 # What two runs of the same settings may differ in.
 UNLIKE = ("started", "finished", "train_seconds", "images_per_s", "provenance")
 SETTINGS = {"network.hidden": [32], "epochs": 3}
+TINY: dict[str, Any] = {"network.hidden": [4], "epochs": 2}
 
 
 def train_here(folder: Path, data: Path, **changes: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Batch norm and sign by Triton, forward and backward, against the chain that they replace."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -13,15 +12,9 @@ from harness.nn.norm_sign import norm_sign as layer_norm_sign
 from kernels.triton import norm
 from kernels.triton.norm import norm_sign
 from kernels.triton.norm_backward import MOST_PIECES, norm_sign_backward
+from tests.triton.norms import EPS, MARGIN, SCALE, TOLERANCE, Case, case, chain, close
 from tests.triton.operands import DEVICE, on_device
 
-EPS, SCALE = 1e-4, 0.5
-# A sum of 1000 float32 values of size s, in any order, errs by well below 1000 * 2^-24 s = 6e-5 s;
-# mean, deviation, y and the gradients are a few such sums and products of them.
-TOLERANCE = 6e-5
-# Of y, which is of size 1 to 10, from the same sums: nearer to a step than this, either side is
-# right.
-MARGIN = 1e-4
 SIZES = [(2, 1), (7, 10), (100, 33), (1000, 33), (1000, 128)]
 
 
@@ -32,58 +25,6 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     monkeypatch.setattr(norm, "STRIP_ROWS", 1024 if name == "strip" else 0)
     monkeypatch.setattr(norm, "PROGRAMS", 8 if name == "long-blocks" else 512)
     return name
-
-
-@dataclass
-class Case:
-    dots: Tensor
-    bias: Tensor
-    gamma: Tensor
-    beta: Tensor
-    draws: Tensor
-    gradient: Tensor
-
-    @property
-    def operands(self) -> tuple[Tensor, Tensor, float, Tensor, Tensor]:
-        """What both host functions take."""
-        dots, *columns = map(on_device, (self.dots, self.bias, self.gamma, self.beta))
-        return dots, columns[0], SCALE, columns[1], columns[2]
-
-
-def case(rows: int, c: int) -> Case:
-    generator = torch.Generator().manual_seed(1000 * rows + c)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    dots = torch.randint(-40, 41, (rows, c), generator=generator).float()
-    draws = torch.rand(rows, c, generator=generator)
-    return Case(dots, normal(c), normal(c), normal(c), draws, normal(rows, c))
-
-
-def chain(
-    x: Case, dtype: torch.dtype, gated: bool = True, gradient: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Return what Block does by autograd: y, signs and gradients; the statistics of z."""
-    layer = VanillaBatchNorm(x.dots.shape[1], "lasagne", EPS, 1.0).to(dtype)
-    with torch.no_grad():
-        layer.weight.copy_(x.gamma)
-        layer.bias.copy_(x.beta)
-    dots, bias = (t.to(dtype).requires_grad_() for t in (x.dots, x.bias))
-    y = layer(dots * SCALE + bias)
-    signs = binarize_activation(y, None, gated)
-    signs.backward((x.gradient if gradient is None else gradient).to(dtype))
-    grads = (dots.grad, layer.weight.grad, layer.bias.grad, bias.grad)
-    names = ("d_dots", "d_gamma", "d_beta", "d_bias")
-    found = {name: grad for name, grad in zip(names, grads, strict=True) if grad is not None}
-    statistics = {"mean": layer.running_mean, "inv_std": layer.get_buffer("running_inv_std")}
-    return found | statistics | {"y": y.detach(), "signs": signs.detach()}
-
-
-def close(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
-    """Compare relative to the expected tensor's greatest value, or to 1."""
-    size = expected.abs().max().clamp(min=1)
-    return bool(((found.cpu() - expected).abs() <= tolerance * size).all())
 
 
 @pytest.mark.usefixtures("poisoned", "path")
