@@ -51,6 +51,15 @@ def places(row, rows, col, c):
 
 
 @triton.jit
+def block_of(rows, block_rows, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Return the program's block and their number, its rows' begin and end; a step's row, col."""
+    block = tl.program_id(1)
+    first = block * block_rows
+    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+    return block, tl.num_programs(1), first, tl.minimum(first + block_rows, rows), row, col
+
+
+@triton.jit
 def inverse(squares, rows, eps):
     """Return ``1 / sqrt(var + eps)`` of ``rows`` values whose squared deviations sum to this."""
     variance = tl.div_rn(squares, rows * 1.0)
@@ -81,22 +90,9 @@ def _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FO
 
 @triton.jit
 def _strip(
-    dots_ptr,
-    bias_ptr,
-    gamma_ptr,
-    beta_ptr,
-    draws_ptr,
-    out_ptr,
-    mean_ptr,
-    inv_std_ptr,
-    rows,
-    c,
-    scale,
-    eps,
-    FORM: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
+    dots_ptr, bias_ptr, gamma_ptr, beta_ptr, draws_ptr, out_ptr, mean_ptr, inv_std_ptr, rows, c,
+    scale, eps, FORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
     col = tl.program_id(0) * COLS + tl.arange(0, COLS)
     at, inside = places(tl.arange(0, ROWS), rows, col, c)
     bias = in_columns(bias_ptr, col, c)
@@ -113,25 +109,15 @@ def _strip(
 
 @triton.jit
 def _statistics(
-    dots_ptr,
-    bias_ptr,
-    partial_ptr,
-    rows,
-    c,
-    block_rows,
-    scale,
-    ROWS: tl.constexpr,
+    dots_ptr, bias_ptr, partial_ptr, rows, c, block_rows, scale, ROWS: tl.constexpr,
     COLS: tl.constexpr,
-):
+):  # fmt: skip
     """Write means and squared deviations of a block; partial is [2, blocks, c].
 
     Each place of the tile keeps the running statistics of its own rows (Welford), so the loop has
     no barrier; at the end places merge as blocks do.
     """
-    block, blocks = tl.program_id(1), tl.num_programs(1)
-    first = block * block_rows
-    last = tl.minimum(first + block_rows, rows)
-    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+    block, blocks, first, last, row, col = block_of(rows, block_rows, ROWS, COLS)
     bias = in_columns(bias_ptr, col, c)
     means = tl.zeros((ROWS, COLS), tl.float32)
     squares = tl.zeros((ROWS, COLS), tl.float32)
@@ -155,27 +141,11 @@ def _statistics(
 
 @triton.jit
 def _normalise(
-    dots_ptr,
-    bias_ptr,
-    gamma_ptr,
-    beta_ptr,
-    draws_ptr,
-    out_ptr,
-    mean_ptr,
-    inv_std_ptr,
-    partial_ptr,
-    rows,
-    c,
-    block_rows,
-    scale,
-    eps,
-    FORM: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-    BLOCKS: tl.constexpr,
-):
-    block, blocks = tl.program_id(1), tl.num_programs(1)
-    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+    dots_ptr, bias_ptr, gamma_ptr, beta_ptr, draws_ptr, out_ptr, mean_ptr, inv_std_ptr,
+    partial_ptr, rows, c, block_rows, scale, eps, FORM: tl.constexpr, ROWS: tl.constexpr,
+    COLS: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    block, blocks, first, last, row, col = block_of(rows, block_rows, ROWS, COLS)
     each = tl.arange(0, BLOCKS)
     part, used = places(each, blocks, col, c)
     means = tl.load(partial_ptr + part, mask=used, other=0.0)
@@ -189,8 +159,6 @@ def _normalise(
         tl.store(mean_ptr + col, mean, mask=col < c)
         tl.store(inv_std_ptr + col, inv_std, mask=col < c)
     bias = in_columns(bias_ptr, col, c)
-    first = block * block_rows
-    last = tl.minimum(first + block_rows, rows)
     for start in range(first, last, ROWS):
         at, inside = places(start + row, last, col, c)
         z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + bias

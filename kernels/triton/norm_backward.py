@@ -13,28 +13,18 @@ import triton.language as tl
 
 from kernels.triton import norm
 from kernels.triton.device import DEVICE, INTERPRETED
-from kernels.triton.norm import in_columns, places
+from kernels.triton.norm import block_of, in_columns, places
 
 MOST_PIECES = 3
 
 
 @triton.jit
-def _load(
-    gradient_ptr,
-    dots_ptr,
-    bias_ptr,
-    gamma_ptr,
-    beta_ptr,
-    mean_ptr,
-    inv_std_ptr,
-    at,
-    inside,
-    col,
-    c,
-    scale,
-    GATED: tl.constexpr,
-):
-    """Return the gradient past the gate, and xhat; 0 outside."""
+def _load(operands, at, inside, col, c, scale, GATED: tl.constexpr):
+    """Return the gradient past the gate, and xhat; 0 outside.
+
+    ``operands``: the pointers of gradient, dots, bias, gamma, beta, mean and inv_std.
+    """
+    gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr = operands
     z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + in_columns(bias_ptr, col, c)
     xhat = (z - in_columns(mean_ptr, col, c)) * in_columns(inv_std_ptr, col, c)
     g = tl.load(gradient_ptr + at, mask=inside, other=0.0)
@@ -59,19 +49,9 @@ def to_bfloat16(x, NATIVE: tl.constexpr):
 
 @triton.jit
 def _write(
-    d_dots_ptr,
-    g,
-    xhat,
-    mean_g,
-    mean_gx,
-    factor,
-    at,
-    inside,
-    size,
-    scale,
-    PIECES: tl.constexpr,
+    d_dots_ptr, g, xhat, mean_g, mean_gx, factor, at, inside, size, scale, PIECES: tl.constexpr,
     NATIVE: tl.constexpr,
-):
+):  # fmt: skip
     d = factor[None, :] * (g - mean_g[None, :] - xhat * mean_gx[None, :]) * scale
     if PIECES == 0:
         tl.store(d_dots_ptr + at, d, mask=inside)
@@ -93,31 +73,14 @@ def _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, f
 
 @triton.jit
 def _strip(
-    gradient_ptr,
-    dots_ptr,
-    bias_ptr,
-    gamma_ptr,
-    beta_ptr,
-    mean_ptr,
-    inv_std_ptr,
-    d_dots_ptr,
-    columns_ptr,
-    rows,
-    c,
-    size,
-    scale,
-    GATED: tl.constexpr,
-    PIECES: tl.constexpr,
-    NATIVE: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
+    gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, d_dots_ptr,
+    columns_ptr, rows, c, size, scale, GATED: tl.constexpr, PIECES: tl.constexpr,
+    NATIVE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
     col = tl.program_id(0) * COLS + tl.arange(0, COLS)
     at, inside = places(tl.arange(0, ROWS), rows, col, c)
-    g, xhat = _load(
-        gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr,
-        at, inside, col, c, scale, GATED,
-    )  # fmt: skip
+    operands = gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr
+    g, xhat = _load(operands, at, inside, col, c, scale, GATED)
     sum_g, sum_gx, sum_x = tl.sum(g, axis=0), tl.sum(g * xhat, axis=0), tl.sum(xhat, axis=0)
     mean_g, mean_gx = sum_g / rows, sum_gx / rows
     factor = tl.sum(in_columns(gamma_ptr, col, c) * in_columns(inv_std_ptr, col, c), axis=0)
@@ -127,36 +90,18 @@ def _strip(
 
 @triton.jit
 def _sums(
-    gradient_ptr,
-    dots_ptr,
-    bias_ptr,
-    gamma_ptr,
-    beta_ptr,
-    mean_ptr,
-    inv_std_ptr,
-    partial_ptr,
-    rows,
-    c,
-    block_rows,
-    scale,
-    GATED: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
+    gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, partial_ptr,
+    rows, c, block_rows, scale, GATED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
     """Write a block's sums of g xhat, g and xhat; partial is [3, blocks, c]."""
-    block, blocks = tl.program_id(1), tl.num_programs(1)
-    first = block * block_rows
-    last = tl.minimum(first + block_rows, rows)
-    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+    block, blocks, first, last, row, col = block_of(rows, block_rows, ROWS, COLS)
     sum_gx = tl.zeros((ROWS, COLS), tl.float32)
     sum_g = tl.zeros((ROWS, COLS), tl.float32)
     sum_x = tl.zeros((ROWS, COLS), tl.float32)
+    operands = gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr
     for start in range(first, last, ROWS):
         at, inside = places(start + row, last, col, c)
-        g, xhat = _load(
-            gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr,
-            at, inside, col, c, scale, GATED,
-        )  # fmt: skip
+        g, xhat = _load(operands, at, inside, col, c, scale, GATED)
         sum_gx += g * xhat
         sum_g += g
         sum_x += xhat
@@ -169,30 +114,12 @@ def _sums(
 
 @triton.jit
 def _gradient(
-    gradient_ptr,
-    dots_ptr,
-    bias_ptr,
-    gamma_ptr,
-    beta_ptr,
-    mean_ptr,
-    inv_std_ptr,
-    d_dots_ptr,
-    columns_ptr,
-    partial_ptr,
-    rows,
-    c,
-    block_rows,
-    size,
-    scale,
-    GATED: tl.constexpr,
-    PIECES: tl.constexpr,
-    NATIVE: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
+    gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, d_dots_ptr,
+    columns_ptr, partial_ptr, rows, c, block_rows, size, scale, GATED: tl.constexpr,
+    PIECES: tl.constexpr, NATIVE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     BLOCKS: tl.constexpr,
-):
-    block, blocks = tl.program_id(1), tl.num_programs(1)
-    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+):  # fmt: skip
+    block, blocks, first, last, row, col = block_of(rows, block_rows, ROWS, COLS)
     part, used = places(tl.arange(0, BLOCKS), blocks, col, c)
     step = blocks.to(tl.int64) * c
     sum_gx = tl.sum(tl.load(partial_ptr + part, mask=used, other=0.0), axis=0)
@@ -202,14 +129,10 @@ def _gradient(
     if block == 0:
         sum_x = tl.sum(tl.load(partial_ptr + 2 * step + part, mask=used, other=0.0), axis=0)
         _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, factor, rows)
-    first = block * block_rows
-    last = tl.minimum(first + block_rows, rows)
+    operands = gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr
     for start in range(first, last, ROWS):
         at, inside = places(start + row, last, col, c)
-        g, xhat = _load(
-            gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr,
-            at, inside, col, c, scale, GATED,
-        )  # fmt: skip
+        g, xhat = _load(operands, at, inside, col, c, scale, GATED)
         _write(
             d_dots_ptr, g, xhat, mean_g, mean_gx, factor, at, inside, size, scale, PIECES, NATIVE
         )
