@@ -1,6 +1,8 @@
 """The command line ``bnn``: one sub-command a stage."""
 
+import re
 import sys
+from inspect import getdoc
 
 import typer
 
@@ -22,6 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes leave the texts half a line, and break examples
 )
 app.add_typer(data_app, name="data")
 app.command()(plan)
@@ -37,6 +40,11 @@ app.command()(collect)
 app.command()(claims)
 app.command()(report)
 app.add_typer(track_app, name="track")
+
+for _group in (app, data_app, track_app):
+    for _command in _group.registered_commands:
+        # The sign of click for a block that is not to be wrapped: examples can be copied.
+        _command.help = re.sub(r"\n\n(?= {4})", "\n\n\b\n", getdoc(_command.callback) or "")
 
 
 def main() -> None:

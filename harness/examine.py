@@ -14,12 +14,15 @@ def examine(
     ] = ["xnor-cpu"],  # noqa: B006  typer copies it
     threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
 ) -> None:
-    """Export a trained BNN, evaluate it with each kernel and inspect it, as the workflow does.
+    """Export, evaluate and inspect a trained run in one process.
 
-    The same records as of bnn export, bnn evaluate and bnn inspect one after the other, without
-    the seconds that each process takes to start, and with one pass of the training network.
+    As the workflow does: the same records as of bnn export, bnn evaluate and bnn inspect one after
+    the other, without the seconds that each process takes to start, and with one pass of the
+    training network.
 
-    Example: bnn examine --run results/mine/mnist --data data --kernel xnor-cpu --kernel naive
+    Example:
+
+        bnn examine --run results/mine/mnist --data data --kernel xnor-cpu --kernel naive
     """
     from harness.deploy.commands import export, show_record
     from harness.deploy.evaluate import evaluate_run

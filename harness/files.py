@@ -70,9 +70,8 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise HarnessError(
-            f"{path} does not exist; the stage that writes it has not run"
-        ) from error
+        writer = "`bnn train` writes it" if path.name == "run.json" else "its stage has not run"
+        raise HarnessError(f"{path} does not exist; {writer}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise HarnessError(
             f"{path} is not valid JSON ({error}); delete it and run again"

@@ -12,7 +12,10 @@ from harness.errors import HarnessError
 def bench(
     case: Annotated[
         list[str] | None,
-        typer.Option(help="square-2048, layer-100x1024x784, mnist-mlp-1024; repeatable"),
+        typer.Option(
+            help="square-2048, layer-100x1024x784, conv-50x32x128x128, mnist-mlp-1024, ceilings; "
+            "repeatable"
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -54,7 +57,7 @@ def bench(
         bool, typer.Option("--strict", help="exit with 1 if a kernel is wrong or fails")
     ] = False,
 ) -> None:
-    """Clock kernels against each other, each only after its results equal the reference's.
+    """Clock kernels, each only after its results equal the reference.
 
     A kernel that cannot run here, is wrong or fails becomes a row that says so, without a time.
 
@@ -62,9 +65,10 @@ def bench(
     that the machine can do, its ceilings first. Interrupted, or out of --minutes, the same command
     goes on with what is missing.
 
-    Example: bnn bench --preset gpu --minutes 8
+    Example:
 
-    Example: bnn bench --case square-1024 --kernel naive --kernel xnor-cpu --out results/mine/bench
+        bnn bench --preset gpu --minutes 8
+        bnn bench --case square-1024 --kernel naive --kernel xnor-cpu --out results/mine/bench
     """
     from harness.bench.cases import get_case
     from harness.bench.runner import Settings, run_case
@@ -181,9 +185,11 @@ def _cells(row: dict[str, Any], base_ms: float | None) -> list[str]:
 
 
 def doctor() -> None:
-    """Say what this machine is, which kernels run on it, and why not the others.
+    """Say what this machine is, which kernels run here, and why not.
 
-    Example: bnn doctor
+    Example:
+
+        bnn doctor
     """
     from harness.bench.doctor import show
 

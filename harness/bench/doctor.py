@@ -54,15 +54,21 @@ def show() -> None:
     facts.add_row("commit", f"{found['commit'] or 'no checkout'}{dirty}")
     console = Console()
     console.print(facts)
-    console.print(_kernels())
+    _show_kernels(console)
 
 
-def _kernels() -> Table:
+def _show_kernels(console: Console) -> None:
+    """Print what each kernel is, and below the table each reason why some do not run here."""
     table = Table(title="kernels")
-    for heading in ("kernel", "device", "runs here", "what it is, or why not"):
-        table.add_column(heading, no_wrap=heading != "what it is, or why not")
+    for heading in ("kernel", "device", "runs here", "what it is"):
+        table.add_column(heading, no_wrap=heading != "what it is")
+    kept_out: dict[str, list[str]] = {}
     for kernel in registry.KERNELS.values():
         reason = try_kernel(kernel)
         label = f"{kernel.name} (baseline)" if kernel.baseline else kernel.name
-        table.add_row(label, kernel.device, "no" if reason else "yes", reason or kernel.summary)
-    return table
+        table.add_row(label, kernel.device, "no" if reason else "yes", kernel.summary)
+        if reason:
+            kept_out.setdefault(reason, []).append(f"{kernel.name} ({kernel.device})")
+    console.print(table)
+    for reason, names in kept_out.items():
+        console.print(f"not here, {reason}: {', '.join(names)}", markup=False, highlight=False)

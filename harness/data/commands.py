@@ -9,7 +9,7 @@ from harness.data.names import DATASETS
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Get datasets: download the official ones, generate stand-ins, verify either.",
+    help="Get datasets: download, generate stand-ins, verify.",
 )
 
 _Name = Annotated[str, typer.Option("--dataset", help=f"One of {', '.join(DATASETS)}.")]
@@ -34,7 +34,9 @@ def fetch(
 
     An interrupted download goes on where it stopped when the command is run again.
 
-    Example: bnn data fetch --dataset mnist --out data
+    Example:
+
+        bnn data fetch --dataset mnist --out data
     """
     from harness.data.fetch import fetch as fetch_dataset
 
@@ -50,9 +52,13 @@ def verify(
         Path | None, typer.Option("--out", help="Write the manifest here, as JSON.")
     ] = None,
 ) -> None:
-    """Check a dataset's content against the published digests (or a stand-in's), and show it.
+    """Check a dataset against the published digests and show it.
 
-    Example: bnn data verify --dataset cifar10 --data data --out manifest.json
+    A stand-in is checked against its own.
+
+    Example:
+
+        bnn data verify --dataset cifar10 --data data --out manifest.json
     """
     from harness.data.dataset import load_dataset
     from harness.data.summary import print_summary
@@ -66,11 +72,14 @@ def verify(
 
 @app.command()
 def standin(dataset: _Name, out: _Out) -> None:
-    """Generate a look-alike of a dataset: about 10,000 images in the publisher's format.
+    """Generate a look-alike of a dataset, a stand-in.
 
-    The same bytes on every machine. An intact stand-in that is already there is kept.
+    About 10,000 images in the publisher's format. The same bytes on every machine. An intact
+    stand-in that is already there is kept.
 
-    Example: bnn data standin --dataset svhn --out standin
+    Example:
+
+        bnn data standin --dataset svhn --out standin
     """
     from harness.data.standin import write_standin
 

@@ -18,12 +18,14 @@ def export(
     ] = None,
     allow_running: _Running = False,
 ) -> None:
-    """Pack a trained BNN: one bit a weight, one integer threshold a hidden unit.
+    """Pack a trained BNN: one bit a weight, a threshold a hidden unit.
 
     Writes the model and export.json beside it. A run that failed, or whose weights or activations
     are real, is recorded as skipped.
 
-    Example: bnn export --run results/mine/mnist
+    Example:
+
+        bnn export --run results/mine/mnist
     """
     from harness.deploy.export import export_run
 
@@ -55,12 +57,14 @@ def evaluate(
     ] = False,
     allow_running: _Running = False,
 ) -> None:
-    """Run a packed network on all test images and compare it with the training network.
+    """Run a packed network and compare it with the training network.
 
-    Writes evaluate-<kernel>.json beside the model, one for each kernel; on a GPU,
-    evaluate-<kernel>-cuda.json.
+    On all test images. Writes evaluate-<kernel>.json beside the model, one for each kernel; on a
+    GPU, evaluate-<kernel>-cuda.json.
 
-    Example: bnn evaluate --run results/mine/mnist --data data --kernel xnor-cpu --kernel naive
+    Example:
+
+        bnn evaluate --run results/mine/mnist --data data --kernel xnor-cpu --kernel naive
     """
     from harness.deploy.evaluate import evaluate_run
     from harness.deploy.trained import TrainedRun

@@ -15,12 +15,15 @@ def inspect(
         typer.Option("--allow-running", help="take the best weights of a run that still trains"),
     ] = False,
 ) -> None:
-    """Look inside a trained network, of any mode, and write inspect.json beside its weights.
+    """Look inside a trained network: weights, filters, confusion.
 
-    Histograms of the latent weights, how many 3x3 filters of a layer are alike, the first layer's
-    filters, the confusion matrix, and whether scores are good confidences.
+    Of any mode; writes inspect.json beside its weights: histograms of the latent weights, how many
+    3x3 filters of a layer are alike, the first layer's filters, the confusion matrix, and whether
+    scores are good confidences.
 
-    Example: bnn inspect --run results/mine/mnist --data data
+    Example:
+
+        bnn inspect --run results/mine/mnist --data data
     """
     from harness.deploy.trained import TrainedRun
     from harness.inspect.run import inspect_run

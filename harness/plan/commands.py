@@ -15,12 +15,15 @@ def plan(
         typer.Option(help="file of measured throughputs; default results/plan/<machine>.json"),
     ] = None,
 ) -> None:
-    """Say what a preset costs on this machine: jobs, expected hours and disk. Trains nothing.
+    """Say what a preset costs on this machine: jobs, hours and disk.
 
-    Each network is timed for a few training steps on noise, a large one on part of a batch and
-    scaled by its multiply-accumulates; what was measured is kept for the next time. No data needed.
+    Trains nothing: each network is timed for a few training steps on noise, a large one on part of
+    a batch and scaled by its multiply-accumulates; what was measured is kept for the next time. No
+    data needed.
 
-    Example: bnn plan --preset paper
+    Example:
+
+        bnn plan --preset paper
     """
     from harness.device import device_of
     from harness.plan.show import print_plan

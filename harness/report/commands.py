@@ -12,11 +12,15 @@ def collect(
         Path | None, typer.Option(help="folder for the frames; by default, results itself")
     ] = None,
 ) -> None:
-    """Gather run folders and bench files into tidy frames: runs.csv, epochs.csv and so on.
+    """Gather run folders and bench files into tidy frames.
+
+    runs.csv, epochs.csv, evaluations.csv, layers.csv, predictions.csv, kernels.csv and the like.
 
     A run that failed, was killed or is still training becomes a row that says so.
 
-    Example: bnn collect --results results/quick
+    Example:
+
+        bnn collect --results results/quick
     """
     from harness.report.collect import collect as gather
 
@@ -33,12 +37,14 @@ def claims(
         str, typer.Option(help="show claims of this verdict alone, such as 'not measured'")
     ] = "",
 ) -> None:
-    """Print the paper's claims with verdicts, and how each is measured.
+    """Print the paper's claims with verdicts and how each is measured.
 
     Verdicts: reproduced, better, partly, not reproduced, not measured (with the reason). Generated
     data decide nothing. Without --frames only what is counted from the networks has a verdict.
 
-    Example: bnn claims --frames results/quick
+    Example:
+
+        bnn claims --frames results/quick
     """
     import shutil
 
@@ -59,9 +65,11 @@ def report(
     frames: Annotated[Path, typer.Option(help="folder that holds the frames of bnn collect")],
     out: Annotated[Path, typer.Option(help="folder for claims.csv, tables/, figures/ and page")],
 ) -> None:
-    """Judge the paper's claims and draw tables, figures and a page from the frames alone.
+    """Draw verdicts, tables, figures and a page from the frames alone.
 
-    Example: bnn report --frames results/quick --out results/quick
+    Example:
+
+        bnn report --frames results/quick --out results/quick
 
     The page, report.html, opens without a network.
     """

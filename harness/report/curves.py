@@ -15,6 +15,7 @@ from harness.report.style import (
     MUTED,
     end_labels,
     house_style,
+    round_steps,
     save,
 )
 from harness.spec import MODES
@@ -116,12 +117,14 @@ def _mark_failures(axes: "Axes", curve: "pd.DataFrame", colour: str) -> None:
 
 def _finish(axes: "Axes", label: str, values: "pd.Series[float]") -> None:
     axes.set_xlabel("epoch")
+    known = values.dropna()
+    linear = known.empty or known.min() <= 0 or known.max() < _LOG_SPAN * known.min()
+    label += "" if linear else ", log axis"
     axes.text(0, 1.035, label, transform=axes.transAxes, color=MUTED, fontsize=7.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    axes.xaxis.set_major_locator(round_steps(8))
     first, last = axes.dataLim.intervalx
     axes.set_xlim(first - 0.5, last + 0.5) if first == last else axes.margins(x=0.01)
-    known = values.dropna()
-    if known.empty or known.min() <= 0 or known.max() < _LOG_SPAN * known.min():
+    if linear:
         axes.set_ylim(bottom=0)
         return
     axes.set_yscale("log")

@@ -186,7 +186,8 @@ def ratio_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]
         same = device == measure["device"] and size >= measure["size"]
         unit = "³" if measure["group"] == "square" else " images"
         where = "a GPU" if measure["device"] == "cuda" else measure["device"]
-        reduced = "" if same else f"the paper's: {measure['size']:,}{unit} on {where}"
+        here = f"{size:,}{unit} on {'a GPU' if device == 'cuda' else 'a CPU'}"
+        reduced = "" if same else f"{here}; the paper: {measure['size']:,}{unit} on {where}"
         samples = int(best["samples"])
         packing = ", packing included" if best["includes"] == PACKED_TOO else ""
         note = f"{best['kernel']} on {machine}, {size:,}{unit}{packing}, median of {samples}"

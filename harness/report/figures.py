@@ -14,9 +14,9 @@ from harness.report.filter_figures import draw_filters
 from harness.report.frames import Frames
 from harness.report.inside import (
     CALIBRATION,
-    CONFUSION,
     FLIPS,
     LATENT,
+    confusion_caption,
     draw_calibration,
     draw_confusion,
     draw_flips,
@@ -24,8 +24,9 @@ from harness.report.inside import (
 )
 from harness.report.paper import Paper
 from harness.report.roofline import draw_roofline
-from harness.report.speed import draw_figure3, draw_sweep
+from harness.report.speed import draw_figure3
 from harness.report.style import house_style, save
+from harness.report.sweep import draw_sweep
 from harness.report.tradeoff import SEEDS, TRADE, draw_seeds, draw_trade
 
 __all__ = ["Drawing", "draw_all", "draw_run"]
@@ -88,7 +89,7 @@ def _inside(frames: Frames, paper: Paper) -> Iterator[tuple[str, str, str, Figur
             "figure2": (f"Figure 2, {shown}: binary filters", FILTERS,
                         draw_filters(frames, paper, dataset)),
             "latent": (f"Latent weights, {shown}", LATENT, draw_latent(frames, names, dataset)),
-            "confusion": (f"Confusion, {shown}", CONFUSION,
+            "confusion": (f"Confusion, {shown}", confusion_caption(dataset),
                           draw_confusion(frames, names, dataset)),
         }  # fmt: skip
         for kind, (title, caption, figure) in made.items():
@@ -111,7 +112,8 @@ _PATTERNS = (
 )  # fmt: skip
 _ROOF = (
     "A point is one product of a case: its operations over the bytes of its operands and result, "
-    "against its speed. Lines are ceilings measured in the same run."
+    "against its speed. Lines are ceilings measured in the same run; above the slope operands come "
+    "from the caches."
 )
 _CURVES = (
     "Solid: validation error. Dotted: mean square hinge loss over the training epoch, with the "
@@ -120,7 +122,8 @@ _CURVES = (
     "its second stage begins, with quantized weights."
 )
 _BARS = (
-    "Median of the raw samples; in brackets, how many times faster than the baseline kernel. "
+    "Median of the raw samples; in brackets, how many times faster than the baseline kernel, or "
+    "where that has no time than the vendor's float32 product. "
     "“+ pack” includes packing the activations. A kernel that cannot run, or whose result was "
     "wrong, has a word in place of a bar."
 )

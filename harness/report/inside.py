@@ -11,10 +11,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
+from harness.data.names import CLASS_NAMES
 from harness.report.evidence import select
 from harness.report.frames import Frames
 from harness.report.inspected import numbers_of
-from harness.report.style import FULL_WIDTH, MODE_COLOURS, MUTED
+from harness.report.style import FULL_WIDTH, MODE_COLOURS, MUTED, round_steps
 from harness.spec import MODES
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ LATENT = (
 CONFUSION = (
     "Of the test images of a class (rows), the share in % taken for another (columns), at the best "
     "validation error, first seed. Colours by the share's square root. Right predictions, on the "
-    "diagonal, are left blank. The classes in the dataset's own order."
+    "diagonal, are left blank."
 )
 CALIBRATION = (
     "Accuracy against confidence. The square hinge loss is least where a score is 2p - 1, so the "
@@ -113,7 +114,7 @@ def draw_flips(frames: Frames, names: dict[str, str]) -> Figure | None:
             dot = "." if len(mean) == 1 else None
             axes.plot(mean.index, mean, color=MODE_COLOURS[mode], marker=dot)
         log_ticks(axes, panel.loc[panel["flip_pct"] > 0, "flip_pct"])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+        axes.xaxis.set_major_locator(round_steps(6))
         axes.set_xlabel("epoch")
     for axes in grid[::_ACROSS]:
         axes.set_ylabel("flipped weights, %")
@@ -167,6 +168,13 @@ def _latent(axes: "Axes", rows: "pd.DataFrame") -> None:
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
     axes.tick_params(labelsize=7)
+
+
+def confusion_caption(dataset: str) -> str:
+    """Return the caption of a dataset's confusion matrices, with its classes' names."""
+    names = CLASS_NAMES.get(dataset, ())
+    told = ", ".join(f"{label} {name}" for label, name in enumerate(names))
+    return CONFUSION + (f" Classes: {told}." if told else "")
 
 
 def draw_confusion(frames: Frames, names: dict[str, str], dataset: str) -> Figure | None:
@@ -256,6 +264,7 @@ def draw_calibration(frames: Frames, names: dict[str, str]) -> Figure | None:
             )  # fmt: skip
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
+        axes.set_yticks([0.2, 0.4, 0.6, 0.8, 1.0])  # the x axis says 0 for both
         axes.set_xlabel("confidence")
     for axes in grid[::_ACROSS]:
         axes.set_ylabel("accuracy")

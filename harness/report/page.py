@@ -14,10 +14,12 @@ from harness.report.figures import Drawing
 from harness.report.frames import Frames
 from harness.report.paper import Paper
 from harness.report.table import Table
-from harness.report.tables import kernel_label
+from harness.report.tables import kernel_label, number
+from harness.report.verdict import NOT_MEASURED, REPRODUCED
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 _LABEL = re.compile(r"\[([^\[\]]*)\]")
+_ASIDE = re.compile(r"^(.*?) (\(n = [^()]*\))(.*)$")
 
 
 def page_html(
@@ -42,6 +44,8 @@ def page_html(
         link=paper.link,
         preset=", ".join(sorted(set(frames.runs["preset"]) - {""})) or "none",
         counts=[(verdict, counts[verdict]) for verdict in VERDICTS],
+        counted=_counted(judged, paper),
+        claims=_claims(judged, tables["claims"]),
         runs=dict(sorted(runs.items())),
         total=len(frames.runs),
         standins=_standins(frames, paper),
@@ -50,7 +54,7 @@ def page_html(
         curves=_of(drawings, "figure1", "flips"),
         filters=_of(drawings, "figure2"),
         inside=_of(drawings, "latent", "confusion", "calibration"),
-        speed=_of(drawings, "figure3", "speed"),
+        speed=_of(drawings, "figure3", "speed", "roofline"),
         ablations=[
             (_shown(drawing), tables[drawing.name])
             for drawing in drawings
@@ -58,19 +62,61 @@ def page_html(
         ],
         agreement=_agreement(frames),
         agreement_standin=bool((frames.evaluations["source"] == "standin").any()),
-        machines=sorted(set(frames.provenance["machine"]) - {""}),
+        machines=_machines(frames),
+        dates=_dates(frames),
         commits=sorted(commit[:10] for commit in set(frames.provenance["commit"]) - {""}),
     )
 
 
 def mark_labels(text: str) -> Markup:
-    """Return a cell with its bracketed labels, as in ``1.62 [stand-in, reduced]``, as tags."""
-    return Markup(_LABEL.sub(_tags, str(escape(text))))
+    """Return a cell with its bracketed labels, as in ``1.62 [stand-in, reduced]``, as tags.
+
+    What a number rests on, ``(n = 3; 1.50–1.74)``, goes to a line of its own.
+    """
+    marked = _LABEL.sub(_tags, str(escape(text)))
+    return Markup(_ASIDE.sub(r'\1\3 <span class="aside">\2</span>', marked))
 
 
 def _tags(found: re.Match[str]) -> str:
     labels = found.group(1).split(", ")
     return " ".join(f'<span class="tag {label.split(" ")[-1]}">{label}</span>' for label in labels)
+
+
+def _counted(judged: Sequence[Judged], paper: Paper) -> int:
+    """Return how many claims are reproduced by counting a recipe's network, without a run."""
+    ids = {claim.id for claim in paper.claims if claim.measure["kind"] == "counted"}
+    return sum(claim.id in ids and claim.verdict == REPRODUCED for claim in judged)
+
+
+def _claims(judged: Sequence[Judged], table: Table) -> list[tuple[str, bool, list[Any]]]:
+    """Return (heading, whether to show it at once, rows): judged, on another scale, without."""
+    groups: dict[str, list[Any]] = {"judged": [], "other": [], "none": []}
+    for claim, row in zip(judged, table.rows, strict=True):
+        none = "none" if claim.ours is None else "other"
+        groups["judged" if claim.verdict != NOT_MEASURED else none].append(row)
+    headings = {
+        "judged": "Judged",
+        "other": "Measured, but not on the paper's scale, data or device: no verdict",
+        "none": "No result here",
+    }
+    return [(headings[key], key != "none", rows) for key, rows in groups.items() if rows]
+
+
+def _machines(frames: Frames) -> list[str]:
+    """Return ``amd-epyc-2c (AMD EPYC, 2 cores)``, with its GPU, for each machine."""
+    found = []
+    for machine, rows in frames.provenance.groupby("machine", sort=True):
+        facts = [str(rows["cpu"].iloc[0]), f"{number(rows['cores'].iloc[0], 1)} cores"]
+        facts += sorted(set(rows["gpu"]) - {""}) or ["no GPU"]
+        found.append(f"{machine} ({', '.join(facts)})" if machine else "")
+    return [text for text in found if text]
+
+
+def _dates(frames: Frames) -> str:
+    """Return the days of the records, ``2026-11-25 to 2026-11-26``; "" where none is dated."""
+    times = [*frames.provenance["first"], *frames.provenance["last"]]
+    days = sorted({str(time)[:10] for time in times} - {""})
+    return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
 
 
 def _standins(frames: Frames, paper: Paper) -> list[str]:

@@ -1,22 +1,23 @@
-"""Figure 3 (times and error by kernel) and the sweep of speed against size."""
+"""Figure 3: times and error by kernel."""
 
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from harness.report.evidence import PACKED_TOO, select
 from harness.report.frames import Frames
 from harness.report.paper import Paper
-from harness.report.style import FULL_WIDTH, MUTED, empty_panel, end_labels
+from harness.report.style import FULL_WIDTH, MUTED, empty_panel
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 _CLOCKED = {PACKED_TOO: " + pack", "gemm+bits": " to bits"}
+_FLOAT32 = "vendor-fp32"
 _BASELINE = "#8a929c"
 _VENDOR = ("#0072B2", "#3D9BD1", "#6c8ebf", "#004a75")
 _XNOR = ("#D55E00", "#E69F00", "#a63f00", "#f0b27a")
@@ -115,8 +116,8 @@ def _draw_row(
     images = "" if mlp.empty else f", {int(mlp['m'].iloc[0]):,} images"
     quoted = facts["product"]
     _times(axes[0], product, colours, f"Product{size}",
-           f"paper, {quoted['m']:,}³ on {facts['device']}: XNOR "
-           f"{quoted['xnor_over_baseline']}× baseline")  # fmt: skip
+           f"paper, {quoted['m']:,}³, {facts['device']}: {quoted['xnor_over_baseline']}× baseline, "
+           f"{quoted['xnor_over_vendor']}× fp32")  # fmt: skip
     _times(axes[1], mlp, colours, f"MLP{images}",
            f"paper: XNOR {facts['mlp']['xnor_over_baseline']}× baseline")  # fmt: skip
     known = set(here["kernel"])
@@ -142,7 +143,7 @@ def _times(
         return
     rows = list(case.sort_values("median_ms", ascending=False).to_dict("records"))
     timed = [row["median_ms"] for row in rows if row["status"] == "ok"]
-    base = next((r["median_ms"] for r in rows if r["baseline"] is True and r["status"] == "ok"), 0)
+    rival, base, over = _rival(rows)
     low = min(timed, default=1.0) / 3
     for y, row in enumerate(rows):
         if row["status"] != "ok":
@@ -154,7 +155,7 @@ def _times(
             alpha=faded,
         )  # fmt: skip
         ratio = base / row["median_ms"]
-        times = f"  ({_ratio(ratio)}×)" if base and row["baseline"] is not True else ""
+        times = f"  ({_ratio(ratio)}×{over})" if base and row["kernel"] != rival else ""
         axes.text(row["median_ms"] * 1.12, y, f"{duration(row['median_ms'])}{times}", va="center")
     _bars(axes, rows)
     axes.set_xscale("log")
@@ -164,6 +165,19 @@ def _times(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("median time, log axis")
+
+
+def _rival(rows: list[dict[str, Any]]) -> tuple[str, float, str]:
+    """Return name and median of what others are held against, and how it is named in brackets.
+
+    The baseline; where that has no time, the vendor's float32 product; 0 ms if that has none too.
+    """
+    timed = [row for row in rows if row["status"] == "ok"]
+    for row in timed:
+        if row["baseline"] is True:
+            return row["kernel"], row["median_ms"], ""
+    floats = [row["median_ms"] for row in timed if row["kernel"] == _FLOAT32]
+    return _FLOAT32, min(floats, default=0.0), " fp32"
 
 
 def _decades(low: float, high: float) -> list[float]:
@@ -231,61 +245,3 @@ def _errors(axes: "Axes", errors: "pd.DataFrame", colours: dict[str, str], quote
     _bars(axes, rows)
     axes.set_xlim(0, max(row["test_error_pct"] for row in rows) * 1.5 or 1)
     axes.set_xlabel(f"%, {first['recipe']} / {first['mode']}, seed {int(first['seed'])}")
-
-
-def draw_sweep(frames: Frames) -> Figure | None:
-    """Return speed in TOP/s against the size of a square product; None under two sizes.
-
-    One line a kernel: 2·m·n·k operations over the median time, a band from p20 to p80.
-    """
-    found = most_threads(frames.kernels)
-    done = select(found, {"group": "square", "status": "ok", "includes": "gemm"})
-    places = [
-        (place, rows)
-        for place, rows in done.groupby(["machine", "device"], sort=True)
-        if rows["m"].nunique() > 1
-    ]
-    if not places:
-        return None
-    figure = Figure(figsize=(FULL_WIDTH, 0.5 + 2.75 * len(places)))
-    grid = figure.add_gridspec(
-        len(places),
-        1,
-        hspace=0.52,
-        left=0.06,
-        right=0.83,
-        top=1 - 0.45 / figure.get_figheight(),
-        bottom=0.5 / figure.get_figheight(),
-    )
-    colours = kernel_colours(frames.kernels)
-    for row, ((machine, device), rows) in enumerate(places):
-        axes = figure.add_subplot(grid[row, 0])
-        axes.set_title(f"{machine}, {device}", pad=17)
-        _draw_sweep(axes, rows, colours)
-    return figure
-
-
-def _draw_sweep(axes: "Axes", rows: "pd.DataFrame", colours: dict[str, str]) -> None:
-    labels = []
-    for kernel, line in rows.groupby("kernel"):
-        line = line.sort_values("m").drop_duplicates("m")
-        colour, speed = colours[str(kernel)], line["tops"]
-        axes.plot(line["m"], speed, color=colour, marker="o", markersize=3.5)
-        slow, fast = (speed * line["median_ms"] / line[p] for p in ("p80_ms", "p20_ms"))
-        axes.fill_between(line["m"], slow, fast, color=colour, alpha=0.18, linewidth=0)
-        labels.append((float(speed.iloc[-1]), f"{kernel}  {speed.iloc[-1]:.3g}", colour))
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    sizes = sorted(set(rows["m"]))
-    axes.set_xticks(sizes, [f"{int(size):,}³" for size in sizes])
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    wide = rows["tops"].max() > 30 * rows["tops"].min()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("size of the product")
-    axes.text(
-        0, 1.04, "10¹² operations a second, log axis; a multiply and an add are two",
-        transform=axes.transAxes, color=MUTED, fontsize=7.5,
-    )  # fmt: skip
-    end_labels(axes, labels)

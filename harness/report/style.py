@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.files import atomic_path
 
@@ -115,6 +116,11 @@ def end_labels(axes: "Axes", labels: Sequence[tuple[float, str, str]], size: flo
         axes.text(
             1.015, place, text, color=colour, fontsize=size, va="center", transform=axes.transAxes
         )
+
+
+def round_steps(most: int) -> MaxNLocator:
+    """Return whole ticks that a reader counts by: at most ``most`` steps of 1, 2, 5, 10, ..."""
+    return MaxNLocator(integer=True, nbins=most, min_n_ticks=1, steps=[1, 2, 5, 10])
 
 
 def empty_panel(axes: "Axes", message: str) -> None:

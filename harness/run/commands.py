@@ -39,9 +39,9 @@ def run(
     ] = 0,
     checkpoint_seconds: Annotated[float, typer.Option(help="time between checkpoints")] = 60.0,
 ) -> None:
-    """Train and examine all runs of a preset in one process, in pieces of limited time.
+    """Train and examine a preset's runs in pieces of limited time.
 
-    Neither Snakemake nor MLflow is needed. Runs go by the preset's order: trained, then exported,
+    In one process, without Snakemake and MLflow. Runs go by the preset's order: trained, exported,
     evaluated with the preset's kernels (on a GPU also with all of the GPU's) and inspected, as the
     workflow does; after each the frames are written. A run that is done is skipped, one that fails
     is reported and the next goes on. Frames also hold a run that still trains: its status is
@@ -50,7 +50,7 @@ def run(
     Interrupted at any moment, even by kill -9, the same command goes on to the same weights, bit
     for bit on the CPU. With --minutes it ends by itself, a checkpoint and the frames written:
 
-    until bnn run --preset gpu --data data --minutes 9; do [ $? -eq 75 ] || break; done
+        until bnn run --preset gpu --data data --minutes 9; do [ $? -eq 75 ] || break; done
 
     On a machine that is lost between two pieces, keep the folder --out: it is small and tells which
     runs are done. The run that still trains begins anew there, unless its checkpoint.pt below

@@ -18,9 +18,13 @@ def init(
     uri: Uri = DEFAULT_URI,
     preset: Annotated[str, typer.Option(help="Preset whose experiment is made.")] = "quick",
 ) -> None:
-    """Create the database and the preset's experiment, once, before any job logs to it.
+    """Create the database and the preset's experiment.
 
-    Example: bnn track init --uri sqlite:///results/mlflow.db --preset quick
+    Once, before any job logs to it.
+
+    Example:
+
+        bnn track init --uri sqlite:///results/mlflow.db --preset quick
     """
     try:
         store = Store(uri, preset)
@@ -34,9 +38,13 @@ def sync(
     runs: Annotated[Path, typer.Option(help="Results folder of one preset.")],
     uri: Uri = DEFAULT_URI,
 ) -> None:
-    """Replay runs and metrics that MLflow lacks, from the run folders; never a duplicate.
+    """Replay runs and metrics that MLflow lacks, from run folders.
 
-    Example: bnn track sync --uri sqlite:///results/mlflow.db --runs results/quick
+    Never a duplicate.
+
+    Example:
+
+        bnn track sync --uri sqlite:///results/mlflow.db --runs results/quick
     """
     from harness.track.sync import sync_runs
 

@@ -62,8 +62,8 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            help="change the recipe: key=value, repeatable; "
-            "precision=fast trains with packed products",
+            help="change the recipe: key=value, such as epochs=5, network.hidden=[256,256,256] or "
+            "precision=fast (packed products); repeatable",
         ),
     ] = None,
     preset: Annotated[str, typer.Option(help="preset the run belongs to")] = "adhoc",
@@ -78,10 +78,13 @@ def train(
         float, typer.Option(help="seconds; a run that ends sooner is left to bnn track sync", min=0)
     ] = 0.0,
 ) -> None:
-    """Train a network and record the run. Interrupt it at any time; the same command goes on.
+    """Train a network and record the run.
 
-    Example: bnn train --dataset mnist --recipe theano --mode bnn-det --data data
-    --out results/mine/mnist --set network.hidden=[256,256,256] --set epochs=5
+    Interrupt it at any time; the same command goes on.
+
+    Example:
+
+        bnn train --dataset mnist --data data --out results/mine/mnist --set epochs=5
 
     With --seed 0 --seed 1 --seed 2 three runs take their steps in turn: on a GPU, which a small
     network leaves idle, in little more time than one.

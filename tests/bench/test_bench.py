@@ -179,6 +179,9 @@ def test_doctor_says_what_runs_and_why_not(monkeypatch: pytest.MonkeyPatch) -> N
     lines = {(row[1].strip(), row[2].strip()): "│".join(row[3:]) for row in rows}
     assert "yes" in lines["naive (baseline)", "cpu"]
     assert "yes" in lines["xnor-cpu", "cpu"]
-    assert "gives a wrong product of 32 x 32 x 128" in lines["wrong", "cpu"]
-    assert "MemoryError: no room for the product" in lines["raises", "cpu"]
-    assert "needs a device that this machine lacks" in lines["absent", "cpu"]
+    assert "one dot is off by two" in lines["wrong", "cpu"]
+    assert all("no" in lines[name, "cpu"] for name in ("wrong", "raises", "absent"))
+    below = found.output.splitlines()
+    assert "not here, gives a wrong product of 32 x 32 x 128: wrong (cpu)" in below
+    assert "not here, MemoryError: no room for the product: raises (cpu)" in below
+    assert "not here, needs a device that this machine lacks: absent (cpu)" in below

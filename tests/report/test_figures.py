@@ -14,8 +14,9 @@ from harness.report.curves import draw_curves
 from harness.report.figures import draw_all, draw_run
 from harness.report.frames import Frames
 from harness.report.paper import load_paper
-from harness.report.speed import draw_figure3, draw_sweep, duration, mlp_errors
+from harness.report.speed import draw_figure3, duration, mlp_errors
 from harness.report.style import house_style, spread_out
+from harness.report.sweep import draw_sweep
 
 
 def texts(figure: Figure) -> list[str]:

@@ -13,6 +13,7 @@ from harness.cli import app
 from harness.report.collect import collect
 from harness.report.frames import Frames, read_frames
 from harness.report.page import inline_svg, mark_labels
+from harness.report.paper import load_paper
 from harness.report.render import render
 
 VOID = {"meta", "br", "link", "img", "hr", "use", "path"}
@@ -66,8 +67,8 @@ def test_the_page_stands_alone_and_is_well_formed(page: str) -> None:
 def test_the_verdicts_come_first(page: str) -> None:
     tables = re.findall(r'<table class="(\w+)"', page)
     assert tables == [
-        "claims", "table1", "filters", "ratios", "figure3", "memory", "costs", "energy",
-        "agreement", "runs", "provenance",
+        "claims", "claims", "claims", "table1", "filters", "ratios", "figure3", "memory", "costs",
+        "energy", "agreement", "runs", "provenance",
     ]  # fmt: skip
     assert page.index('id="claims"') < page.index("<svg")
 
@@ -79,7 +80,29 @@ def test_the_page_shows_labels_holes_agreement_and_provenance(page: str) -> None
     assert "xnor-cpu 200,000/200,000" in page
     assert "c0ffeec0ff" in page
     assert "Python 3.11.7" in page or "python 3.11.7" in page
-    assert page.count("<svg") == 14
+    assert page.count("<svg") == 15
+
+
+def test_the_page_has_every_figure(frames: Frames, tmp_path: Path) -> None:
+    page = render(frames, tmp_path).read_text(encoding="utf-8")
+    drawn = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
+    assert "roofline" in drawn
+    assert {name for name in drawn if f'id="{name}-title"' in page} == drawn
+
+
+def test_claims_without_a_result_are_folded_away(page: str) -> None:
+    folds = re.findall(r"<details( open)?><summary>([^<]*) \((\d+)\)", page)
+    assert [(is_open != "", heading.split(",")[0]) for is_open, heading, _ in folds] == [
+        (True, "Judged"), (True, "Measured"), (False, "No result here"),
+    ]  # fmt: skip
+    assert sum(int(count) for _, _, count in folds) == len(load_paper().claims)
+
+
+def test_what_a_number_rests_on_has_a_line_of_its_own() -> None:
+    assert mark_labels("1.70 (n = 1; 1.46–1.97) [reduced]") == (
+        '1.70 <span class="tag reduced">reduced</span> '
+        '<span class="aside">(n = 1; 1.46–1.97)</span>'
+    )
 
 
 def test_rendering_twice_gives_the_same_files(frames: Frames, tmp_path: Path) -> None:

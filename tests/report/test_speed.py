@@ -8,8 +8,9 @@ from harness.report.frames import Frames
 from harness.report.paper import load_paper
 from harness.report.ratios import ratios_table
 from harness.report.roofline import draw_roofline
-from harness.report.speed import draw_figure3, draw_sweep, most_threads
+from harness.report.speed import draw_figure3, most_threads
 from harness.report.style import house_style
+from harness.report.sweep import draw_sweep
 from tests.report.made_frames import KERNEL, made_frames
 
 
@@ -27,7 +28,9 @@ def test_ratios_stand_beside_the_papers(frames: Frames) -> None:
     mlp = rows["mnist-mlp-1024", 2]
     assert (mlp["over_baseline"], mlp["paper_over_baseline"]) == (pytest.approx(16000 / 260), 7)
     assert rows["square-1024", 1]["kernel"] == "xnor-cpu"
-    assert all(len(row) == len(table.header) for row in table.rows)
+    assert square["over_fp32_with_packing"] == pytest.approx(21 / 4.4)
+    assert table.rows[0] == ("box-2c, cpu",)
+    assert all(len(row) == len(table.header) for row in table.rows if len(row) > 1)
 
 
 @pytest.mark.parametrize(("kernel", "share"), [("xnor-tensor-tma", 25.0), ("xnor-csa", 200.0)])
