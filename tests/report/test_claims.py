@@ -122,7 +122,7 @@ def test_a_smaller_product_is_reduced(
     write_bench(tmp_path, "square-2048", rows)
     claim = verdicts(tmp_path)["product-over-baseline"]
     assert (claim.verdict, claim.reason) == (
-        "not measured", "reduced only: 1,024³ on a CPU; the paper: 8,192³ on a GPU",
+        "not measured", "reduced only: 2,048³ on a CPU; the paper: 8,192³ on a GPU",
     )  # fmt: skip
 
 
