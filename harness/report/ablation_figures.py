@@ -35,7 +35,9 @@ def draw_ablation(one: Ablation) -> Figure:
     label = "  [stand-in data]" if one.source == "standin" else ""
     left.set_title(f"{one.group.dataset}, {one.scale}{label}")
     _draw_cells(left, one)
-    right.set_title("against the first level")
+    single = len(one.group.factors) == 1
+    first = one.group.factors[0].levels[0].level if single else "the first level"
+    right.set_title(f"against {first}")
     _draw_effects(right, one)
     return figure
 

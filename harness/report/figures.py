@@ -69,7 +69,7 @@ def _figures(
             yield f"figure1-{dataset}", f"Figure 1, {shown}: training curves", _CURVES, curves
     bars = draw_figure3(frames, paper)
     if bars is not None:
-        yield "figure3", "Figure 3: time and error by kernel", _BARS, bars
+        yield "figure3", "Figure 3: time and error by kernel", bars_caption(paper), bars
     sweep = draw_sweep(frames)
     if sweep is not None:
         yield "speed", "Speed against size", _SWEEP, sweep
@@ -104,6 +104,11 @@ def _inside(frames: Frames, paper: Paper) -> Iterator[tuple[str, str, str, Figur
     for name, (title, caption, figure) in whole.items():
         if figure is not None:
             yield name, title, caption, figure
+
+
+def bars_caption(paper: Paper) -> str:
+    """Return Figure 3's caption, with the device of the paper's ratios."""
+    return _BARS + f" The paper's ratios are of one {paper.facts['figure3']['device']}."
 
 
 _PATTERNS = (

@@ -116,7 +116,7 @@ def _draw_row(
     images = "" if mlp.empty else f", {int(mlp['m'].iloc[0]):,} images"
     quoted = facts["product"]
     _times(axes[0], product, colours, f"Product{size}",
-           f"paper, {quoted['m']:,}³, {facts['device']}: {quoted['xnor_over_baseline']}× baseline, "
+           f"paper, {quoted['m']:,}³: {quoted['xnor_over_baseline']}× baseline, "
            f"{quoted['xnor_over_vendor']}× fp32")  # fmt: skip
     _times(axes[1], mlp, colours, f"MLP{images}",
            f"paper: XNOR {facts['mlp']['xnor_over_baseline']}× baseline")  # fmt: skip
