@@ -86,6 +86,10 @@ class Kernel(ABC):
         """
         return self.activations_from_dots(self.product(a, w), threshold, flip)
 
+    def packed_rows(self, hidden: Any) -> Packed:
+        """Return what ``product_bits`` made, in whatever form, as packed rows on its device."""
+        return check_packed("hidden", hidden, self.place)
+
     def on_pixels(self, w: Packed) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the first layer with weights ``w`` ready: uint8 u [M, K] to dots (2u - 255)·w."""
         from kernels.firstlayer import PixelsInt8

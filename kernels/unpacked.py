@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from kernels.base import Kernel, check_packed, signs_from_dots
-from kernels.packing import Packed, unpack_rows
+from kernels.packing import Packed, pack_rows, unpack_rows
 
 
 class UnpackedKernel(Kernel):
@@ -31,6 +31,10 @@ class UnpackedKernel(Kernel):
     ) -> torch.Tensor:
         """Return ±1 [M, N] in the kernel's dtype: nothing is packed."""
         return signs_from_dots(dots, threshold, flip, self.dtype)
+
+    def packed_rows(self, hidden: torch.Tensor) -> Packed:
+        """Return the ±1 values as bits."""
+        return pack_rows(hidden)
 
 
 class Float32Kernel(UnpackedKernel):

@@ -88,8 +88,8 @@ class PackedLayer:
 
         def multiply(words: Tensor) -> Tensor:
             operand = kernel.activations(Packed(words.flatten(1).to(device), k, groups))
-            bits: Packed = kernel.product_bits(operand, weights, threshold, flip)
-            return bits.words.to("cpu")
+            bits = kernel.product_bits(operand, weights, threshold, flip)
+            return kernel.packed_rows(bits).words.to("cpu")
 
         return multiply
 

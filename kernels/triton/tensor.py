@@ -117,6 +117,11 @@ class XnorTensor(TritonKernel):
         self._launch(a.bits, w.bits, words, n, dot.Terms(4, -2, a.ones, w.col), threshold, flip)
         return Counted(words.view(torch.uint8), pack.row_ones(words), n, words_for(n))
 
+    def packed_rows(self, hidden: Counted) -> Packed:
+        """Return the words alone, without what fills the last step."""
+        words = hidden.bits[:, : 8 * hidden.width].contiguous()
+        return Packed(words.view(torch.int64), hidden.k)
+
     def _launch(self, *operands: Any) -> None:
         dot.launch(*operands)
 
@@ -207,6 +212,10 @@ class TritonInt8(TritonKernel):
         n = int(check_values("dots", dots, (torch.int32, torch.float32)).shape[1])
         check_bits(threshold, flip, n)
         return Bytes(whole_steps(signs_from_dots(dots, threshold, flip, torch.int8)), n)
+
+    def packed_rows(self, hidden: Bytes) -> Packed:
+        """Return the ±1 values as bits."""
+        return pack.pack_rows(hidden.values[:, : hidden.k].contiguous())
 
     def product(self, a: Bytes, w: Bytes) -> torch.Tensor:
         """Return int32 dots [M, N]."""

@@ -92,6 +92,11 @@ class XnorPopc(TritonKernel):
         outer.launch(a.words, w.words, out, shape, self.form, threshold, flip)
         return WordMajor(out, a.rows, w.rows, words_for(w.rows))
 
+    def packed_rows(self, hidden: WordMajor) -> Packed:
+        """Return the words row by row."""
+        words = hidden.words[: 2 * hidden.width, : hidden.rows].T.contiguous()
+        return Packed(words.view(torch.int64), hidden.k)
+
     def bits_on_pixels(
         self, w: Packed
     ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], WordMajor]:

@@ -81,6 +81,8 @@ def test_two_layers_in_a_chain(kernel: Kernel, n: int) -> None:
     for way, hidden in ways.items():
         found = kernel.product(hidden, second).to("cpu", torch.int32)
         assert torch.equal(found, expected), way
+        rows = packed(reference.threshold(dots, threshold, flip))
+        assert torch.equal(kernel.packed_rows(hidden).words, rows.words), way
 
 
 def batch_norm_sign(dots: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, std: Tensor) -> Tensor:
