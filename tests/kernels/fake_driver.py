@@ -5,8 +5,10 @@ pointer that is None become constants, a multiple of 16 an alignment), the compi
 what a launch returns. Only the driver is a stand-in, so operands lie on the CPU.
 """
 
-import sys
+import importlib
+import pkgutil
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
+import kernels.triton
 from kernels.triton import device, dot
 
 PROCESSORS = 132
@@ -83,16 +86,27 @@ def install(patch: pytest.MonkeyPatch, cache: str, driver: FakeDriver | None = N
     driver = driver or FakeDriver()
     patch.setattr(triton.runtime.driver, "_active", driver)
     patch.setattr(triton.knobs.cache, "dir", cache)
-    for name, module in sys.modules.items():
-        if name.startswith("kernels.triton."):
-            if hasattr(module, "DEVICE"):
-                patch.setattr(module, "DEVICE", "cpu")
-            if hasattr(module, "processors") and module is not device:
-                patch.setattr(module, "processors", lambda: PROCESSORS)
-            for function in vars(module).values():  # what it launched before is another driver's
-                if isinstance(function, triton.JITFunction):
-                    function.device_caches.pop(DEVICE, None)
+    operands_on(patch, "cpu")
+    for module in modules():
+        if hasattr(module, "processors") and module is not device:
+            patch.setattr(module, "processors", lambda: PROCESSORS)
+        for function in vars(module).values():  # what it launched before is another driver's
+            if isinstance(function, triton.JITFunction):
+                function.device_caches.pop(DEVICE, None)
     return driver
+
+
+def modules() -> list[ModuleType]:
+    """Return all of ``kernels.triton``: one imported later would keep what is patched now."""
+    names = [found.name for found in pkgutil.iter_modules(kernels.triton.__path__)]
+    return [importlib.import_module(f"kernels.triton.{name}") for name in names]
+
+
+def operands_on(patch: pytest.MonkeyPatch, place: str) -> None:
+    """Let ``kernels.triton`` take operands on the device ``place``."""
+    for module in modules():
+        if hasattr(module, "DEVICE"):
+            patch.setattr(module, "DEVICE", place)
 
 
 def check(launch: Launch) -> None:

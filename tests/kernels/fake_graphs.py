@@ -4,8 +4,20 @@ from itertools import zip_longest
 from typing import Any
 
 import torch
+from torch.autograd.graph import get_gradient_edge
 
 from tests.kernels.happens_before import Order, Span
+
+
+def is_gathered(parameter: torch.nn.Parameter) -> bool:
+    """Return True where an earlier forward pass is kept that reaches the parameter.
+
+    Its gradient is then gathered on that pass' stream, whatever stream the next one goes to.
+    """
+    get_gradient_edge(parameter).node.metadata["seen"] = (
+        True  # gone with the node, if none keeps it
+    )
+    return get_gradient_edge(parameter).node.metadata.pop("seen", False)
 
 
 class Capture:

@@ -26,6 +26,9 @@ WAITING = (
     "_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim",
     "unique_consecutive",
 )  # fmt: skip
+# Those of a library, which gives each stream scratch memory of its own.
+PRODUCTS = ("mm", "addmm", "bmm", "convolution", "convolution_backward")
+POOL = 32  # streams of a priority that torch makes; then it gives the first again
 
 
 class Birth(NamedTuple):
@@ -55,6 +58,7 @@ class Recorder(TorchDispatchMode):
         faults: what was found wrong, in words.
         sites: the source lines that let a stream wait.
         dropped: of these, those whose waits are left out.
+        pool: how many streams of a priority there are.
         order: the operations outside of a capture.
         capture: the capture under way, or None.
     """
@@ -66,8 +70,10 @@ class Recorder(TorchDispatchMode):
         self.dropped = dropped
         self.order = Order(self.faults)
         self.capture: Capture | None = None
-        self._streams: list[Stream] = []
-        self._current = [self.Stream()]
+        self.pool = {0: POOL, -1: POOL}
+        self._streams = [Stream(self, 0)]
+        self._current = list(self._streams)
+        self._given: dict[int, list[Stream]] = {0: [], -1: []}
         self._births: dict[int, Birth] = {}
         self._born = 0
         self._traces: list[Capture] = []
@@ -75,8 +81,11 @@ class Recorder(TorchDispatchMode):
     # What the step calls.
 
     def Stream(self, priority: int = 0) -> Stream:
-        self._streams.append(Stream(self, len(self._streams)))
-        return self._streams[-1]
+        given, size = self._given[priority], self.pool[priority]
+        if len(given) < size:
+            self._streams.append(Stream(self, len(self._streams)))
+        given.append(self._streams[-1] if len(given) < size else given[-size])
+        return given[-1]
 
     def current_stream(self) -> Stream:
         return self._current[-1]
@@ -104,8 +113,8 @@ class Recorder(TorchDispatchMode):
             self.capture = None
             capture.end()
         graph.capture = capture
-        touched = {access.span.storage for access in capture.order.accesses()}
-        graph.foreign = {s for s in touched if self._births[s].number <= capture.born}
+        old = {s for s, birth in self._births.items() if birth.number <= capture.born}
+        graph.foreign = {a.span.storage for a in capture.order.accesses()} & old
 
     @contextmanager
     def traced(self, generators: list[torch.Generator] | None = None) -> Iterator[Capture]:
@@ -139,6 +148,8 @@ class Recorder(TorchDispatchMode):
         for trace in self._traces:
             trace.wrote(name, stream, *(self._shown(trace, x) for x in arguments))
         spans = [[found for t in ts if (found := span(t))] for ts in (reads, writes)]
+        if name in PRODUCTS:
+            spans[1].append(Span(~stream, 0, 1))
         if self.capture:
             self.capture.operation(stream, name, *spans)
         else:

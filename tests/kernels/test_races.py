@@ -5,8 +5,7 @@ Whole runs of the real networks by the trainer, their launches by Triton's own p
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,136 +13,47 @@ import pytest
 import torch
 from pytest import MonkeyPatch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 pytest.importorskip("triton", reason="triton is not installed: pip install --group gpu")
 
 import triton
 
-from harness.methods.backprop import Backprop
-from harness.nn import gpu, tf32
-from harness.nn.layers import Conv3x3, Linear, _channels_last
-from harness.nn.networks import build_network
+from harness.nn import tf32
 from harness.nn.planned import PlannedOptimizer
-from harness.nn.streams import Streams
-from harness.spec import MODES, load_recipe
-from harness.train import loop
+from harness.train import together
 from harness.train.inputs import Resident
-from harness.train.loop import Trainer
-from harness.train.steps import GraphedSteps
-from harness.train.together import take_turns
-from tests.kernels import fake_driver, fake_streams
+from tests.kernels import fake_driver, fake_streams, watched_runs
 from tests.kernels.fake_streams import Recorder
 from tests.kernels.watched_driver import WatchedDriver
+from tests.kernels.watched_runs import (
+    BATCH,
+    CASES,
+    FAST,
+    SHAPES,
+    beside,
+    method_of,
+    recording,
+    stale,
+    train,
+    trainer_of,
+)
 
 if triton.knobs.runtime.interpret:
     pytest.skip("the interpreter launches nothing", allow_module_level=True)
-
-BATCH, STEPS, EPOCHS = 16, 3, 2
-SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 8, 8)}
-SIZES: dict[str, dict[str, Any]] = {
-    "mnist": {"network.hidden": [32, 64]},
-    "cifar10": {"network.width": 16, "network.fc": 32},
-}
-DROPOUT = {"network.input_dropout": 0.2, "network.hidden_dropout": 0.5}
-FAST = {"precision": "fast"}
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedDriver]:
     with MonkeyPatch.context() as patch:
-        driver = WatchedDriver()
-        fake_driver.install(patch, str(tmp_path_factory.mktemp("triton")), driver)
-        patch.setattr(gpu, "runs_on", lambda tensor: True)
-        patch.setattr(Linear, "signed_product", linear_of_a_gpu(Linear.signed_product))
-        patch.setattr(Conv3x3, "signed_product", conv_of_a_gpu)
-        yield driver
-
-
-def linear_of_a_gpu(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def signed_product(layer: Linear, x: Tensor, rate: float, integers: bool = False) -> Tensor:
-        if not torch.is_grad_enabled():
-            return product(layer, x, rate, integers)
-        weight = layer.used_weight()
-        return layer.product(x, weight) if integers else tf32.linear(x, weight)
-
-    return signed_product
-
-
-def conv_of_a_gpu(layer: Conv3x3, x: Tensor, rate: float, integers: bool = False) -> Tensor:
-    return tf32.conv3x3(*_channels_last(x, layer.used_weight()))
-
-
-@contextmanager
-def recording(driver: WatchedDriver, dropped: frozenset[str] = frozenset()) -> Iterator[Recorder]:
-    """Let steps go to a new recorder, which leaves out the waits of some source lines."""
-    recorder = driver.recorder = Recorder(dropped)
-    with MonkeyPatch.context() as patch, recorder:
-        fake_streams.install(patch, recorder)
-        patch.setattr(loop, "steps_of", GraphedSteps)
-        yield recorder
+        yield watched_runs.install(patch, str(tmp_path_factory.mktemp("triton")))
 
 
 @pytest.fixture
 def recorder(driver: WatchedDriver) -> Iterator[Recorder]:
     with recording(driver) as recorder:
         yield recorder
-
-
-def method_of(
-    recorder: Recorder, dataset: str = "mnist", recipe: str = "theano", mode: str = "bnn-det",
-    seed: int = 0, **settings: Any,
-) -> Backprop:  # fmt: skip
-    sizes = {"batch": BATCH, "epochs": EPOCHS, **SIZES[dataset]}
-    found = load_recipe(recipe, dataset, {**sizes, **settings})
-    streams = Streams(seed)
-    network = build_network(found.network, MODES[mode], streams, SHAPES[dataset], (1 / 255, 0.0))
-    network.lay_channels_last()
-    method = Backprop(found, network, streams)
-    assert isinstance(method.optimizer, PlannedOptimizer)
-    method.optimizer._side = recorder.Stream()  # which it makes itself on a GPU
-    return method
-
-
-def trainer_of(method: Backprop, folder: Path, checkpoint_seconds: float = 1e9) -> Trainer:
-    shape = SHAPES[method.recipe.dataset]
-
-    def images(count: int) -> Resident:
-        pixels = torch.zeros(count, *shape, dtype=torch.uint8)
-        return Resident(pixels, torch.zeros(count, dtype=torch.long))
-
-    splits = {"train": images(BATCH * STEPS), "valid": images(BATCH), "test": images(BATCH)}
-    return Trainer(method.recipe, method, splits, folder, "", checkpoint_seconds)
-
-
-def train(trainers: Sequence[Trainer]) -> None:
-    runs: list[Any] = [trainer.advance(lambda metrics, best: None) for trainer in trainers]
-    take_turns(runs, torch.device("cuda"))
-
-
-def stale(recorder: Recorder, trainer: Trainer) -> list[str]:
-    """Return what the captured step does otherwise than the step itself, taken now."""
-    steps = trainer._steps
-    assert isinstance(steps, GraphedSteps)
-    steps.method.start_epoch(trainer.progress.epoch, True)
-    steps.method.plan(steps.steps)
-    with recorder.traced() as now:
-        steps._body()
-    assert len(now.trace) > 30
-    differences: list[str] = steps._graph.capture.differences(now)
-    return differences
-
-
-CASES: dict[str, dict[str, Any]] = {
-    "mlp fast": {**FAST, **DROPOUT},
-    "mlp exact": DROPOUT,
-    "mlp stochastic": {**FAST, "mode": "bnn-stoch-w"},
-    "mlp real": {"mode": "float", "network.hidden": [96]},  # a large weight in a group of its own
-    "mlp shift fast": {**FAST, "recipe": "torch7", "mode": "bnn-stoch"},
-    "mlp shift exact": {"recipe": "torch7", "mode": "bnn-stoch"},
-    "convnet fast": {**FAST, "dataset": "cifar10"},
-    "convnet exact": {"dataset": "cifar10"},
-    "convnet shift": {**FAST, "dataset": "cifar10", "recipe": "torch7", "mode": "bnn-stoch"},
-}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -183,18 +93,6 @@ def test_no_wait_can_be_left_out_unnoticed(driver: WatchedDriver, tmp_path: Path
     assert sorted(names) == ["planned.py", "planned.py", "steps.py", "steps.py", "together.py"]
     for site in whole.sites:
         assert any("without a wait between" in fault for fault in run(frozenset({site})).faults)
-
-
-def beside(patch: MonkeyPatch, work: Callable[[Backprop, Tensor], Any]) -> None:
-    """Let each step do some work more, which takes the method and the loss."""
-    learn = Backprop.learn
-
-    def both(method: Backprop, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        loss, mistakes = learn(method, x, labels)
-        work(method, loss)
-        return loss, mistakes
-
-    patch.setattr(Backprop, "learn", both)
 
 
 def on_another_stream(loss: Tensor, after: bool) -> None:
@@ -279,3 +177,82 @@ def test_runs_that_share_memory_are_found(recorder: Recorder, tmp_path: Path) ->
     trainers[1]._steps._wrong = trainers[0]._steps._wrong
     train(trainers)
     assert any(re.match("a replay on .* what a replay on", fault) for fault in recorder.faults)
+
+
+def test_runs_captured_on_one_stream_share_scratch_memory(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    """Why there is a most of runs that train together."""
+    assert fake_streams.POOL == together.MOST_RUNS
+    recorder.pool[-1] = 1
+    train([trainer_of(method_of(recorder, seed=s, **FAST), tmp_path) for s in (0, 3)])
+    assert any(re.match("a replay on .* what a replay on", fault) for fault in recorder.faults)
+
+
+def test_a_forward_pass_that_is_kept_is_found(recorder: Recorder, tmp_path: Path) -> None:
+    method = method_of(recorder, epochs=1, **FAST)
+    trainer = trainer_of(method, tmp_path)
+    method.start_epoch(0, True)
+    kept = method.network(trainer.splits["train"].batch(torch.arange(BATCH))[0])
+    train([trainer])
+    assert "an earlier pass gathers the gradient of blocks.0.norm.weight" in recorder.faults
+    del kept
+
+
+class Unrecorded(Recorder):
+    """Streams, and nothing of what goes to them."""
+
+    def operation(self, *what: Any) -> None: ...
+
+
+class Devices(TorchDispatchMode):
+    """Takes down on which devices the tensors of all operations lie."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
+        self.found |= {tensor.device.type for tensor in tensors}
+        return result
+
+
+def devices_of_a_step(driver: WatchedDriver, patch: MonkeyPatch, case: str) -> set[str]:
+    """Return where the tensors of a step lie whose network is on the device meta.
+
+    No value can be read off that device, and what comes from the host is on the CPU.
+    """
+    recorder = driver.recorder = Unrecorded()
+    fake_streams.install(patch, recorder)
+    fake_driver.operands_on(patch, "meta")
+    patch.setattr(tf32, "integer_conv3x3", tf32._library)  # which the first call looks at
+    patch.setattr(PlannedOptimizer, "steps_done", 0)  # read back once an epoch
+    method = method_of(recorder, device="meta", **CASES[case])
+    method.start_epoch(0, True)
+    method.plan(1)
+    shape = SHAPES[method.recipe.dataset]
+    held = Resident(
+        torch.zeros(BATCH, *shape, dtype=torch.uint8, device="meta"),
+        torch.zeros(BATCH, dtype=torch.long, device="meta"),
+    )
+    chosen = torch.zeros(BATCH, dtype=torch.long, device="meta")
+    with Devices() as seen:
+        method.learn(*held.batch(chosen))
+    return seen.found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_touches_no_memory_of_the_host(
+    case: str, driver: WatchedDriver, monkeypatch: MonkeyPatch
+) -> None:
+    assert devices_of_a_step(driver, monkeypatch, case) == {"meta"}
+
+
+def test_memory_of_the_host_is_found(driver: WatchedDriver, monkeypatch: MonkeyPatch) -> None:
+    beside(monkeypatch, lambda method, loss: loss + torch.ones(()))
+    assert devices_of_a_step(driver, monkeypatch, "mlp fast") == {"cpu", "meta"}
+    beside(monkeypatch, lambda method, loss: loss.to("cpu"))
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        devices_of_a_step(driver, monkeypatch, "mlp fast")
