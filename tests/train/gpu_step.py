@@ -19,6 +19,7 @@ from step_bench import build, image_shape, parse, parser
 from versus_rival import theirs
 
 from harness.methods.backprop import Backprop
+from harness.nn import tf32
 from harness.train.inputs import Resident
 from harness.train.steps import EagerSteps, GraphedSteps, Steps
 
@@ -81,6 +82,8 @@ def main() -> None:
     if not torch.cuda.is_available():
         arguments.error("torch finds no CUDA device")
     torch.backends.cudnn.benchmark = args.precision == "fast"  # as a run has it
+    if args.precision == "exact":  # the port multiplies in float32 too
+        tf32.forbid()
     steps, pixels = steps_of(args), torch.rand(args.batch, *image_shape(args), device="cuda")
     port = theirs(args, 2 * pixels - 1, torch.randint(0, 10, (args.batch,), device="cuda"))
     found: list[float] = []

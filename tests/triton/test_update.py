@@ -87,19 +87,21 @@ def test_shift_adamax_gives_the_bits_of_torchs_passes(
 ) -> None:
     monkeypatch.setattr(fused, "AVAILABLE", False)
     ours, plan = Weights.of(size), adamax_plan(STEPS, SCALE)
-    parameter = ours.w.clone().requires_grad_()
+    # Torch's on the CPU, one rounding after the other: on a GPU addcmul takes the rate unrounded.
+    w, m, v = (x.to("cpu", copy=True) for x in vars(ours).values())
+    parameter = w.requires_grad_()
     group = {"params": [parameter], "lr_scale": SCALE}
     optimizer: Any = ShiftAdaMax([group], LR, ADAMAX, ADAMAX_EPS, stored_ap2=stored)
     optimizer.clipped_groups = int(bound == 1)
-    optimizer.state[parameter] = {"step": 0, "m": ours.m.clone(), "v": ours.v.clone()}
+    optimizer.state[parameter] = {"step": 0, "m": m, "v": v}
     for step in range(STEPS):
-        parameter.grad = numbers(step, size)
+        gradient = numbers(step, size)
+        parameter.grad = gradient.cpu()
         optimizer.step()
         signs = poisoned_signs(size)
         rule = rule_of(ADAMAX_RULES[stored], bound)
-        update.update_(rule, ours.w, parameter.grad, ours.m, ours.v, plan, at_row(step), signs)
-        state = optimizer.state[parameter]
-        assert same(ours, Weights(parameter.detach(), state["m"], state["v"]))
+        update.update_(rule, ours.w, gradient, ours.m, ours.v, plan, at_row(step), signs)
+        assert same(ours, Weights(*map(on_device, (parameter.detach(), m, v))))
         assert torch.equal(signs, signs_of(ours.w))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.methods.backprop import Backprop
-from harness.nn import gpu
+from harness.nn import gpu, tf32
 from harness.nn.networks import build_network
 from harness.nn.streams import Streams
 from harness.spec import MODES, load_recipe
@@ -27,6 +27,7 @@ def method_of(
         sizes = {"network.width": 4, "network.fc": 16}
     found = load_recipe(recipe, dataset, {"batch": BATCH, **sizes, **settings})
     shape = (1, 28, 28) if dataset == "mnist" else (3, 8, 8)
+    tf32.forbid()  # as a run does
     streams = Streams(0, DEVICE)
     network = build_network(found.network, MODES[mode], streams, shape, (1 / 255, 0.0))
     network.to(DEVICE)
