@@ -10,10 +10,10 @@ their signs are gathered where the winners are. Rounding: over 128 windows of a 
 import numba
 import numpy as np
 
+from kernels.cpu.columns import EIGHT, greatest, round_eight, steps_of, whole_columns
 from kernels.cpu.gather import PLACE, WIDE, gather_tile, spread
 from kernels.cpu.jit import jit
-from kernels.cpu.lookup import GROUP, LEVELS, TABLE_BYTES, store_table
-from kernels.cpu.signed import SMALLEST
+from kernels.cpu.lookup import GROUP, TABLE_BYTES, store_table
 from kernels.cpu.signed_conv import TAPS
 
 MAPS = 16  # output maps whose tables, and whose filters' gradients, a thread keeps in its caches
@@ -38,38 +38,37 @@ def _places(words, images, height, width, panels, out):
 
 
 @jit(error_model="numpy")
-def _steps(g, rows, first, count, steps, factors):
-    """Step and its inverse of maps ``first..first+count`` over ``rows`` of ``g``; -1: none."""
-    top = np.zeros(MAPS, dtype=np.float32)
-    finite = np.ones(MAPS, dtype=np.float32)
+def _round(g, rows, first, count, top, steps, factors, q):
+    """Steps of maps ``first..first+count`` over ``rows`` of ``g``; the numbers, [group, 4, MAPS].
+
+    A row of -1 is one of zeros.
+    """
+    stride, flat, bits = g.shape[1], g.reshape(-1), g.view(np.int32).reshape(-1)
+    top[:] = 0
     for row in rows:
         if row >= 0:
-            for n in range(count):
-                value = abs(g[row, first + n])
-                top[n] = max(top[n], value)
-                if not value < np.float32(np.inf):
-                    finite[n] = np.float32(np.nan)
-    for n in range(count):
-        steps[n] = top[n] / np.float32(LEVELS) * finite[n]
-        # NaN compares false: a map with one keeps a step of NaN, and zeros.
-        known = steps[n] > 0 and top[n] >= SMALLEST
-        factors[n] = np.float32(LEVELS) / top[n] if known else np.float32(0)
-
-
-@jit(error_model="numpy")
-def _block(g, winners, rows, corners, wide, first, count, factors, q, places):
-    """Numbers and the places of their signs: [group, 4, MAPS] and [MAPS, group, 4]."""
+            for n in range(0, count, EIGHT):
+                greatest(bits, row * stride + first + n, top, n)
+    steps_of(top, MAPS, steps, factors)
     for k in range(rows.size):
-        row = rows[k]
-        for n in range(MAPS):
-            value, place = np.int16(0), np.uint32(0)
-            if n < count and row >= 0:
-                if factors[n] > 0:
-                    value = np.int16(np.rint(g[row, first + n] * factors[n]))
-                winner = np.int64(winners[row, first + n])
-                place = np.uint32(corners[k] + ((winner >> 1) * wide + (winner & 1)) * PLACE)
-            q[k * MAPS + n] = value
-            places[n * rows.size + k] = place
+        if rows[k] >= 0:
+            for n in range(0, count, EIGHT):
+                round_eight(flat, rows[k] * stride + first + n, factors, n, q, k * MAPS + n)
+        else:
+            q[k * MAPS : (k + 1) * MAPS] = 0
+
+
+@jit()
+def _winners(winners, rows, corners, wide, first, count, places):
+    """Write where the winners' signs begin, [MAPS, group, 4]."""
+    moves = np.array([0, 1, wide, wide + 1]) * PLACE
+    for k in range(rows.size):
+        to = np.uint64(k)
+        for n in range(count):
+            # Where there is no row, places must lie within the signs, too.
+            winner = winners[rows[k], first + n] if rows[k] >= 0 else np.uint8(0)
+            places[to] = corners[k] + moves[np.uint64(winner)]
+            to += np.uint64(rows.size)
 
 
 @jit()
@@ -97,7 +96,7 @@ def _windows(block, groups, images, height, width, rows, corners):
 @jit(parallel=True, error_model="numpy")
 def _filters(g, winners, signs, images, height, width, out):
     """``out`` [N, 9, columns]: sums over all windows, the outside of the maps taken as +1."""
-    maps, columns = g.shape[1], out.shape[2]
+    maps, columns = out.shape[0], out.shape[2]
     flat, panels, wide = out.reshape(-1), columns // WIDE, 2 * width + 2
     groups = (images + GROUP - 1) // GROUP * height * width
     for task in numba.prange((maps + MAPS - 1) // MAPS):
@@ -107,11 +106,12 @@ def _filters(g, winners, signs, images, height, width, out):
         places = np.empty(MAPS * BLOCK * GROUP, dtype=np.uint32)
         tables = np.empty(MAPS * BLOCK * TABLE_BYTES, dtype=np.uint8)
         rows, corners = np.empty(BLOCK * GROUP, dtype=np.int64), np.empty(BLOCK * GROUP, np.int64)
+        top = np.empty(MAPS, dtype=np.int32)
         steps, factors = np.empty(MAPS, dtype=np.float32), np.empty(MAPS, dtype=np.float32)
         for block in range((groups + BLOCK - 1) // BLOCK):
             origin = _windows(block, groups, images, height, width, rows, corners)
-            _steps(g, rows, first, count, steps, factors)
-            _block(g, winners, rows, corners, wide, first, count, factors, q, places)
+            _round(g, rows, first, count, top, steps, factors, q)
+            _winners(winners, rows, corners, wide, first, count, places)
             for n in range(count):
                 for t in range(BLOCK):
                     at = (n * BLOCK + t) * TABLE_BYTES
@@ -173,7 +173,7 @@ def filter_gradient(
     signs = np.empty(panels * quads * (height + 2) * (width + 2) * PLACE, dtype=np.uint8)
     _places(words.view(np.uint32), images, height, width, panels, signs.view(np.uint32))
     out = np.empty((gradient.shape[1], TAPS, panels * WIDE), dtype=np.float32)
-    _filters(gradient, winners, signs, images, height // 2, width // 2, out)
+    _filters(whole_columns(gradient), winners, signs, images, height // 2, width // 2, out)
     outside = np.empty((gradient.shape[1], TAPS), dtype=np.float32)
     _outside(gradient, winners, height // 2, width // 2, outside)
     out -= outside[:, :, None]

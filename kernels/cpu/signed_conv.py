@@ -10,12 +10,13 @@ that of ``kernels.cpu.signed``: for the input over a pixel's maps, for the filte
 import numba
 import numpy as np
 
+from kernels.cpu.columns import EIGHT, greatest, round_eight, steps_of, whole_columns
 from kernels.cpu.jit import jit
-from kernels.cpu.lookup import BLOCK, GROUP, LANES, LEVELS, TABLE_BYTES, lookup, store_table
-from kernels.cpu.signed import SMALLEST, groups_for, index, place_bits, quantize, width_for
+from kernels.cpu.lookup import BLOCK, GROUP, LANES, TABLE_BYTES, lookup, store_table
+from kernels.cpu.signed import groups_for, index, place_bits, quantize, width_for
 
 TAPS = 9
-MAPS = 8  # output maps whose tables, and whose filters' gradients, a thread keeps in its caches
+MAPS = 16  # output maps whose tables, and whose filters' gradients, a thread keeps in its caches
 _ALL = np.uint32(0xFFFFFFFF)
 
 
@@ -88,26 +89,18 @@ def _shifted_index(words, height, width, groups, panels, out):
 
 
 @jit(error_model="numpy")
-def _map_tables(g, begin, end, first, count, groups, q, tables, steps):
+def _map_tables(g, begin, end, first, count, groups, q, tables, top, steps, factors):
     """Tables of maps ``first..first+count`` over pixels ``begin..end``, ``groups`` of them."""
-    top = np.zeros(MAPS, dtype=np.float32)
-    finite = np.ones(MAPS, dtype=np.float32)
+    stride, flat, bits = g.shape[1], g.reshape(-1), g.view(np.int32).reshape(-1)
+    top[:] = 0
     for p in range(begin, end):
-        for n in range(count):
-            value = abs(g[p, first + n])
-            top[n] = max(top[n], value)
-            if not value < np.float32(np.inf):
-                finite[n] = np.float32(np.nan)
-    for n in range(count):
-        steps[n] = top[n] / np.float32(LEVELS) * finite[n]
-        # NaN compares false: a map with one keeps a step of NaN, and zeros.
-        known = steps[n] > 0 and top[n] >= SMALLEST
-        top[n] = np.float32(LEVELS) / top[n] if known else np.float32(0)
-    q[: groups * GROUP * MAPS] = 0
+        for n in range(0, count, EIGHT):
+            greatest(bits, p * stride + first + n, top, n)
+    steps_of(top, MAPS, steps, factors)
     for p in range(begin, end):
-        for n in range(count):
-            if top[n] > 0:
-                q[(p - begin) * MAPS + n] = np.int16(np.rint(g[p, first + n] * top[n]))
+        for n in range(0, count, EIGHT):
+            round_eight(flat, p * stride + first + n, factors, n, q, (p - begin) * MAPS + n)
+    q[(end - begin) * MAPS : groups * GROUP * MAPS] = 0
     for n in range(count):
         for t in range(groups):
             at = (n * BLOCK + t) * TABLE_BYTES
@@ -117,20 +110,20 @@ def _map_tables(g, begin, end, first, count, groups, q, tables, steps):
 @jit(parallel=True, error_model="numpy")
 def _filters(g, index, groups, out):
     """``out`` [N, 9, columns]: sums over all pixels, the outside of the maps taken as +1."""
-    pixels, maps = g.shape
-    columns = out.shape[2]
+    pixels, maps, columns = g.shape[0], out.shape[0], out.shape[2]
     panels, flat, gap = columns // LANES, out.reshape(-1), groups * LANES
     for task in numba.prange((maps + MAPS - 1) // MAPS):
         first = task * MAPS
         count = min(MAPS, maps - first)
         q = np.empty(BLOCK * GROUP * MAPS, dtype=np.int16)
         tables = np.empty(MAPS * BLOCK * TABLE_BYTES, dtype=np.uint8)
-        steps = np.empty(MAPS, dtype=np.float32)
+        top, steps = np.empty(MAPS, dtype=np.int32), np.empty(MAPS, dtype=np.float32)
+        factors = np.empty(MAPS, dtype=np.float32)
         for block in range((groups + BLOCK - 1) // BLOCK):
             begin = block * BLOCK * GROUP
             end = min(begin + BLOCK * GROUP, pixels)
             some = min(BLOCK, groups - block * BLOCK)
-            _map_tables(g, begin, end, first, count, some, q, tables, steps)
+            _map_tables(g, begin, end, first, count, some, q, tables, top, steps, factors)
             for tap in range(TAPS):
                 for panel in range(0, panels, 2):
                     i_at = (tap * panels + panel) * gap + block * BLOCK * LANES
@@ -170,7 +163,7 @@ def filter_gradient(
     patterns = np.empty(TAPS * columns // LANES * groups * 8, dtype=np.uint32)
     _shifted_index(words.view(np.uint32), height, width, groups, columns // LANES, patterns)
     out = np.empty((maps, TAPS, columns), dtype=np.float32)
-    _filters(gradient, patterns.view(np.uint8), groups, out)
+    _filters(whole_columns(gradient), patterns.view(np.uint8), groups, out)
     out -= outside_sums(gradient, height, width)[:, :, None]
     return out
 
