@@ -192,7 +192,8 @@ def runs_table(frames: Frames) -> Table:
         header=header,
         rows=rows,
         data=runs.to_dict("records"),
-        caption="Test error is read for the epoch of the best validation error.",
+        caption="Test error is read for the epoch of the best validation error. Seconds and "
+        "images/s of runs that trained together are each one's share of the time.",
         numeric=frozenset({3, 5, 6, 7, 8, 9, 10}),
     )
 

@@ -37,6 +37,15 @@ def run(
             help="CPU threads; 0: the preset's for training on the CPU, all for the rest", min=0
         ),
     ] = 0,
+    together: Annotated[
+        int,
+        typer.Option(
+            help="seeds of one recipe that train in turns, at most; 1: one run after the other; "
+            "0: up to four on a GPU, one on the CPU",
+            min=0,
+            max=32,
+        ),
+    ] = 0,
     checkpoint_seconds: Annotated[float, typer.Option(help="time between checkpoints")] = 60.0,
 ) -> None:
     """Train and examine a preset's runs in pieces of limited time.
@@ -46,6 +55,10 @@ def run(
     workflow does; after each the frames are written. A run that is done is skipped, one that fails
     is reported and the next goes on. Frames also hold a run that still trains: its status is
     "running" and it has a curve, but no result.
+
+    On a GPU, which a small network leaves idle, neighbours that differ in their seed alone take
+    their steps in turn (--together), to the numbers that each has alone. One that ends before the
+    others is examined and kept at once. After an error they go on one by one.
 
     Interrupted at any moment, even by kill -9, the same command goes on to the same weights, bit
     for bit on the CPU. With --minutes it ends by itself, a checkpoint and the frames written:
@@ -73,6 +86,6 @@ def run(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     setup = make_setup(preset, data, out, work, only or (), device_of(device))
-    status = Piece(setup, clock, threads, checkpoint_seconds).run()
+    status = Piece(setup, clock, threads, checkpoint_seconds, together).run()
     if status:
         raise typer.Exit(status)

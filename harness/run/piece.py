@@ -1,54 +1,53 @@
 """One piece of a preset: what is left of its runs, one after the other, until the time is over."""
 
 import gc
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from harness.errors import HarnessError
-from harness.nn.costs import layer_costs
 from harness.report.collect import collect
 from harness.run.clock import Clock
 from harness.run.estimate import Estimate
-from harness.run.keep import folder_bytes, forget_records, keep, kept_run, needed_elsewhere
+from harness.run.group import GPU_TOGETHER, rows
+from harness.run.keep import folder_bytes, keep, kept_run, needed_elsewhere
 from harness.run.setup import Setup
-from harness.run.show import Lines, say
+from harness.run.show import say
 from harness.run.stages import examine
-from harness.spec import get_mode
+from harness.run.training import FRAMES_SECONDS, Training
 from harness.text import bytes_text, hours_text
 from harness.train.checkpoint import CHECKPOINT
 from harness.train.commands import FAILED_RUN
 from harness.train.loop import Interrupted
-from harness.train.record import RUN, finished_run
-from harness.train.run import run_training
+from harness.train.record import RUN
 from kernels.cpu.threads import available_threads, set_threads
 
 GO_ON = 75  # EX_TEMPFAIL: not all is done, and the same command goes on
-# Set aside of the time: frames at the end, with pandas' import; two checkpoints to a slow disk
-# (weights, two moments and the best weights in float32, a byte of sign), as the alarm may come just
-# when one begins; the validation of an epoch, half as long again as the longest seen.
-FRAMES_SECONDS = 5.0
-STATE_BYTES, DISK_BYTES_PER_S = 17, 100e6
-CHECKPOINTS = 2
-CLOSING_SHARE = 1.5
-# The first step compiles kernels, and no stop ends it: a run is not begun just before the end.
-START_SECONDS = 40.0
 
 
 class Piece:
-    """Trains, examines and keeps the runs of a preset; :meth:`run` returns the exit status."""
+    """Trains, examines and keeps the runs of a preset; :meth:`run` returns the exit status.
+
+    Up to ``together`` seeds of a recipe train in turns; 0: several on a GPU, one on the CPU.
+    """
 
     def __init__(
-        self, setup: Setup, clock: Clock, threads: int = 0, checkpoint_seconds: float = 60.0
+        self,
+        setup: Setup,
+        clock: Clock,
+        threads: int = 0,
+        checkpoint_seconds: float = 60.0,
+        together: int = 0,
     ) -> None:
-        self.setup, self.clock = setup, clock
-        self.threads, self.checkpoint_seconds = threads, checkpoint_seconds
+        self.setup, self.clock, self.threads = setup, clock, threads
+        self.together = together or (1 if setup.device.type == "cpu" else GPU_TOGETHER)
         self.estimate = Estimate(setup)
+        self.training = Training(setup, clock, self.estimate, threads, checkpoint_seconds)
         self.open: list[str] = []  # runs that are not kept whole yet
         self.failed: list[str] = []  # diverged: run.json says so
         self.errors: list[str] = []  # tried again by the next piece
-        self.gained = False
 
     def run(self) -> int:
         """Go through what is left, and return the exit status.
@@ -60,8 +59,8 @@ class Piece:
         signal_number = None
         try:
             with self.clock:
-                for name in list(self.open):
-                    self._run_one(name)
+                for names in rows(self.setup.jobs, list(self.open), self.together):
+                    self._run_together(names)
         except Interrupted as stop:
             signal_number = stop.number
         self._keep_unfinished()
@@ -85,81 +84,73 @@ class Piece:
             f"{setup.device.type}{time_left}"
         )
 
-    def _run_one(self, name: str) -> None:
+    def _run_together(self, names: Sequence[str]) -> None:
+        """Train runs in turns and examine each when it has ended; one by one after an error."""
+        left = list(names)
+        while left:
+            ended: dict[str, dict[str, Any]] = {}
+            with self._errors(left):
+                titles = {name: self._title(name) for name in left}
+                ended = self.training.run(titles, [n for n in self.open if n not in left])
+            self._release()
+            if not ended:
+                for name in left if len(left) > 1 else ():
+                    self._run_together([name])
+                return
+            for name, run in ended.items():
+                left.remove(name)
+                self._put_away(name, run)
+
+    @contextmanager
+    def _errors(self, names: Sequence[str]) -> Iterator[None]:
+        """Report an error, and try what met it again with the next piece, or one by one."""
         try:
-            self._train_and_examine(name)
+            yield
         except (HarnessError, torch.OutOfMemoryError) as error:
-            say(f"{self._title(name)} error: {error}")
-            self.errors.append(name)
+            if len(names) > 1:
+                say(f"{self._title(names[0])} and {len(names) - 1} more, now one by one: {error}")
+            else:
+                say(f"{self._title(names[0])} error: {error}")
+                self.errors += names
+
+    def _release(self) -> None:
+        gc.collect()
+        if self.setup.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _put_away(self, name: str, run: dict[str, Any]) -> None:
+        """Examine a run that has ended its training, and keep what is kept of it."""
+        examined = False
+        with self._errors([name]):
+            self.clock.check()
+            self._report(name, run)
+            # A stop may have come between a run's record and the end of its checkpoint.
+            (self.setup.work_folder(name) / CHECKPOINT).unlink(missing_ok=True)
+            self.clock.reserve(FRAMES_SECONDS)
+            set_threads(self.threads or available_threads())
+            examine(self.setup, name)
+            examined = True
+        self._release()
+        if not examined:
             return
-        finally:
-            gc.collect()
-            if self.setup.device.type == "cuda":
-                torch.cuda.empty_cache()
         with self.clock.undisturbed():
             keep(self.setup.work_folder(name), self.setup.out_folder(name))
             self._collect()
             self.open.remove(name)
-            self.gained = True
+            self.training.gained = True
         self.clock.check()
 
-    def _train_and_examine(self, name: str) -> None:
-        setup, title = self.setup, self._title(name)
-        run = self._train(name, title)
-        self.clock.check()
+    def _report(self, name: str, run: dict[str, Any]) -> None:
+        title = self._title(name)
+        self.estimate.learn(name, run["train_seconds"], run["epochs_done"])
         if run["status"] == "failed":
             say(f"{title} failed: {run['failure']['reason']}")
             self.failed.append(name)
-        else:
-            say(
-                f"{title} best epoch {run['best_epoch']}: validation error "
-                f"{run['valid_error_pct']:.2f} %, test error {run['test_error_pct']:.2f} %"
-            )
-        self.estimate.learn(name, run["train_seconds"], run["epochs_done"])
-        # A stop may have come between a run's record and the end of its checkpoint.
-        (setup.work_folder(name) / CHECKPOINT).unlink(missing_ok=True)
-        self.clock.reserve(FRAMES_SECONDS)
-        set_threads(self.threads or available_threads())
-        examine(setup, name)
-
-    def _train(self, name: str, title: str) -> dict[str, Any]:
-        setup, job, folder = self.setup, self.setup.jobs[name], self.setup.work_folder(name)
-        trained = finished_run(folder, setup.fingerprint(name))
-        if trained is not None:
-            return trained
-        forget_records(folder)
-        recipe = job.resolved_recipe()
-        layers = layer_costs(recipe.network, get_mode(job.mode), job.dataset)
-        state = STATE_BYTES * sum(layer.weights for layer in layers)
-        reserve = FRAMES_SECONDS + CHECKPOINTS * state / DISK_BYTES_PER_S
-        longest = 0.0
-
-        def closing(seconds: float) -> None:
-            nonlocal longest
-            longest = max(longest, seconds)
-            self.clock.reserve(reserve + CLOSING_SHARE * longest)
-
-        def rest(seconds: float, epochs: int) -> float | None:
-            self.estimate.learn(name, seconds, epochs)
-            return self.estimate.left(other for other in self.open if other != name)
-
-        def show(epochs: int, steps: int, batch: int) -> Lines:
-            return Lines(title, epochs, rest, closing)
-
-        if self.gained and self.clock.left() < reserve + START_SECONDS:
-            self.clock.end()
-        self.clock.reserve(reserve)
-        before = _written(folder / CHECKPOINT)
-        # On the CPU the preset's threads, as the workflow takes them: sums differ by their number.
-        own = job.threads if setup.device.type == "cpu" else available_threads()
-        set_threads(self.threads or own)
-        try:
-            run = run_training(
-                setup.spec(name), setup.data, setup.device, self.checkpoint_seconds, show=show
-            )
-        finally:  # a checkpoint is written after a step alone
-            self.gained = self.gained or _written(folder / CHECKPOINT) != before
-        return run
+            return
+        say(
+            f"{title} best epoch {run['best_epoch']}: validation error "
+            f"{run['valid_error_pct']:.2f} %, test error {run['test_error_pct']:.2f} %"
+        )
 
     def _title(self, name: str) -> str:
         at = list(self.setup.jobs).index(name) + 1
@@ -191,7 +182,7 @@ class Piece:
         if not self.clock.over:
             say(f"stopped by signal {signal_number}; the same command goes on")
             return 128 + signal_number
-        if not self.gained:
+        if not self.training.gained:
             raise HarnessError("the time was over before the first step; give more --minutes")
         say(f"the time is over; the same command goes on (exit status {GO_ON})")
         return GO_ON
@@ -200,8 +191,3 @@ class Piece:
         found = [needed_elsewhere(self.setup.work_folder(name)) for name in self.open]
         sizes = [f", {path} ({bytes_text(folder_bytes(path))})" for path in found if path]
         say(f"to go on on another machine, keep {self.setup.out}{''.join(sizes)}")
-
-
-def _written(path: Path) -> int | None:
-    """Return when a file was written, in ns; None where it is not there."""
-    return path.stat().st_mtime_ns if path.exists() else None

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, load_dataset
 from harness.data.formats import Images
 from harness.data.preprocess import Preprocessor
 from harness.nn import gpu
@@ -61,6 +62,38 @@ def resident(
     on_device = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
     transform = batch_transform(preprocessor, device) if by_batch else network_input
     return Resident(on_device, labels, transform)
+
+
+class Source:
+    """The data that runs train on: what several of them read is on the device once."""
+
+    def __init__(self, data: Path, device: torch.device) -> None:
+        self.data, self.device = data, device
+        self._datasets: dict[str, Dataset] = {}
+        self._splits: dict[tuple[str, str, bool], dict[str, Resident]] = {}
+
+    def dataset(self, name: str) -> Dataset:
+        """Return the dataset in the data folder.
+
+        Raises:
+            HarnessError: it is not there, or damaged.
+        """
+        if name not in self._datasets:
+            self._datasets[name] = load_dataset(name, self.data)
+        return self._datasets[name]
+
+    def splits(
+        self, name: str, preprocessor: Preprocessor, integer_input: bool
+    ) -> dict[str, Resident]:
+        """Return train, valid and test on the device; ``preprocessor`` was fitted on ``train``."""
+        key = name, preprocessor.kind, integer_input
+        if key not in self._splits:
+            dataset = self.dataset(name)
+            self._splits[key] = {
+                part: resident(getattr(dataset, part), preprocessor, integer_input, self.device)
+                for part in ("train", "valid", "test")
+            }
+        return self._splits[key]
 
 
 def batch_transform(preprocessor: Preprocessor, device: torch.device) -> Transform:

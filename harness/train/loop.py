@@ -33,11 +33,19 @@ class Diverged(Exception):
         self.epoch = epoch
 
 
-class Interrupted(BaseException):
-    """SIGTERM or SIGINT asked the run to stop; its checkpoint is written.
+class Stopped(BaseException):
+    """The run was asked to stop; its checkpoint is written.
 
     No Exception: what takes any failure for a damaged file, say, must let it pass.
     """
+
+
+class Paused(Stopped):
+    """Another run of the process asked for it."""
+
+
+class Interrupted(Stopped):
+    """SIGTERM or SIGINT asked for it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -75,6 +83,7 @@ class Progress:
     other_best_epoch: int | None = None
     lr: float | None = None
     started: str = ""
+    together: int = 1  # as many runs, at most, took turns with this one and itself
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -99,7 +108,9 @@ class Trainer:
         self.order = torch.empty(0, dtype=torch.long)
         self.signs: Tensor | None = method.signs()
         self._steps = steps_of(method, splits["train"], recipe.batch, self.steps_per_epoch)
+        self.turns = 1  # runs that take turns in this process, this one too
         self._stop: int | None = None
+        self._pause = False
         self._saved_at = time.monotonic()
 
     @property
@@ -139,6 +150,7 @@ class Trainer:
         Raises:
             Diverged: the loss or a weight left the finite range.
             Interrupted: :meth:`request_stop` was called; the checkpoint is written.
+            Paused: :meth:`request_pause` was called; the checkpoint is written.
         """
         while self.progress.epoch < self.recipe.epochs:
             yield from self._train_epoch()
@@ -150,12 +162,18 @@ class Trainer:
         """Stop after the present step, with a checkpoint, for signal ``number``."""
         self._stop = number
 
+    def request_pause(self) -> None:
+        """Stop after the present step, with a checkpoint."""
+        self._pause = True
+
     def _checkpoint_if_due(self) -> None:
+        if not self._due():
+            return
+        self.checkpoint()
         if self._stop is not None:
-            self.checkpoint()
             raise Interrupted(self._stop)
-        if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
-            self.checkpoint()
+        if self._pause:
+            raise Paused
 
     def _train_epoch(self) -> Iterator[Progress]:
         progress = self.progress
@@ -166,20 +184,22 @@ class Trainer:
         progress.lr = self.method.start_epoch(progress.epoch, fresh=progress.step == 0)
         steps = self._steps
         steps.begin(self.order, progress.step, progress.loss_sum, progress.wrong)
-        began, before = time.monotonic(), progress.epoch_seconds
+        # Of the time that several runs take in turn, each counts its share.
+        began, before, turns = time.monotonic(), progress.epoch_seconds, self.turns
         while progress.step < self.steps_per_epoch:
             steps.step()
             progress.step += 1
-            progress.epoch_seconds = before + time.monotonic() - began
-            if self._stop is not None or self._due():
+            progress.epoch_seconds = before + (time.monotonic() - began) / turns
+            if self._due():
                 progress.loss_sum, progress.wrong = steps.totals()
                 self._checkpoint_if_due()
             yield progress
         progress.loss_sum, progress.wrong = steps.totals()
-        progress.epoch_seconds = before + time.monotonic() - began
+        progress.epoch_seconds = before + (time.monotonic() - began) / turns
 
     def _due(self) -> bool:
-        return time.monotonic() - self._saved_at >= self.checkpoint_seconds
+        asked = self._stop is not None or self._pause
+        return asked or time.monotonic() - self._saved_at >= self.checkpoint_seconds
 
     def _check_finite(self, what: str, loss: float) -> None:
         epoch = self.progress.epoch + 1

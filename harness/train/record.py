@@ -68,6 +68,7 @@ def new_run(
         "data": dataset.manifest,
         "device": device,
         "threads": threads,
+        "together": 1,
         "parameters": {
             "binary_weights": sum(layer.weight.numel() for layer in network.binary_layers()),
             "total": sum(p.numel() for p in network.parameters()),

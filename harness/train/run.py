@@ -1,71 +1,22 @@
-"""One training run from data to record, resumable at every moment."""
+"""Training runs from data to record, alone or in turns, resumable at every moment."""
 
-import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
-from harness.data.dataset import Dataset, load_dataset
-from harness.data.fitted import fitted
-from harness.data.preprocess import Preprocessor
 from harness.errors import HarnessError
-from harness.methods import build_method
-from harness.nn import tf32
-from harness.nn.networks import BinaryNetwork, build_network
-from harness.nn.streams import Streams
-from harness.track import Mirror, Tracking
-from harness.train import record
-from harness.train.checkpoint import (
-    BEST,
-    CHECKPOINT,
-    load_checkpoint,
-    remove_leftovers,
-    save_weights,
-)
-from harness.train.inputs import image_shape, resident
-from harness.train.loop import Diverged, Interrupted, Trainer, stopping
-from harness.train.progress import ProgressBar, Show
+from harness.track import Tracking
+from harness.train.inputs import Source
+from harness.train.loop import stopping
+from harness.train.progress import ProgressBar
 from harness.train.record import RunSpec
-from harness.train.sparing import Sparing
+from harness.train.session import MakeShow, Session, locked, open_session
 from harness.train.together import check_count, take_turns
 
-MakeShow = Callable[[int, int, int], Show]
-_log = logging.getLogger("harness.train")
 NOT_TRACKED = Tracking()
-
-
-def prepare_network(
-    spec: RunSpec, dataset: Dataset, data: Path, device: torch.device
-) -> tuple[BinaryNetwork, Streams, Preprocessor]:
-    """Build the run's network, and fit its preprocessing on the training split or look it up."""
-    preprocessor = fitted(spec.recipe.preprocess, dataset, data)
-    streams = Streams(spec.seed, device)
-    affine = preprocessor.affine
-    network = build_network(
-        spec.recipe.network,
-        spec.recipe.deployed_mode(spec.mode),
-        streams,
-        image_shape(dataset),
-        None if affine is None else (affine.scale, affine.offset),
-    )
-    network.to(device)
-    if device.type == "cuda":
-        network.lay_channels_last()
-    return network, streams, preprocessor
-
-
-def _wait_for_lock(folder: Path) -> FileLock:
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _log.warning("another process trains in %s; waiting for it to end", folder)
-        lock.acquire()
-    return lock
 
 
 def run_training(
@@ -102,185 +53,69 @@ def train_together(
 
     Raises:
         HarnessError: bad data, a folder that cannot be written, one folder for two runs, or too
-            many runs for a GPU.
+            many runs for a GPU. What meets one run stops the others too, each after a checkpoint.
         Interrupted: a signal stopped the runs, each after a checkpoint.
+    """
+    made = shows or [ProgressBar] * len(specs)
+    found = train_in_turns(specs, data, device, checkpoint_seconds, tracking, made)
+    return [found[at] for at in range(len(specs))]
+
+
+def train_in_turns(
+    specs: Sequence[RunSpec],
+    data: Path,
+    device: torch.device,
+    checkpoint_seconds: float,
+    tracking: Tracking,
+    shows: Sequence[MakeShow],
+    until_one_ends: bool = False,
+) -> dict[int, dict[str, Any]]:
+    """Train as :func:`train_together`, and return the run.json of those that ended, by index.
+
+    With ``until_one_ends`` the others are put away then, each with a checkpoint to go on from.
     """
     check_count(len(specs), device)
     if len({spec.folder for spec in specs}) < len(specs):
         raise HarnessError(
             f"runs need folders of their own, found {', '.join(str(s.folder) for s in specs)}"
         )
-    found: list[dict[str, Any] | None] = [None] * len(specs)
-    sessions: dict[int, _Session] = {}
     with ExitStack() as stack:
-        for at, spec in enumerate(specs):
-            stack.enter_context(_locked(spec.folder))
-            opened = _open(spec, data, device, checkpoint_seconds, tracking)
-            if isinstance(opened, _Session):
-                sessions[at] = opened
-            else:
-                found[at] = opened
-
-        def stop(number: int) -> None:
-            for session in sessions.values():
-                session.trainer.request_stop(number)
-
-        made = shows or [ProgressBar] * len(specs)
-        runs = [session.advance(made[at]) for at, session in sessions.items()]
-        with stopping(stop):
-            done = take_turns(runs, device)
-        for at, run in zip(sessions, done, strict=True):
-            found[at] = run
-    return [run for run in found if run is not None]
+        for spec in specs:
+            stack.enter_context(locked(spec.folder))
+        source = Source(data, device)
+        opened = [open_session(spec, source, checkpoint_seconds, tracking) for spec in specs]
+        del source  # what no run trains on is in its memory no longer
+        found = {at: run for at, run in enumerate(opened) if not isinstance(run, Session)}
+        if found and until_one_ends:
+            return found
+        sessions = {at: run for at, run in enumerate(opened) if isinstance(run, Session)}
+        shown = {at: shows[at] for at in sessions}
+        return {**found, **_advance(sessions, shown, device, until_one_ends)}
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _wait_for_lock(folder)
-    except OSError as error:
-        raise HarnessError(
-            f"cannot write in the run folder {folder}: {error.strerror or error}"
-        ) from error
-    try:
-        remove_leftovers(folder)
-        yield
-    finally:
-        lock.release()
-
-
-def _open(
-    spec: RunSpec,
-    data: Path,
+def _advance(
+    sessions: Mapping[int, Session],
+    shows: Mapping[int, MakeShow],
     device: torch.device,
-    checkpoint_seconds: float,
-    tracking: Tracking,
-) -> "_Session | dict[str, Any]":
-    """Return the run ready to go on, or its run.json where it has ended."""
-    dataset = load_dataset(spec.recipe.dataset, data)
-    wanted = record.fingerprint(spec, dataset.manifest["digest"], device.type)
-    done = record.finished_run(spec.folder, wanted)
-    if done is not None:
-        _log.info(
-            "%s already ended (%s); delete the folder to train again", spec.folder, done["status"]
-        )
-        return done
-    tf32.forbid()  # integer products must stay exact
-    # The fastest of the library's convolutions, by its own clock: runs may round differently.
-    torch.backends.cudnn.benchmark = spec.recipe.precision == "fast"
-    network, streams, preprocessor = prepare_network(spec, dataset, data, device)
-    splits = {
-        name: resident(getattr(dataset, name), preprocessor, network.integer_input, device)
-        for name in ("train", "valid", "test")
-    }
-    trainer = Trainer(
-        spec.recipe,
-        build_method(spec.recipe, spec.mode, network, streams),
-        splits,
-        spec.folder,
-        wanted,
-        checkpoint_seconds,
-    )
-    run = record.new_run(spec, dataset, network, device.type, torch.get_num_threads())
-    run["other_weights"] = trainer.method.other_weights
-    state = load_checkpoint(spec.folder, wanted)
-    if state is not None:
-        trainer.resume(state)
-        run["started"] = trainer.progress.started or run["started"]
-        _log.info("resuming at epoch %d", trainer.progress.epoch + 1)
-    trainer.progress.started = run["started"]
-    return _Session(spec, trainer, run, preprocessor, tracking)
+    until_one_ends: bool,
+) -> dict[int, dict[str, Any]]:
+    trainers = [session.trainer for session in sessions.values()]
 
+    def stop(number: int) -> None:
+        for trainer in trainers:
+            trainer.request_stop(number)
 
-class _Session:
-    """Keeps the run's files and its mirror in step with the trainer."""
+    def pause() -> None:
+        for trainer in trainers:
+            trainer.request_pause()
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        trainer: Trainer,
-        run: dict[str, Any],
-        preprocessor: Preprocessor,
-        tracking: Tracking,
-    ) -> None:
-        self.spec, self.trainer, self.json = spec, trainer, run
-        arrays = preprocessor.state()
-        self.extra = {f"preprocess.{k}": torch.as_tensor(v) for k, v in arrays.items()}
-        self.mirror = Mirror.open(tracking.uri, run, spec.folder, tracking.after)
-        self.best, self.metrics = Sparing(self._save_best), Sparing(self._write_metrics)
+    def counted(at: int) -> Generator[None, None, dict[str, Any]]:
+        run = yield from sessions[at].advance(shows[at])
+        for trainer in trainers:
+            trainer.turns -= 1
+        return run
 
-    def advance(self, show: MakeShow) -> Generator[None, None, dict[str, Any]]:
-        """Train, yielding after each step; return run.json."""
-        self._rewrite_files()
-        for metrics in self.trainer.progress.metrics:
-            self.mirror.epoch(metrics)
-        epochs, steps = self.spec.recipe.epochs, self.trainer.steps_per_epoch
-        with show(epochs, steps, self.spec.recipe.batch) as bar:
-            bar.start(self.trainer.progress)
-
-            def on_epoch(metrics: dict[str, Any], best: bool) -> None:
-                if best:
-                    self.best.ask()
-                self.metrics.ask()
-                self.mirror.epoch(metrics)
-                bar.epoch(metrics)
-
-            try:
-                for progress in self.trainer.advance(on_epoch):
-                    bar.step(progress)
-                    yield
-            except Interrupted:
-                self._write_pending()
-                raise
-            except Diverged as failure:
-                return self._finish("failed", {"epoch": failure.epoch, "reason": str(failure)})
-        return self._finish("done", None)
-
-    def _rewrite_files(self) -> None:
-        # The workflow deletes a job's outputs before it runs the job again: the checkpoint has all.
-        record.write_run(self.spec.folder, self.json)
-        self._write_metrics()
-        if self.trainer.best_state:
-            self._save_best()
-
-    def _write_pending(self) -> None:
-        self.best.flush()
-        self.metrics.flush()
-
-    def _write_metrics(self) -> None:
-        record.write_metrics(self.spec.folder, self.trainer.progress.metrics)
-
-    def _save_best(self) -> None:
-        save_weights(self.spec.folder / BEST, {**self.trainer.best_state, **self.extra})
-
-    def _finish(self, status: str, failure: dict[str, Any] | None) -> dict[str, Any]:
-        progress = self.trainer.progress
-        self._write_pending()
-        if not self.trainer.best_state:  # failed in the first epoch: what there is, to look into
-            save_weights(
-                self.spec.folder / BEST, {**self.trainer.network.state_dict(), **self.extra}
-            )
-        by_epoch: dict[int | None, dict[str, Any]] = {m["epoch"]: m for m in progress.metrics}
-        best, other = (
-            by_epoch.get(epoch, {}) for epoch in (progress.best_epoch, progress.other_best_epoch)
-        )
-        images = sum(m["images_per_s"] * m["seconds"] for m in progress.metrics)
-        self.json.update(
-            status=status,
-            failure=failure,
-            finished=record.utc_now(),
-            train_seconds=round(progress.seconds, 3),
-            images_per_s=round(images / progress.seconds, 1) if progress.seconds else None,
-            epochs_done=progress.epoch,
-            best_epoch=progress.best_epoch,
-            valid_error_pct=best.get("valid_error_pct"),
-            test_error_pct=best.get("test_error_pct") if status == "done" else None,
-            other_best_epoch=progress.other_best_epoch,
-            other_valid_error_pct=other.get("other_valid_error_pct"),
-            other_test_error_pct=other.get("other_test_error_pct") if status == "done" else None,
-        )
-        record.write_run(self.spec.folder, self.json)
-        (self.spec.folder / CHECKPOINT).unlink(missing_ok=True)
-        self.mirror.finish(self.json)
-        return self.json
+    for session in sessions.values():
+        session.takes_turns(len(sessions))
+    with stopping(stop):
+        return take_turns({at: counted(at) for at in sessions}, device, pause, until_one_ends)

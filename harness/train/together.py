@@ -1,6 +1,6 @@
 """Several runs in one process: a step of each in turn, on a GPU each on a stream of its own."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -8,9 +8,13 @@ from typing import Any, TypeVar
 import torch
 
 from harness.errors import HarnessError
-from harness.train.loop import Interrupted
+from harness.train.loop import Interrupted, Paused
 
 Result = TypeVar("Result")
+Run = Generator[None, None, Result]
+# Runs that were stopped together are a few steps apart: so near to their end they go on to it, for
+# opening them again takes longer.
+LAST_ROUNDS = 100
 # On a GPU. torch has 32 streams of a priority, then gives the first again; graphs captured on one
 # stream share the scratch memory of their products, which their replays on two would spoil.
 MOST_RUNS = 32
@@ -22,33 +26,50 @@ def check_count(runs: int, device: torch.device) -> None:
         raise HarnessError(f"at most {MOST_RUNS} runs train together on a GPU, found {runs}")
 
 
-def take_turns(runs: Sequence[Generator[None, None, Result]], device: torch.device) -> list[Result]:
-    """Advance the runs one step after the other until all have returned; return their results.
+def take_turns(
+    runs: Mapping[int, Run[Result]],
+    device: torch.device,
+    pause: Callable[[], None],
+    until_one_ends: bool = False,
+) -> dict[int, Result]:
+    """Advance the runs one step after the other; return the results of those that ended.
 
     The host waits for one run at the end of its epochs alone; the others' steps, a graph's replay
-    each, are queued by then and go on.
+    each, are queued by then and go on. ``pause`` asks all runs to stop by :class:`Paused`: after an
+    error, and with ``until_one_ends`` :data:`LAST_ROUNDS` after the first one has ended.
 
     Raises:
         Interrupted: a run was stopped; raised once every other has stopped too, or has ended.
+        Exception: a run met it; raised once every other has stopped too, or has ended.
     """
-    streams = [_stream(device, len(runs)) for _ in runs]
+    streams = {at: _stream(device, len(runs)) for at in runs}
     results: dict[int, Result] = {}
     interrupted: Interrupted | None = None
-    left = list(range(len(runs)))
+    failure: Exception | None = None
+    left, rounds = list(runs), LAST_ROUNDS
     while left:
         for at in list(left):
             try:
                 with streams[at]():
                     next(runs[at])
+                continue
             except StopIteration as end:
                 results[at] = end.value
-                left.remove(at)
             except Interrupted as stop:
                 interrupted = stop
-                left.remove(at)
+            except Paused:
+                pass  # its checkpoint is written
+            except Exception as error:
+                failure = failure or error
+            left.remove(at)
+        rounds -= bool(results)
+        if failure is not None or (until_one_ends and rounds < 0):
+            pause()
     if interrupted is not None:
         raise interrupted
-    return [results[at] for at in range(len(runs))]
+    if failure is not None:
+        raise failure
+    return results
 
 
 def _stream(device: torch.device, runs: int) -> Any:

@@ -42,21 +42,26 @@ def small_preset(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def words(folder: Path, data: Path, *more: str) -> list[str]:
+def words(folder: Path, data: Path, *more: str, **changes: Any) -> list[str]:
     """Return the arguments of ``bnn`` that run the small preset below ``folder``."""
-    preset = small_preset(folder)
+    preset = small_preset(folder, **changes)
     found = ["run", "--preset", str(preset), "--data", str(data), "--device", "cpu"]
     found += ["--work", str(folder / "work"), "--out", str(folder / "out"), "--threads", "1"]
     return [*found, *more]
 
 
 def run_here(
-    folder: Path, data: Path, clock: Clock | None = None, only: tuple[str, ...] = (), **changes: Any
+    folder: Path,
+    data: Path,
+    clock: Clock | None = None,
+    only: tuple[str, ...] = (),
+    together: int = 0,
+    **changes: Any,
 ) -> int:
     """Run a piece of the small preset in this process and return its exit status."""
     preset, cpu = small_preset(folder, **changes), torch.device("cpu")
     setup = make_setup(str(preset), data, folder / "out", folder / "work", only, cpu)
-    return Piece(setup, clock or Clock(), 1, NEVER).run()
+    return Piece(setup, clock or Clock(), 1, NEVER, together).run()
 
 
 def assert_same_preset(folder: Path, reference: Path) -> None:

@@ -24,8 +24,9 @@ from train_children import run_cli, run_cli_and_die
 from train_helpers import read_run
 
 from harness.deploy import evaluate
+from harness.errors import HarnessError
 from harness.report.frames import read_frames
-from harness.run import piece, show
+from harness.run import show, training
 from harness.run.clock import Clock
 from harness.spec import get_mode, load_recipe
 from harness.train import loop
@@ -133,18 +134,18 @@ def test_the_alarm_is_set_for_what_is_left_to_do_at_the_end(
     monkeypatch.setattr(signal, "setitimer", lambda _, seconds: alarms.append(seconds))
     clock = Clock(60)
     assert run_here(tmp_path, data_root, clock, only=(DET,)) == 0
-    reserved = [3600 - piece.FRAMES_SECONDS - seconds for seconds in alarms[:-1]]
+    reserved = [3600 - training.FRAMES_SECONDS - seconds for seconds in alarms[:-1]]
     assert all(low >= 0 for low in reserved), "frames are written in time"
     spent = 3600 - clock.left()
-    assert max(reserved) > piece.CLOSING_SHARE * 0.5, "and so is a validation"
-    assert max(reserved) < piece.CLOSING_SHARE * spent + spent
+    assert max(reserved) > training.CLOSING_SHARE * 0.5, "and so is a validation"
+    assert max(reserved) < training.CLOSING_SHARE * spent + spent
     assert alarms[-1] == 0, "no alarm is left behind"
 
 
 def test_no_run_is_begun_just_before_the_end(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(piece, "START_SECONDS", 3590.0)  # of an hour: the first run alone begins
+    monkeypatch.setattr(training, "START_SECONDS", 3590.0)  # of an hour: the first run alone begins
     assert run_here(tmp_path, data_root, Clock(60, spent=5)) == GO_ON
     assert [path.name for path in (tmp_path / "work").rglob("theano-*")] == ["theano-bnn-det"]
     assert list(read_frames(tmp_path / "out").runs["status"]) == ["done"]
@@ -158,7 +159,7 @@ def test_a_single_step_is_a_gain(
 
 
 def test_a_time_that_is_too_short_for_a_step_is_an_error(data_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(piece.HarnessError, match="give more --minutes"):
+    with pytest.raises(HarnessError, match="give more --minutes"):
         run_here(tmp_path, data_root, Clock(1e-6))
 
 
@@ -268,15 +269,15 @@ def test_a_run_that_meets_an_error_does_not_stop_the_others(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    train = piece.run_training
+    train = training.train_in_turns
 
-    def broken(spec: RunSpec, *rest: object, **more: object) -> object:
-        if spec.mode.name == "bnn-det":
-            raise piece.HarnessError("no room left")
-        return train(spec, *rest, **more)  # type: ignore[arg-type]
+    def broken(specs: list[RunSpec], *rest: object, **more: object) -> object:
+        if specs[0].mode.name == "bnn-det":
+            raise HarnessError("no room left")
+        return train(specs, *rest, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(piece, "run_training", broken)
+        patch.setattr(training, "train_in_turns", broken)
         assert run_here(tmp_path, data_root) == FAILED
     output = capsys.readouterr().out
     assert f"[1/3] {DET} error: no room left" in output

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from train_helpers import assert_same_results, read_metrics, train_here
 
-from harness.train import run as run_module
+from harness.train import session
 from harness.train.loop import Interrupted, Trainer
 from harness.train.sparing import SHARE, Sparing
 
@@ -40,7 +40,7 @@ def no_epoch_writes(monkeypatch: pytest.MonkeyPatch) -> None:
         def ask(self) -> None:
             self._pending = True
 
-    monkeypatch.setattr(run_module, "Sparing", Never)
+    monkeypatch.setattr(session, "Sparing", Never)
 
 
 @pytest.mark.usefixtures("no_epoch_writes")

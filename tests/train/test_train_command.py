@@ -17,7 +17,7 @@ from harness.train import loop
 from harness.train.checkpoint import load_weights
 from harness.train.commands import parse_overrides
 from harness.train.record import RunSpec
-from harness.train.run import prepare_network
+from harness.train.session import prepare_network
 
 Bnn = Callable[..., tuple[int, str]]
 BLOCKED = ("mlflow", "snakemake", "pooch", "triton", "pandas")
