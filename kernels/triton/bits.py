@@ -34,3 +34,27 @@ def fires(dots, threshold_ptr, flip_ptr, cols, n):
     threshold = tl.load(threshold_ptr + cols, mask=used, other=0)
     flip = tl.load(flip_ptr + cols, mask=used, other=0) != 0
     return ((dots >= threshold[None, :]) ^ flip[None, :]) & used[None, :]
+
+
+@triton.jit
+def pack_fires(sums, col, threshold_ptr, flip_ptr, first, n, ROWS: tl.constexpr, N: tl.constexpr):
+    """Return ``(sums + col >= threshold) ^ flip`` of sums [ROWS, N] as uint32 [ROWS, N // 32].
+
+    Column ``first`` and those after it, False from column n on. What belongs to a column is done
+    once a column, and flips once a word: a comparison, a selection and an addition are left of each
+    sum. A threshold beyond 2^30 is as good as that, as dots are less.
+    """
+    cols = first + tl.arange(0, N)
+    used = cols < n
+    bound = tl.load(threshold_ptr + cols, mask=used, other=0)
+    bound = tl.minimum(tl.maximum(bound, -(1 << 30)), 1 << 30) - col
+    bound = tl.where(used, bound, 0x7FFFFFFF)
+    place = tl.full((N,), 1, tl.uint32) << (tl.arange(0, N) % 32).to(tl.uint32)
+    placed = tl.where(sums >= bound[None, :], place[None, :], 0)
+    packed = tl.sum(tl.reshape(placed, (ROWS, N // 32, 32)), axis=2)
+    # Read as words of their own, or each thread would pack those of all its columns.
+    bit = tl.arange(0, 32)
+    at = first + tl.arange(0, N // 32)[:, None] * 32 + bit[None, :]
+    flip = tl.load(flip_ptr + at, mask=at < n, other=0) != 0
+    flips = tl.sum(flip.to(tl.uint32) << bit.to(tl.uint32)[None, :], axis=1)
+    return packed ^ flips[None, :]

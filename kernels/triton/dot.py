@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 
 from kernels.triton import onebit
-from kernels.triton.bits import fires, pack_columns, popcount
+from kernels.triton.bits import pack_fires, popcount
 from kernels.triton.device import INTERPRETED, processors
 
 BYTE_STEP = 64  # bytes of an operand's row are a multiple of it, 0 beyond K
@@ -104,26 +104,29 @@ def finish(
     """Store ``SCALE*acc + ROW_SCALE*row + col``, or its bits.
 
     Tuples: ``out`` is pointer, stride and words of a row; ``terms`` the pointers of row and col;
-    ``layer`` those of threshold and flip; ``place`` rows [M], columns [N] and the ends of both.
+    ``layer`` those of threshold and flip; ``place`` the tile's number among rows and among columns
+    and the ends of both.
     """
     out_ptr, out_stride, out_words = out
     row_ptr, col_ptr = terms
     threshold_ptr, flip_ptr = layer
-    rows, cols, m, n = place
+    tile_m, tile_n, m, n = place
+    rows, cols = tile_m * M + tl.arange(0, M), tile_n * N + tl.arange(0, N)
     dots = SCALE * acc.to(tl.int32, bitcast=True)  # float32 only by its carrier
     if ROW_SCALE != 0:
         dots += ROW_SCALE * tl.load(row_ptr + rows, mask=rows < m, other=0)[:, None]
+    col = tl.zeros((N,), tl.int32)
     if COL:
-        dots += tl.load(col_ptr + cols, mask=cols < n, other=0)[None, :]
+        col = tl.load(col_ptr + cols, mask=cols < n, other=0)
     inside = (rows < m)[:, None]
     out_at = out_ptr + rows.to(tl.int64)[:, None] * out_stride
     if PACKED:
-        packed = pack_columns(fires(dots, threshold_ptr, flip_ptr, cols, n), M, N // 32, 32)
-        word = tl.min(cols, axis=0) // 32 + tl.arange(0, N // 32)
+        packed = pack_fires(dots, col, threshold_ptr, flip_ptr, tile_n * N, n, M, N)
+        word = tile_n * (N // 32) + tl.arange(0, N // 32)
         keep = inside & (word < out_words)[None, :]
         tl.store(out_at + word[None, :], packed.to(tl.int32, bitcast=True), mask=keep)
     else:
-        tl.store(out_at + cols[None, :], dots, mask=inside & (cols < n)[None, :])
+        tl.store(out_at + cols[None, :], dots + col[None, :], mask=inside & (cols < n)[None, :])
 
 
 @triton.jit
@@ -165,7 +168,7 @@ def _product(
         acc = multiply(tl.load(a_at), tl.load(b_at), acc, WAY)
         a_at += BYTES
         b_at += BYTES
-    out, place = (out_ptr, out_stride, out_words), (rows, cols, m, n)
+    out, place = (out_ptr, out_stride, out_words), (tile_m, tile_n, m, n)
     terms, layer = (row_ptr, col_ptr), (threshold_ptr, flip_ptr)
     finish(acc, out, terms, layer, place, SCALE, ROW_SCALE, COL, PACKED, M, N)
 
