@@ -32,19 +32,6 @@ def flat(tensor: Tensor) -> "np.ndarray":
     return tensor.detach().view(-1).numpy()
 
 
-def _update_by_factors(
-    parameter: Tensor, factors: Factors, m: Tensor, v: Tensor, numbers: "np.ndarray", adamax: bool
-) -> None:
-    from kernels.cpu import signed, signed_update
-    from kernels.cpu.threads import follow_torch
-
-    follow_torch()
-    rows, planes = factors
-    patterns = signed.index(planes.numpy(), parameter.shape[1])
-    arrays = (tensor.detach().numpy() for tensor in (parameter, m, v))
-    signed_update.update(rows.numpy(), patterns, len(planes), numbers, adamax, *arrays)
-
-
 def adam_(
     parameter: Tensor, gradient: Tensor | Factors, m: Tensor, v: Tensor, *,
     betas: tuple[float, float], eps: float, lr: float, step: int, bound: float,
@@ -52,14 +39,8 @@ def adam_(
     """Take one step of Adam in torch's form, clipped to ``[-bound, bound]``, in place."""
     from kernels.cpu import steps
 
-    if isinstance(gradient, tuple):
-        numbers = steps.adam_numbers(betas, eps, lr, step, bound)
-        _update_by_factors(parameter, gradient, m, v, numbers, adamax=False)
-    else:
-        arrays = flat(parameter), flat(gradient.contiguous()), flat(m), flat(v)
-        threads = torch.get_num_threads()
-        steps.adam(*arrays, betas=betas, eps=eps, lr=lr, step=step, bound=bound, threads=threads)
-    torch.autograd.graph.increment_version([parameter, m, v])
+    numbers = steps.adam_numbers(betas, eps, lr, step, bound)
+    _update(parameter, gradient, m, v, numbers, adamax=False)
 
 
 def shift_adamax_(
@@ -69,15 +50,29 @@ def shift_adamax_(
     """Take one step of shift-based AdaMax, clipped to ``[-bound, bound]``, in place."""
     from kernels.cpu import steps
 
+    numbers = steps.adamax_numbers(betas, eps, rate, stored, bound)
+    _update(parameter, gradient, m, v, numbers, adamax=True)
+
+
+def _update(
+    parameter: Tensor, gradient: Tensor | Factors, m: Tensor, v: Tensor,
+    numbers: "np.ndarray", adamax: bool,
+) -> None:  # fmt: skip
     if isinstance(gradient, tuple):
-        numbers = steps.adamax_numbers(betas, eps, rate, stored, bound)
-        _update_by_factors(parameter, gradient, m, v, numbers, adamax=True)
+        from kernels.cpu import signed, signed_update
+        from kernels.cpu.threads import follow_torch
+
+        follow_torch()
+        rows, planes = gradient
+        patterns = signed.index(planes.numpy(), parameter.shape[1])
+        arrays = (tensor.detach().numpy() for tensor in (parameter, m, v))
+        signed_update.update(rows.numpy(), patterns, len(planes), numbers, adamax, *arrays)
     else:
-        arrays = flat(parameter), flat(gradient.contiguous()), flat(m), flat(v)
-        steps.shift_adamax(
-            *arrays, betas=betas, eps=eps, rate=rate, stored=stored, bound=bound,
-            threads=torch.get_num_threads(),
-        )  # fmt: skip
+        from kernels.cpu import steps
+
+        take = steps.shift_adamax if adamax else steps.adam
+        flats = flat(parameter), flat(gradient.contiguous()), flat(m), flat(v)
+        take(*flats, numbers, torch.get_num_threads())
     torch.autograd.graph.increment_version([parameter, m, v])
 
 

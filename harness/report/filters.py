@@ -9,7 +9,6 @@ from harness.report.frames import Frames
 if TYPE_CHECKING:
     import pandas as pd
 
-KEY = ["source", "changes", "seed"]
 COUNTS = {
     "share": "different 3x3 filters that meet an input map, of all that meet it, a filter and its "
     "inverse as one; mean over the convolutions",

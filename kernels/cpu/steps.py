@@ -137,7 +137,7 @@ def _parallel(size: int, threads: int) -> bool:
 def adam_numbers(
     betas: tuple[float, float], eps: float, lr: float, step: int, bound: float
 ) -> np.ndarray:
-    """Return what :func:`adam_part` takes of step number ``step`` (from 1)."""
+    """Return what :func:`adam` takes of step number ``step`` (from 1)."""
     correction = (1 - betas[1] ** step) ** 0.5
     rate = -(lr / (1 - betas[0] ** step))
     numbers = (1 - betas[0], betas[1], 1 - betas[1], correction, eps, rate, bound)
@@ -147,20 +147,18 @@ def adam_numbers(
 def adamax_numbers(
     betas: tuple[float, float], eps: float, rate: float, stored: bool, bound: float
 ) -> np.ndarray:
-    """Return what :func:`adamax_part` takes of a step."""
+    """Return what :func:`shift_adamax` takes of a step."""
     return np.array((1 - betas[0], betas[1], eps, stored, -rate, bound), dtype=np.float32)
 
 
 def adam(
-    w: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *,
-    betas: tuple[float, float], eps: float, lr: float, step: int, bound: float, threads: int,
-) -> None:  # fmt: skip
-    """Adam's step number ``step`` (from 1) in torch's form, in place; all float32 [size].
+    w: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, c: np.ndarray, threads: int
+) -> None:
+    """A step of Adam in torch's form (:func:`adam_numbers`), in place; all float32 [size].
 
     ``m += (1-b1)(g-m)``; ``v = b2 v + (1-b2) g^2``;
     ``w -= lr/(1-b1^t) m / (sqrt(v)/sqrt(1-b2^t) + eps)``, then clipped to ``[-bound, bound]``.
     """
-    c = adam_numbers(betas, eps, lr, step, bound)
     whole = w.size // LANES * LANES
     if _parallel(w.size, threads):
         _adam_threads(w[:whole], g, m, v, c)
@@ -170,15 +168,13 @@ def adam(
 
 
 def shift_adamax(
-    w: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *,
-    betas: tuple[float, float], eps: float, rate: float, stored: bool, bound: float, threads: int,
-) -> None:  # fmt: skip
-    """One step of shift-based AdaMax (paper, Algorithm 4), in place; all float32 [size].
+    w: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, c: np.ndarray, threads: int
+) -> None:
+    """A step of shift-based AdaMax (:func:`adamax_numbers`), in place; all float32 [size].
 
-    ``m += (1-b1)(g-m)``; ``v = max(b2 v, |g| + eps)``, its AP2 if ``stored``;
+    Paper, Algorithm 4: ``m += (1-b1)(g-m)``; ``v = max(b2 v, |g| + eps)``, its AP2 if ``stored``;
     ``w -= rate m AP2(1/v)``, then clipped to ``[-bound, bound]``.
     """
-    c = adamax_numbers(betas, eps, rate, stored, bound)
     if _parallel(w.size, threads):
         _adamax_threads(w, g, m, v, c)
     else:
