@@ -1,18 +1,13 @@
 """``bnn examine``: the stages after training, in one process."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from harness.options import Data, Kernels, Run, Threads
 
 
 def examine(
-    run: Annotated[Path, typer.Option("--run", help="folder that bnn train wrote")],
-    data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
-    kernel: Annotated[
-        list[str], typer.Option(help="kernel of the registry, repeatable; all: every one")
-    ] = ["xnor-cpu"],  # noqa: B006  typer copies it
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
+    run: Run,
+    data: Data,
+    kernel: Kernels = ["xnor-cpu"],  # noqa: B006  typer copies it
+    threads: Threads = 0,
 ) -> None:
     """Export, evaluate and inspect a trained run in one process.
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.errors import HarnessError
+from harness.options import Device, Kernels, Threads
 
 
 def bench(
@@ -43,16 +44,12 @@ def bench(
     limit: Annotated[
         float, typer.Option(help="a kernel foreseen to take more seconds a call has no time")
     ] = float("inf"),
-    kernel: Annotated[
-        list[str], typer.Option(help="kernel of the registry, repeatable; all: every one")
-    ] = ["all"],  # noqa: B006  typer copies it
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, or auto: the first that has all kernels, a GPU first")
-    ] = "auto",
+    kernel: Kernels = ["all"],  # noqa: B006  typer copies it
+    device: Device = "auto",
     seconds: Annotated[
         float, typer.Option(help="time a kernel has; at least 3 rounds, or 1 that is longer")
     ] = 5.0,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
+    threads: Threads = 0,
     strict: Annotated[
         bool, typer.Option("--strict", help="exit with 1 if a kernel is wrong or fails")
     ] = False,

@@ -1,23 +1,13 @@
 """``bnn export`` and ``bnn evaluate``."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-_Run = Annotated[Path, typer.Option("--run", help="folder that bnn train wrote")]
-_Running = Annotated[
-    bool, typer.Option("--allow-running", help="take the best weights of a run that still trains")
-]
+from harness.options import Data, Device, Kernels, Model, Run, Running, Threads
 
 
-def export(
-    run: _Run,
-    out: Annotated[
-        Path | None, typer.Option(help="model file; default: model.bnn in the run's folder")
-    ] = None,
-    allow_running: _Running = False,
-) -> None:
+def export(run: Run, out: Model = None, allow_running: Running = False) -> None:
     """Pack a trained BNN: one bit a weight, a threshold a hidden unit.
 
     Writes the model and export.json beside it. A run that failed, or whose weights or activations
@@ -40,22 +30,16 @@ def export(
 
 
 def evaluate(
-    run: _Run,
-    data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
-    kernel: Annotated[
-        list[str], typer.Option(help="kernel of the registry, repeatable; all: every one")
-    ] = ["xnor-cpu"],  # noqa: B006  typer copies it
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, or auto: the first that has all kernels, a GPU first")
-    ] = "auto",
-    model: Annotated[
-        Path | None, typer.Option(help="model file; default: model.bnn in the run's folder")
-    ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
+    run: Run,
+    data: Data,
+    kernel: Kernels = ["xnor-cpu"],  # noqa: B006  typer copies it
+    device: Device = "auto",
+    model: Model = None,
+    threads: Threads = 0,
     strict: Annotated[
         bool, typer.Option("--strict", help="exit with 1 if a prediction differs or a kernel fails")
     ] = False,
-    allow_running: _Running = False,
+    allow_running: Running = False,
 ) -> None:
     """Run a packed network and compare it with the training network.
 

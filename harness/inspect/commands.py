@@ -1,19 +1,18 @@
 """``bnn inspect``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from harness.options import Data, Run, Running, Threads
+
 
 def inspect(
-    run: Annotated[Path, typer.Option("--run", help="folder that bnn train wrote")],
-    data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
-    allow_running: Annotated[
-        bool,
-        typer.Option("--allow-running", help="take the best weights of a run that still trains"),
-    ] = False,
+    run: Run,
+    data: Data,
+    threads: Threads = 0,
+    allow_running: Running = False,
 ) -> None:
     """Look inside a trained network: weights, filters, confusion.
 

@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from harness.errors import HarnessError
+from harness.options import Data, Threads
 
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 FAILED_RUN = 3  # the run ended as failed and run.json says why; the workflow goes on
@@ -38,7 +39,7 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
 
 def train(
     dataset: Annotated[str, typer.Option(help="mnist, cifar10 or svhn")],
-    data: Annotated[Path, typer.Option(help="folder that holds the dataset's files")],
+    data: Data,
     out: Annotated[Path, typer.Option(help="run folder; the same one resumes the run")],
     recipe: Annotated[
         str,
@@ -71,7 +72,7 @@ def train(
         str, typer.Option(help="name of a variation of the recipe, such as no-clip")
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)] = 0,
+    threads: Threads = 0,
     checkpoint_seconds: Annotated[float, typer.Option(help="time between checkpoints")] = 60.0,
     track: Annotated[str | None, typer.Option(help="MLflow URI to mirror the run to")] = None,
     track_after: Annotated[
