@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pytest import MonkeyPatch
 from torch import Tensor
 
@@ -50,13 +51,16 @@ def installed(cache: Path) -> Iterator[FakeDriver]:
         yield driver
 
 
-def stand_in(layer: WeightedLayer, x: Tensor, rate: float, integers: bool = False) -> Tensor:
+def stand_in(
+    layer: WeightedLayer, x: Tensor, rate: float, integers: bool = False, pool: bool = False
+) -> Tensor:
     """Return something of a product's shape and order that depends on both operands."""
     weight = layer.used_weight()
     if isinstance(layer, Linear):
         return tf32.linear(x, weight)
     sums = weight.flatten(1).sum(1).view(1, -1, 1, 1)
-    return (x[:, :1] * sums).contiguous(memory_format=torch.channels_last)
+    products = (x[:, :1] * sums).contiguous(memory_format=torch.channels_last)
+    return F.max_pool2d(products, 2) if pool else products
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pytest import MonkeyPatch
 from torch import Tensor
 
@@ -60,17 +61,22 @@ def install(patch: MonkeyPatch, cache: str) -> WatchedDriver:
 
 
 def _linear(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def signed_product(layer: Linear, x: Tensor, rate: float, integers: bool = False) -> Tensor:
+    def signed_product(
+        layer: Linear, x: Tensor, rate: float, integers: bool = False, pool: bool = False
+    ) -> Tensor:
         if not torch.is_grad_enabled():
-            return product(layer, x, rate, integers)
+            return product(layer, x, rate, integers, pool)
         weight = layer.used_weight()
         return layer.product(x, weight) if integers else tf32.linear(x, weight)
 
     return signed_product
 
 
-def _convolution(layer: Conv3x3, x: Tensor, rate: float, integers: bool = False) -> Tensor:
-    return tf32.conv3x3(*_channels_last(x, layer.used_weight()))
+def _convolution(
+    layer: Conv3x3, x: Tensor, rate: float, integers: bool = False, pool: bool = False
+) -> Tensor:
+    products = tf32.conv3x3(*_channels_last(x, layer.used_weight()))
+    return F.max_pool2d(products, 2) if pool else products
 
 
 @contextmanager
@@ -125,7 +131,7 @@ def trainer_of(method: Backprop, folder: Path, checkpoint_seconds: float = 1e9) 
 
 def train(trainers: Sequence[Trainer]) -> None:
     runs: list[Any] = [trainer.advance(lambda metrics, best: None) for trainer in trainers]
-    take_turns(runs, torch.device("cuda"))
+    take_turns(dict(enumerate(runs)), torch.device("cuda"), pause=lambda: None)
 
 
 def gathered(method: Backprop) -> list[str]:
