@@ -34,7 +34,7 @@ def kept_run(setup: Setup, name: str) -> dict[str, Any] | None:
 
 def forget_records(folder: Path) -> None:
     """Remove what the stages after training wrote of an earlier run in this folder."""
-    for path in _stages_files(folder):
+    for path in stages_files(folder):
         path.unlink()
 
 
@@ -44,9 +44,9 @@ def keep(work: Path, out: Path) -> None:
     A run that still trains has run.json (status ``running``) and metrics.jsonl alone.
     """
     running = read_json(work / RUN)["status"] == "running"
-    found = [] if running else _stages_files(work)
+    found = [] if running else stages_files(work)
     wanted = {path.name for path in found}
-    for old in _stages_files(out):
+    for old in stages_files(out):
         if old.name not in wanted:
             old.unlink()
     for path in [*found, work / METRICS, work / RUN]:
@@ -55,7 +55,8 @@ def keep(work: Path, out: Path) -> None:
                 shutil.copyfile(path, temporary)
 
 
-def _stages_files(folder: Path) -> list[Path]:
+def stages_files(folder: Path) -> list[Path]:
+    """Return what the stages after training have written in a run's folder."""
     fixed = [folder / name for name in (EXPORT, MODEL, INSPECT)]
     return [path for path in fixed if path.exists()] + sorted(folder.glob("evaluate-*.json"))
 

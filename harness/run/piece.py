@@ -12,7 +12,7 @@ from harness.report.collect import collect
 from harness.run.clock import Clock
 from harness.run.estimate import Estimate
 from harness.run.group import GPU_TOGETHER, rows
-from harness.run.keep import folder_bytes, keep, kept_run, needed_elsewhere
+from harness.run.keep import folder_bytes, keep, kept_run, needed_elsewhere, stages_files
 from harness.run.setup import Setup
 from harness.run.show import say
 from harness.run.stages import examine
@@ -53,7 +53,7 @@ class Piece:
         """Go through what is left, and return the exit status.
 
         Raises:
-            HarnessError: the time is over before a single step could be made.
+            HarnessError: the time is over before a single step or record could be made.
         """
         self._look()
         signal_number = None
@@ -121,7 +121,7 @@ class Piece:
     def _put_away(self, name: str, run: dict[str, Any]) -> None:
         """Examine a run that has ended its training, and keep what is kept of it."""
         examined = False
-        with self._errors([name]):
+        with self._errors([name]), self._gains(name):
             self.clock.check()
             self._report(name, run)
             # A stop may have come between a run's record and the end of its checkpoint.
@@ -139,6 +139,16 @@ class Piece:
             self.open.remove(name)
             self.training.gained = True
         self.clock.check()
+
+    @contextmanager
+    def _gains(self, name: str) -> Iterator[None]:
+        """Count a record that was written as a gain, also where a stop cuts what comes next."""
+        folder = self.setup.work_folder(name)
+        before = stages_files(folder)
+        try:
+            yield
+        finally:
+            self.training.gained = self.training.gained or stages_files(folder) != before
 
     def _report(self, name: str, run: dict[str, Any]) -> None:
         title = self._title(name)
@@ -183,7 +193,7 @@ class Piece:
             say(f"stopped by signal {signal_number}; the same command goes on")
             return 128 + signal_number
         if not self.training.gained:
-            raise HarnessError("the time was over before the first step; give more --minutes")
+            raise HarnessError("the time was over before a step or a record; give more --minutes")
         say(f"the time is over; the same command goes on (exit status {GO_ON})")
         return GO_ON
 

@@ -151,18 +151,6 @@ def test_no_run_is_begun_just_before_the_end(
     assert list(read_frames(tmp_path / "out").runs["status"]) == ["done"]
 
 
-def test_a_single_step_is_a_gain(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(EagerSteps, "learn", stop_after(EagerSteps.learn, 1, signal.SIGALRM))
-    assert run_here(tmp_path, data_root, Clock(60)) == GO_ON
-
-
-def test_a_time_that_is_too_short_for_a_step_is_an_error(data_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match="give more --minutes"):
-        run_here(tmp_path, data_root, Clock(1e-6))
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_evaluating_goes_on_with_the_stage(
     whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
