@@ -87,8 +87,7 @@ class Record:
             "m": None, "n": None, "k": None, "ops": None, "caches": "",
         }  # fmt: skip
         with self._kept(info, benchmark):
-            if ceiling.name in self.excluded:
-                raise NoTimeError(*self.excluded[ceiling.name])
+            self._check_not_excluded(ceiling.name)
             yield benchmark.extra_info
 
     @contextmanager
@@ -105,11 +104,15 @@ class Record:
             "first_layer": kernel.first_layer if case.group == "mlp" else None,
         }  # fmt: skip
         with self._kept(info, benchmark):
-            if step.kernel in self.excluded:
-                raise NoTimeError(*self.excluded[step.kernel])
+            self._check_not_excluded(step.kernel)
             # Before operands are made: most of what no longer fits is left out at once.
             self.budget.check(step.kernel, self.work.device, case.ops)
             yield benchmark.extra_info
+
+    def _check_not_excluded(self, name: str) -> None:
+        if name in self.excluded:
+            status, reason = self.excluded[name]
+            raise NoTimeError(status, reason, over_budget=status == "skipped")
 
     @contextmanager
     def _kept(self, info: dict[str, Any], benchmark: Any) -> Iterator[None]:

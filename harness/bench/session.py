@@ -31,6 +31,7 @@ class _Watched:
     done: set[str] = field(default_factory=set)
     step: dict[str, Any] | None = None
     crash: dict[str, str] | None = None
+    overdue: bool = False  # killed, as it still ran ``GRACE_S`` after the time was over
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
 
 
@@ -60,20 +61,22 @@ def run_work(work: Work, show: Callable[[str, Path], None]) -> dict[str, tuple[s
             first = work.entries[0].case if work.entries else "correctness"
             last = "\n".join(heard.last)
             raise HarnessError(f"the bench of {first} ended with status {code}:\n{last}")
-        down[culprit[0]] = "failed", culprit[1]
+        down[culprit[0]] = culprit[1:]
         work = _left(work, heard, down)
     return down
 
 
-def _culprit(code: int, heard: _Watched) -> tuple[str, str] | None:
-    """Return the kernel that brought a process down, and how."""
+def _culprit(code: int, heard: _Watched) -> tuple[str, str, str] | None:
+    """Return the kernel that brought a process down, its rows' status, and how it did."""
     if heard.crash is not None:
         kernel, reason = heard.crash["kernel"], heard.crash["reason"]
-        return kernel, f"brought the device down: {reason}"
+        return kernel, "failed", f"brought the device down: {reason}"
     if heard.step is None or code > 0:  # an error of the bench itself
         return None
-    step = heard.step
-    return step["kernel"], f"brought the process down in {step['case']} (signal {-code})"
+    kernel, case = heard.step["kernel"], heard.step["case"]
+    if heard.overdue:  # a hang, or a machine with other work: the next call tries it again
+        return kernel, "skipped", f"{case} still ran {GRACE_S:.0f} s after the time was over"
+    return kernel, "failed", f"brought the process down in {case} (signal {-code})"
 
 
 def _left(work: Work, heard: _Watched, down: dict[str, tuple[str, str]]) -> Work:
@@ -104,7 +107,7 @@ def _run(work: Work, show: Callable[[str, Path], None]) -> tuple[int, _Watched]:
         with subprocess.Popen(
             command, cwd=folder, env=_environment(work.threads), stdout=subprocess.PIPE, text=True
         ) as process:
-            watch = threading.Timer(_patience_s(work), process.kill)
+            watch = threading.Timer(_patience_s(work), _end, (process, heard))
             watch.daemon = True
             if math.isfinite(watch.interval):
                 watch.start()
@@ -117,6 +120,11 @@ def _run(work: Work, show: Callable[[str, Path], None]) -> tuple[int, _Watched]:
             finally:
                 watch.cancel()
         return process.returncode, heard
+
+
+def _end(process: "subprocess.Popen[str]", heard: _Watched) -> None:
+    heard.overdue = True
+    process.kill()
 
 
 def _patience_s(work: Work) -> float:

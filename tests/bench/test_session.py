@@ -157,7 +157,7 @@ def test_a_device_that_answers_nothing_more_names_the_kernel(
     assert record.crash == {"kernel": "xnor-popc", "reason": "ValueError: no room"}
     heard = session._Watched(crash=record.crash)
     reason = "brought the device down: ValueError: no room"
-    assert session._culprit(CRASHED, heard) == ("xnor-popc", reason)
+    assert session._culprit(CRASHED, heard) == ("xnor-popc", "failed", reason)
     left = session._left(work, heard, {"xnor-popc": ("failed", reason)})
     assert left.entries == work.entries
     assert left.excluded == {"xnor-popc": ("failed", reason)}
@@ -196,6 +196,21 @@ def test_a_process_that_hangs_beyond_the_budget_is_killed(
     work = Work("cpu", 1, (entry,), deadline=time.monotonic() + 0.05, total_s=1.0)
     with pytest.raises(HarnessError, match=f"square-8 ended with status -{signal.SIGKILL}"):
         session.run_work(work, lambda event, path: None)
+
+
+def test_a_kernel_that_was_killed_for_time_is_tried_again_by_the_next_call(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        heard = session._Watched(step={"kernel": "naive", "case": "square-8"})
+        session._end(process, heard)
+    reason = "square-8 still ran 60 s after the time was over"
+    assert session._culprit(process.returncode, heard) == ("naive", "skipped", reason)
+    excluded = {"naive": ("skipped", reason)}
+    work = Work("cpu", 1, (Entry("square-8", ("naive",), 0.1, "a.json"),), excluded=excluded)
+    record = Record(work, lambda event, **facts: None)
+    benchmark = SimpleNamespace(extra_info={})
+    with pytest.raises(pytest.skip.Exception), record.row(work.steps()[0], benchmark):
+        raise AssertionError("it gets no time")
+    assert record._rows[0]["extra_info"]["over_budget"]
 
 
 @pytest.mark.usefixtures("odd")
