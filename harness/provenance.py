@@ -82,11 +82,14 @@ def _memory_gb() -> float | None:
 def machine_name() -> str:
     """Return a short slug for this machine, such as ``amd-epyc-2c`` or ``nvidia-h200``.
 
-    ``BNN_MACHINE`` overrides it.
+    Virtual processors of several generations call themselves alike, and kernels differ by their
+    vectors: with AVX-512 it is ``amd-epyc-avx512-2c``. ``BNN_MACHINE`` overrides it.
     """
     given = os.environ.get("BNN_MACHINE")
     gpu = _gpu_name()
-    name = given or gpu or f"{_cpu_facts()[0]}-{os.cpu_count()}c"
+    cpu, flags = _cpu_facts()
+    wide = "-avx512" if "avx512f" in flags else ""
+    name = given or gpu or f"{cpu}{wide}-{os.cpu_count()}c"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
