@@ -32,7 +32,7 @@ def stochastic_sign(x: Tensor, generator: torch.Generator) -> Tensor:
     ``generator`` must live on ``x``'s device; it alone decides the draws.
     """
     # u < (x + 1) / 2 with u uniform on [0, 1) is x - (2u - 1) > 0; clipping is implied.
-    uniform = torch.empty_like(x).uniform_(generator=generator)
+    uniform = fused.draws(x, generator)
     return torch.lt(uniform.mul_(2).sub_(1), x, out=uniform).mul_(2).sub_(1)
 
 

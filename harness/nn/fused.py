@@ -1,4 +1,4 @@
-"""Optimizer steps and signs in one pass: which tensors the kernels take, dense float32 ones.
+"""Optimizer steps, signs and draws in one pass: which tensors the kernels take, dense float32 ones.
 
 On the CPU where numba is there; signs on a GPU too, whose optimizers are ``harness.nn.planned``.
 """
@@ -76,9 +76,28 @@ def _update(
     torch.autograd.graph.increment_version([parameter, m, v])
 
 
+def draws(like: Tensor, generator: torch.Generator, p: float | None = None) -> Tensor:
+    """Return numbers uniform on [0, 1) in the shape of ``like``, or with ``p`` ones of probability
+    p and zeros: those of ``uniform_`` and of ``bernoulli_(p)``, from the same generator."""
+    out = torch.empty_like(like)
+    dense = out.permute(0, 2, 3, 1) if _channels_last(out) else out
+    if takes(dense):
+        from kernels.cpu.draws import draw
+
+        draw(dense, generator, p)
+        return out
+    return (
+        out.uniform_(generator=generator) if p is None else out.bernoulli_(p, generator=generator)
+    )
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def sign(x: Tensor) -> Tensor | None:
     """Return the signs of ``x`` by one pass, or None where the kernel does not take it."""
-    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    last = _channels_last(x)
     dense = x.permute(0, 2, 3, 1) if last else x
     if dense.is_contiguous() and gpu.takes(x):
         from kernels.triton.update import sign_

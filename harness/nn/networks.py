@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.data.names import CLASSES
-from harness.nn import gpu, linear_block, norm_sign
+from harness.nn import fused, gpu, linear_block, norm_sign
 from harness.nn.binarize import binarize_activation
 from harness.nn.layers import Conv3x3, Linear, WeightedLayer
 from harness.nn.norm import Averages, VanillaBatchNorm, average_in, build_norm
@@ -110,10 +110,10 @@ class Block(nn.Module):
 
     def draws(self, stream: str, like: Tensor) -> Tensor:
         """Return numbers uniform on [0, 1) from a stream of the run, in the shape of ``like``."""
-        return torch.empty_like(like).uniform_(generator=self._streams[stream])
+        return fused.draws(like, self._streams[stream])
 
     def _drop(self, x: Tensor) -> Tensor:
-        keep = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=self._streams["dropout"])
+        keep = fused.draws(x, self._streams["dropout"], 1 - self.dropout)
         return x * keep.div_(1 - self.dropout)
 
     def _activate(self, y: Tensor) -> Tensor:
