@@ -35,6 +35,13 @@ def emit_falls(builder: Any, y0: Any, y1: Any, y2: Any) -> Any:
     return builder.or_(first, builder.and_(y1, builder.xor(y2, ones)))
 
 
+def popcount(builder: Any, vector: Any) -> Any:
+    """Emit the ones of each 64-bit lane: VPOPCNTQ on AVX-512."""
+    kind = ir.FunctionType(VECTOR, [VECTOR])
+    name = f"llvm.ctpop.v{LANES}i64"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [vector])
+
+
 def emit_counts(builder: Any, count: int, a: Any, b: Any, words: Any) -> list[Any]:
     """Emit the loop over pairs of words; return for each row the vector of ``sum_t popc(x_t)``.
 
@@ -43,8 +50,6 @@ def emit_counts(builder: Any, count: int, a: Any, b: Any, words: Any) -> list[An
     """
     word = ir.IntType(64)
     zero = ir.Constant(VECTOR, [0] * LANES)
-    kind = ir.FunctionType(VECTOR, [VECTOR])
-    popcount = cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
     sums = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
     states = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
     with cgutils.for_range(builder, builder.lshr(words, word(1))) as loop:
@@ -58,11 +63,11 @@ def emit_counts(builder: Any, count: int, a: Any, b: Any, words: Any) -> list[An
                 place = builder.add(a_at, word(half * count + i))
                 value = splat(builder, builder.load(builder.gep(a, [place])), VECTOR)
                 y.append(builder.xor(value, weights[half]))
-            changes = builder.call(popcount, [emit_falls(builder, *y)])
+            changes = popcount(builder, emit_falls(builder, *y))
             builder.store(builder.add(builder.load(sums[i]), changes), sums[i])
             builder.store(y[2], states[i])
     totals = []
     for total, state in zip(sums, states, strict=True):
         twice = builder.shl(builder.load(total), ir.Constant(VECTOR, [1] * LANES))
-        totals.append(builder.add(twice, builder.call(popcount, [builder.load(state)])))
+        totals.append(builder.add(twice, popcount(builder, builder.load(state))))
     return totals

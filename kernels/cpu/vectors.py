@@ -16,6 +16,7 @@ def _features() -> dict[str, bool]:
 
 _FEATURES = _features()
 AVX512 = bool(_FEATURES.get("avx512f", False))
+VPOPCNT = AVX512 and bool(_FEATURES.get("avx512vpopcntdq", False))
 VNNI = bool(_FEATURES.get("avx512vnni", False) or _FEATURES.get("avxvnni", False))
 AVX2 = bool(_FEATURES.get("avx2", False))
 

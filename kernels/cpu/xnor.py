@@ -29,7 +29,7 @@ PANEL_BYTES = 1 << 18  # weights that a thread goes over before it takes new row
 
 
 @jit()
-def _prefix_rows(words, first, count, alpha):
+def prefix_rows(words, first, count, alpha):
     """``alpha[t, i] = words[first+i, 0] ^ ... ^ words[first+i, t]``; an odd end is repeated."""
     total = words.shape[1]
     for i in range(count):
@@ -62,7 +62,7 @@ def _panels_of(words):
 def dots_rows(words, first, count, panels, begin, end, n, k, alpha, edge, out):
     """Rows ``first..first+count`` (TILE_ROWS or 1) times panels ``begin..end``, to dots."""
     even = words.shape[1] + words.shape[1] % 2
-    _prefix_rows(words, first, count, alpha)
+    prefix_rows(words, first, count, alpha)
     for panel in range(begin, end):
         at = panel * even * LANES
         left = n - panel * LANES
@@ -84,7 +84,7 @@ def dots_rows(words, first, count, panels, begin, end, n, k, alpha, edge, out):
 def _bits_rows(words, first, count, panels, begin, end, k, threshold, flips, alpha, out, stride):
     """Rows ``first..first+count`` (TILE_ROWS or 1) times panels ``begin..end``, to bytes."""
     even = words.shape[1] + words.shape[1] % 2
-    _prefix_rows(words, first, count, alpha)
+    prefix_rows(words, first, count, alpha)
     for panel in range(begin, end):
         at = panel * even * LANES
         to = first * stride + panel
