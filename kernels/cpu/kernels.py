@@ -130,13 +130,11 @@ class XnorCpu(Kernel):
 
         return PixelsInt8(w).product_bits
 
-    def convolution(self, filters: Packed, height: int, width: int) -> Convolution | None:
-        """Return the convolution straight from the map, where it goes by tables."""
-        from kernels.cpu import tabled
+    def convolution(self, filters: Packed, height: int, width: int) -> Convolution:
+        """Return the convolution straight from the map."""
         from kernels.cpu.conv import DirectConv3x3
 
-        check_packed("filters", filters, self.device)
-        return DirectConv3x3(filters, height, width) if tabled.usable(filters.k) else None
+        return DirectConv3x3(check_packed("filters", filters, self.device), height, width)
 
     def _check(self, a: Packed, w: Panels) -> None:
         check_packed("activations", a, self.device)

@@ -1,4 +1,8 @@
-"""Tiles of the packed product: a few rows times a panel of 8, to dots or straight to bits."""
+"""Tiles of the packed product: a few rows times a panel of 8, to dots or straight to bits.
+
+Rows share their length and thresholds, or, in a convolution, have their own by the borders that a
+position touches.
+"""
 # Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
 
@@ -32,6 +36,31 @@ def _emit_dots(context: Any, builder: Any, sig: Any, args: Any) -> list[Any]:
     return [builder.trunc(builder.sub(length, builder.shl(total, one)), _DOTS) for total in totals]
 
 
+def _bounds(context: Any, builder: Any, sig: Any, args: Any, first: int) -> list[Any]:
+    """Emit each row's 8 numbers: the arguments from ``first`` on are bounds, places and panel."""
+    word = ir.IntType(64)
+    at = builder.mul(args[first + 2], word(LANES))
+    bounds = pointer(context, builder, sig.args[first], args[first], at)
+    places = pointer(context, builder, sig.args[first + 1], args[first + 1], word(0))
+    rows = range(sig.args[0].literal_value)
+    starts = [builder.load(builder.gep(places, [word(i)])) for i in rows]
+    return [load(builder, builder.gep(bounds, [start]), _DOTS, 4) for start in starts]
+
+
+def _rows(builder: Any, values: list[Any], base: Any, stride: Any) -> None:
+    """Emit the stores of a value a row, ``stride`` elements apart."""
+    for i, value in enumerate(values):
+        row = builder.gep(base, [builder.mul(stride, ir.IntType(64)(i))])
+        store(builder, value, row, 4 if value.type == _DOTS else 1)
+
+
+def _reached(builder: Any, dots: list[Any], bounds: list[Any], flip: Any) -> list[Any]:
+    """Emit each row's byte of ``(dot >= bound) ^ flip``."""
+    octet = ir.IntType(LANES)
+    reached = (builder.icmp_signed(">=", *pair) for pair in zip(dots, bounds, strict=True))
+    return [builder.xor(builder.bitcast(bits, octet), flip) for bits in reached]
+
+
 @intrinsic(prefer_literal=True)
 def dots_tile(typingctx, rows, alpha, beta, beta_at, words, k, out, out_at, stride):
     """``out[out_at + i*stride + l] = k - 2*sum_t popc`` for rows i and lanes l.
@@ -46,9 +75,7 @@ def dots_tile(typingctx, rows, alpha, beta, beta_at, words, k, out, out_at, stri
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         base = pointer(context, builder, sig.args[6], args[6], args[7])
-        for i, dots in enumerate(_emit_dots(context, builder, sig, args)):
-            row = builder.gep(base, [builder.mul(args[8], ir.IntType(64)(i))])
-            store(builder, dots, row, 4)
+        _rows(builder, _emit_dots(context, builder, sig, args), base, args[8])
         return context.get_dummy_value()
 
     return signature, generate
@@ -71,15 +98,58 @@ def bits_tile(
     )
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        word = ir.IntType(64)
-        at = builder.mul(args[8], word(LANES))
+        at = builder.mul(args[8], ir.IntType(64)(LANES))
         bound = load(builder, pointer(context, builder, sig.args[6], args[6], at), _DOTS, 4)
         flip = builder.load(pointer(context, builder, sig.args[7], args[7], args[8]))
         base = pointer(context, builder, sig.args[9], args[9], args[10])
-        for i, dots in enumerate(_emit_dots(context, builder, sig, args)):
-            reached = builder.bitcast(builder.icmp_signed(">=", dots, bound), ir.IntType(LANES))
-            row = builder.gep(base, [builder.mul(args[11], word(i))])
-            builder.store(builder.xor(reached, flip), row)
+        dots = _emit_dots(context, builder, sig, args)
+        _rows(builder, _reached(builder, dots, [bound] * len(dots), flip), base, args[11])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def bordered_dots_tile(
+    typingctx, rows, alpha, beta, beta_at, words, k, missing, places, panel, out, out_at, stride
+):
+    """As ``dots_tile``, plus ``missing[places[i] + 8*panel + l]``, int32."""
+    if not isinstance(rows, types.IntegerLiteral):
+        return None
+    place = types.intp
+    signature = types.void(
+        rows, alpha, beta, place, place, place, missing, places, place, out, place, place
+    )
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base = pointer(context, builder, sig.args[9], args[9], args[10])
+        missing = _bounds(context, builder, sig, args, 6)
+        pairs = zip(_emit_dots(context, builder, sig, args), missing, strict=True)
+        _rows(builder, [builder.add(*pair) for pair in pairs], base, args[11])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def bordered_bits_tile(
+    typingctx, rows, alpha, beta, beta_at, words, k, bounds, places, panel, flips, out, out_at,
+    stride,
+):  # fmt: skip
+    """As ``bits_tile``, with row i's thresholds at ``bounds[places[i] + 8*panel + l]``."""
+    if not isinstance(rows, types.IntegerLiteral):
+        return None
+    place = types.intp
+    signature = types.void(
+        rows, alpha, beta, place, place, place, bounds, places, place, flips, out, place, place
+    )
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        flip = builder.load(pointer(context, builder, sig.args[9], args[9], args[8]))
+        base = pointer(context, builder, sig.args[10], args[10], args[11])
+        dots = _emit_dots(context, builder, sig, args)
+        bounds = _bounds(context, builder, sig, args, 6)
+        _rows(builder, _reached(builder, dots, bounds, flip), base, args[12])
         return context.get_dummy_value()
 
     return signature, generate

@@ -121,7 +121,7 @@ def _bits_task(words, row, row_end, panels, begin, end, k, threshold, flips, out
 
 
 @jit()
-def _task_of(rows, n, row_parts, panel_parts, task):
+def task_of(rows, n, row_parts, panel_parts, task):
     """Return begin and end of the rows, in whole tiles, and of the panels of a task."""
     blocks, count = (rows + TILE_ROWS - 1) // TILE_ROWS, (n + LANES - 1) // LANES
     row, row_end = _part(blocks, row_parts, task // panel_parts)
@@ -132,14 +132,14 @@ def _task_of(rows, n, row_parts, panel_parts, task):
 @jit(parallel=True)
 def _dots(words, panels, n, k, row_parts, panel_parts, out):
     for task in numba.prange(row_parts * panel_parts):
-        row, row_end, begin, end = _task_of(len(words), n, row_parts, panel_parts, task)
+        row, row_end, begin, end = task_of(len(words), n, row_parts, panel_parts, task)
         _dots_task(words, row, row_end, panels, begin, end, n, k, out)
 
 
 @jit(parallel=True)
 def _bits(words, panels, n, k, threshold, flips, row_parts, panel_parts, out, stride):
     for task in numba.prange(row_parts * panel_parts):
-        row, row_end, begin, end = _task_of(len(words), n, row_parts, panel_parts, task)
+        row, row_end, begin, end = task_of(len(words), n, row_parts, panel_parts, task)
         _bits_task(words, row, row_end, panels, begin, end, k, threshold, flips, out, stride)
 
 
@@ -149,7 +149,7 @@ def panels(words: np.ndarray) -> np.ndarray:
     return laid.view(np.int64)
 
 
-def _parts(rows: int, total: int, n: int) -> tuple[int, int]:
+def parts(rows: int, total: int, n: int) -> tuple[int, int]:
     """Return into how many parts rows and panels are cut: a task is one part of each.
 
     Rows go over the threads, panels by ``PANEL_BYTES``; too few rows for the threads are made up
@@ -170,7 +170,7 @@ def product(words: np.ndarray, panels: np.ndarray, n: int, k: int, out: np.ndarr
         if rows * panels.size * 64 <= ALONE:
             _dots_task(words, 0, rows, panels, 0, -(-n // LANES), n, k, out.reshape(-1))
         else:
-            _dots(words, panels, n, k, *_parts(rows, total, n), out.reshape(-1))
+            _dots(words, panels, n, k, *parts(rows, total, n), out.reshape(-1))
 
 
 def product_bits(
@@ -201,4 +201,4 @@ def product_bits(
         if rows * panels.size * 64 <= ALONE:
             _bits_task(words, 0, rows, panels, 0, -(-n // LANES), k, threshold, flips, *to)
         else:
-            _bits(words, panels, n, k, threshold, flips, *_parts(rows, total, n), *to)
+            _bits(words, panels, n, k, threshold, flips, *parts(rows, total, n), *to)

@@ -1,5 +1,7 @@
 """Direct 3x3 convolutions of packed maps on the CPU against the unpacked, zero-padded one."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as functional
@@ -8,14 +10,22 @@ from torch import Tensor
 from kernels import conv, reference, registry
 from kernels.cpu import tabled
 from kernels.cpu.conv import DirectConv3x3
-from kernels.cpu.kernels import XnorCpu
+from kernels.cpu.conv_counts import CountedConv
+from kernels.cpu.conv_tabled import TabledConv
 from kernels.cpu.vectors import AVX2
 from kernels.packing import Packed
 
-if not AVX2:
-    pytest.skip("tables need AVX2", allow_module_level=True)
-
 SIZES = [(2, 130), (3, 65), (1, 1), (1, 3), (4, 1), (2, 2), (5, 7), (11, 9)]
+
+
+@pytest.fixture(params=["tables", "popcounts"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
+    """Let every convolution go one way, and then the other."""
+    by_tables = request.param == "tables"
+    if by_tables and not AVX2:
+        pytest.skip("tables need AVX2")
+    monkeypatch.setattr(tabled, "usable", lambda k: by_tables)
+    return TabledConv if by_tables else CountedConv
 
 
 def signs(*shape: int, seed: int) -> Tensor:
@@ -73,14 +83,24 @@ def test_constant_maps_meet_the_border(kind: float) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("by_tables", [True, False])
-def test_both_ways_of_the_kernel_agree(monkeypatch: pytest.MonkeyPatch, by_tables: bool) -> None:
-    monkeypatch.setattr(tabled, "usable", lambda k: by_tables)
+def test_the_kernel_convolves_that_way(way: type) -> None:
     x, weight = signs(2, 20, 6, 5, seed=6), signs(9, 20, 3, 3, seed=7)
     made = conv.Conv3x3(registry.get("xnor-cpu"), conv.pack_filters(weight), 6, 5)
     assert torch.equal(made(conv.pack_map(x)), rows_of(reference.conv(x, weight)))
-    direct = XnorCpu().convolution(conv.pack_filters(weight), 6, 5)
-    assert isinstance(direct, DirectConv3x3) == by_tables
+    direct = registry.get("xnor-cpu").convolution(conv.pack_filters(weight), 6, 5)
+    assert isinstance(direct, DirectConv3x3)
+    assert isinstance(direct._way, way)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_threads_share_the_positions(count: int, set_threads: Callable[[int], None]) -> None:
+    set_threads(count)
+    x, weight = signs(3, 128, 9, 9, seed=9), signs(130, 128, 3, 3, seed=10)
+    direct, dots = DirectConv3x3(conv.pack_filters(weight), 9, 9), reference.conv(x, weight)
+    assert torch.equal(direct(conv.pack_map(x)), rows_of(dots))
+    threshold, flip = dots[1, :, 4, 4].clone(), torch.arange(130) % 2 == 0
+    expected = reference.pack(reference.threshold(rows_of(dots), threshold, flip))
+    assert torch.equal(direct.bits(conv.pack_map(x), threshold, flip).flatten(0, 2), expected)
 
 
 def test_no_images_are_no_dots() -> None:
