@@ -39,11 +39,18 @@ def _items(cases: tuple[str, ...], kernels: tuple[str, ...], seconds: float) -> 
     return [Item(case, kernels, seconds) for case in cases]
 
 
+def _large_cpu() -> tuple[str, ...]:
+    """Return the kernels that large cases clock: int8 and bfloat16 where they have instructions."""
+    from kernels.cpu import vectors
+
+    return _CPU if vectors.VNNI else _FAST_CPU
+
+
 def _cpu_items() -> list[Item]:
-    both = ("ceilings", "square-1024", "square-2048", "mnist-mlp-4096", "square-4096")
-    found = [Item(case, _FAST_CPU, 1.0, one) for case in both for one in (False, True)]
+    both, large = ("square-1024", "square-2048", "mnist-mlp-4096", "square-4096"), _large_cpu()
+    found = [Item(case, large, 1.0, one) for case in ("ceilings", *both) for one in (False, True)]
     found += [Item("square-512", _CPU, 0.5, one) for one in (False, True)]
-    found += [Item("square-8192", _FAST_CPU, 1.0, one) for one in (False, True)]
+    found += [Item("square-8192", large, 1.0, one) for one in (False, True)]
     found += [Item("square-256", _CPU, 0.5), Item("mnist-mlp-4096x100", _FAST_CPU, 0.5)]
     return found + _items(_MLP + _CONVNET + _MAPS, _FAST_CPU, 0.3)
 

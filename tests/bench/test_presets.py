@@ -20,6 +20,7 @@ from harness.cli import app
 from harness.errors import HarnessError
 from harness.report.frames import read_frames
 from kernels import registry
+from kernels.cpu import vectors
 from kernels.cpu.kernels import XnorCpu
 
 
@@ -39,6 +40,16 @@ def test_every_case_of_a_preset_exists_and_none_shares_a_file(name: str, tmp_pat
     assert len(set(files)) == len(files) > 20
     assert found[0][0].name == "ceilings"
     assert {"square-8192", "mnist-mlp-4096"} <= {case.name for case, _ in found}
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_large_squares_meet_int8_and_bf16_where_these_are_fast(
+    monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    monkeypatch.setattr(vectors, "VNNI", fast)
+    for case, settings in preset_settings("cpu"):
+        if case.name in ("square-4096", "mnist-mlp-4096"):
+            assert ({"vendor-bf16", "vendor-int8"} <= set(settings.kernels)) == fast
 
 
 def test_an_unknown_preset_names_the_allowed() -> None:
