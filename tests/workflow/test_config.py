@@ -15,8 +15,8 @@ from workflows import digest
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kernles": []}, "kernles"),
-        ({"source": "internet"}, "internet"),
+        ({"kernles": []}, "('kernles' was unexpected); allowed: name, source, runs"),
+        ({"source": "internet"}, "source: 'internet' is not one of ["),
         ({"kernels": ["../xnor"]}, "not fit for a file name"),
     ],
     ids=["unknown key", "unknown source", "path as a kernel"],
@@ -36,6 +36,19 @@ def test_an_unknown_preset_lists_those_there_are(tmp_path: Path, snakemake: Snak
     assert found.returncode == 1
     assert "unknown preset 'fast'; presets:" in found.stdout
     assert "quick" in found.stdout
+
+
+def test_a_bad_value_of_the_config_is_one_line(tmp_path: Path, snakemake: Snakemake) -> None:
+    for given, message in (
+        ("presett=quick", "--config: Additional properties are not allowed ('presett' was"),
+        ("device=tpu", "--config device: 'tpu' is not one of ['auto', 'cpu', 'cuda']"),
+    ):
+        words = [*command(tmp_path, "quick", "--dry-run"), given]
+        found = subprocess.run(words, env=environment(), capture_output=True, text=True)
+        printed = found.stdout + found.stderr
+        assert found.returncode == 1
+        assert message in printed
+        assert "$schema" not in printed
 
 
 def test_real_data_without_their_folder_is_refused(tmp_path: Path, snakemake: Snakemake) -> None:

@@ -12,13 +12,22 @@ from harness.preset import check_settings, jobs_of, load_preset
 from harness.provenance import commit, machine_name
 from harness.report.frames import COLUMNS as FRAME_NAMES
 from workflows.digest import code_digest
-from workflows.plan import safe_name
+from workflows.plan import safe_name, what_is_wrong
 
-validate(config, "../schemas/config.schema.yaml")
+
+def check_against(schema, values, where):
+    try:
+        validate(values, schema)
+    except WorkflowError as error:
+        # Snakemake adds the whole schema to what jsonschema found.
+        raise WorkflowError(what_is_wrong(where, error.__context__)) from None
+
+
+check_against("../schemas/config.schema.yaml", config, "--config")
 
 try:
     PRESET = load_preset(config["preset"])
-    validate(PRESET, "../schemas/preset.schema.yaml")
+    check_against("../schemas/preset.schema.yaml", PRESET, f"preset {config['preset']}")
     JOBS = jobs_of(PRESET, config["groups"].split(",") if "groups" in config else ())
     CASES = [safe_name(case) for case in PRESET["bench"]["cases"]]
     KERNELS = [safe_name(kernel) for kernel in PRESET["kernels"]]
