@@ -6,31 +6,33 @@ from dataclasses import dataclass
 from torch import Tensor
 
 Factors = tuple[Tensor, Tensor]
+Handed = Factors | Tensor
 
 
 @dataclass
 class Attachment:
-    """Of one weight [N, K].
+    """Of one weight, [N, K] or filters [N, C, 3, 3].
 
     Attributes:
-        factors: of a gradient that never is in memory. On a GPU ``rows.T @ columns``: rows bfloat16
-            [P, B, N], P pieces of a float32 matrix, and columns bfloat16 [B, K]. On a CPU ``rows @
-            signs``: rows float32 [N, B] and packed signs, int64 [planes, B, ceil(K/64)].
-        signs: bfloat16 [N, K], which the optimizer writes as it updates the weight.
+        handed: the gradient that the layer hands over itself, or the factors of one that never is
+            in memory. On a GPU ``rows.T @ columns``: rows bfloat16 [P, B, N], P pieces of a float32
+            matrix, and columns bfloat16 [B, K]. On a CPU ``rows @ signs``: rows float32 [N, B] and
+            packed signs, int64 [planes, B, ceil(K/64)].
+        signs: bfloat16 or float32, which the optimizer writes as it updates the weight.
         version: of the weight whose signs they are.
         wanted: whether the optimizer takes factors.
-        update: the optimizer's, called once the factors are there; None: it does so in its step.
+        update: the optimizer's, called once the gradient is there; None: it does so in its step.
     """
 
-    factors: Factors | None = None
+    handed: Handed | None = None
     signs: Tensor | None = None
     version: int = -1
     wanted: bool = False
     update: Callable[[], None] | None = None
 
-    def hand_over(self, rows: Tensor, columns: Tensor) -> None:
-        """Give the gradient's factors to the optimizer; from here on it may change the weight."""
-        self.factors = (rows, columns)
+    def hand_over(self, gradient: Handed) -> None:
+        """Give the gradient to the optimizer; from here on it may change weight and signs."""
+        self.handed = gradient
         if self.update is not None:
             self.update()
 

@@ -1,6 +1,7 @@
 """Linear and 3x3 convolution layers with real or binary weights (paper, section 1.1)."""
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ class WeightedLayer(nn.Module):
     Latent weights start uniform in [-1, 1], real ones Glorot uniform; biases start at 0.
     ``fan_in`` and ``fan_out`` count the filter area of convolutions.
     """
+
+    signs_dtype: ClassVar[torch.dtype]  # of :meth:`kept_signs`: what its products take
 
     def __init__(
         self,
@@ -68,16 +71,16 @@ class WeightedLayer(nn.Module):
         return self.weight
 
     @torch.no_grad()
-    def half_signs(self) -> Tensor:
-        """Return the signs that :meth:`used_weight` gives as bfloat16, on a GPU.
+    def kept_signs(self) -> Tensor:
+        """Return the signs that :meth:`used_weight` gives, in ``signs_dtype``, on a GPU.
 
         Kept from step to step where training draws none: the optimizer writes them with weights.
         """
         if self.binarization == "stoch" and self._draws is not None:
-            return stochastic_sign(self.weight, self._draws).to(torch.bfloat16)
+            return stochastic_sign(self.weight, self._draws).to(self.signs_dtype)
         kept = Attachment() if self.train_weights == "stoch" else attachment(self.weight)
         if kept.signs is None:
-            kept.signs = torch.empty_like(self.weight, dtype=torch.bfloat16)
+            kept.signs = torch.empty_like(self.weight, dtype=self.signs_dtype)
         if kept.version != self.weight._version:
             from kernels.triton.update import sign_
 
@@ -114,6 +117,8 @@ class WeightedLayer(nn.Module):
 class Linear(WeightedLayer):
     """``[B, K] x [N, K] -> [B, N]``."""
 
+    signs_dtype = torch.bfloat16
+
     def product(self, x: Tensor, weight: Tensor, integers: bool = False) -> Tensor:
         return F.linear(x, weight)
 
@@ -123,7 +128,7 @@ class Linear(WeightedLayer):
         if pool:
             raise ValueError("only a convolution's products are pooled")
         if gpu.takes(x, self.weight) and not torch.is_grad_enabled():
-            return gpu.product(x.to(torch.bfloat16), self.half_signs().t())
+            return gpu.product(x.to(torch.bfloat16), self.kept_signs().t())
         if x.is_cuda:
             weight = self.used_weight()
             return self.product(x, weight) if integers else tf32.linear(x, weight)
@@ -139,6 +144,8 @@ def _channels_last(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 class Conv3x3(WeightedLayer):
     """``[B, C, H, W] -> [B, N, H, W]`` with 3x3 filters, zero padding of 1."""
 
+    signs_dtype = torch.float32
+
     def product(self, x: Tensor, weight: Tensor, integers: bool = False) -> Tensor:
         x, weight = _channels_last(x, weight)
         if integers and x.is_cuda:
@@ -150,7 +157,11 @@ class Conv3x3(WeightedLayer):
     ) -> Tensor:
         if rate or integers:
             raise ValueError("a convolution by signs takes inputs of ±1 alone, without dropout")
-        if x.is_cuda:
+        if gpu.takes(x, self.weight):
+            x, signs = _channels_last(x, self.kept_signs())
+            products = tf32.signed_conv3x3(x, self.weight, signs)
+        elif x.is_cuda:
             products = tf32.conv3x3(*_channels_last(x, self.used_weight()))
-            return F.max_pool2d(products, 2) if pool else products
-        return signed.conv3x3(x, self, pool)
+        else:
+            return signed.conv3x3(x, self, pool)
+        return F.max_pool2d(products, 2) if pool else products

@@ -34,7 +34,7 @@ class _LinearBlock(Function):
 
         rate = block.dropout
         kept = block.draws("dropout", x) if rate else None
-        columns, signs = drop(x, kept, rate), block.layer.half_signs()
+        columns, signs = drop(x, kept, rate), block.layer.kept_signs()
         dots = gpu.product(columns, signs.t())
         ctx.scale, ctx.rate = block.scale / (1 - rate), rate
         chosen = block.draws("activations", dots) if block.activation == "stoch" else None
@@ -63,7 +63,7 @@ class _LinearBlock(Function):
             products = gpu.product(pieces.flatten(0, 1), signs)
             by_input = join(products.view(PIECES, *columns.shape), kept, ctx.rate)
         # Last: the update overwrites the signs.
-        attachment(ctx.latent).hand_over(pieces, columns)
+        attachment(ctx.latent).hand_over((pieces, columns))
         return by_input, None, by_bias, by_gamma, by_beta, None, None
 
 

@@ -166,9 +166,8 @@ class BinaryNetwork(nn.Module):
         """Bring the signs that a GPU keeps beside latent weights up to date with them."""
         for block in cast(list[Block], list(self.blocks)):
             layer = block.layer
-            kept = block.by_signs and isinstance(layer, Linear) and layer.binarization == "det"
-            if kept and gpu.takes(layer.weight):
-                layer.half_signs()
+            if block.by_signs and layer.binarization == "det" and gpu.takes(layer.weight):
+                layer.kept_signs()
 
     def average_later(self) -> None:
         """Let batch norms keep their batch's statistics for :meth:`average` from now on."""

@@ -54,7 +54,7 @@ class PlannedOptimizer(EagerOptimizer):
         # Updates of large weights read and write memory while the backward pass multiplies.
         cuda: Any = torch.cuda
         self._side = cuda.Stream() if device.type == "cuda" else None
-        self._early: dict[int, Any] = {}  # factors in use on the side stream, by group
+        self._early: dict[int, Any] = {}  # gradients in use on the side stream, by group
         for index, group in enumerate(self.param_groups):
             if len(group["params"]) == 1:
                 attachment(group["params"][0]).update = partial(self._update_early, index)
@@ -100,9 +100,9 @@ class PlannedOptimizer(EagerOptimizer):
 
     @torch.no_grad()
     def _update_early(self, index: int) -> None:
-        """Update a weight whose factors are there, beside the rest of the backward pass."""
+        """Update a weight whose gradient is there, beside the rest of the backward pass."""
         parameters = self.param_groups[index]["params"]
-        self._early[index] = attachment(parameters[0]).factors
+        self._early[index] = attachment(parameters[0]).handed
         if self._side is None:
             self._update(index, parameters)
             return
@@ -115,12 +115,16 @@ class PlannedOptimizer(EagerOptimizer):
 
         flat, state = self._flats[index], (*self._moments[index], self._plan[index], self._row)
         beside = attachment(parameters[0])
-        factors, beside.factors = beside.factors, None
+        handed, beside.handed = beside.handed, None
+        signs = None if beside.signs is None else _dense(beside.signs, parameters[0])
         rule = self._rule(1.0 if index < self.clipped_groups else math.inf)
-        if factors is None:
-            update.update_(rule, flat, _gradient(parameters, flat), *state, beside.signs)
+        if isinstance(handed, tuple):
+            update_product.update_by_product_(rule, flat, *handed, *state, signs)
         else:
-            update_product.update_by_product_(rule, flat, *factors, *state, beside.signs)
+            gradient = (
+                _gradient(parameters, flat) if handed is None else _dense(handed, parameters[0])
+            )
+            update.update_(rule, flat, gradient, *state, signs)
         torch.autograd.graph.increment_version(parameters)
         beside.version = parameters[0]._version
 

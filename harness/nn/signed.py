@@ -75,7 +75,7 @@ def _hand_over(layer: "WeightedLayer", rows: Tensor, planes: Tensor, columns: in
 
     beside = attachment(layer.weight)
     if beside.wanted and fits(columns) and layer.weight.grad is None:
-        beside.hand_over(rows, planes)
+        beside.hand_over((rows, planes))
     else:
         _set_gradient(layer, _times_signs(rows, planes, columns, layer.gradient_buffer()))
 

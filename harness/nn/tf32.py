@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from harness.nn.attached import attachment
+
 PATCHED, CHECKED = 256, 16  # images
 _exact: dict[tuple[int, ...], bool] = {}  # the library's convolution, by its choice and shapes
 _log = logging.getLogger("harness.nn")
@@ -107,18 +109,47 @@ class _Conv3x3(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        x, weight = ctx.saved_tensors
-        wanted = [ctx.needs_input_grad[0], True, False]
         with tf32() if ctx.fast else nullcontext():
-            by_input, by_weight, _ = torch.ops.aten.convolution_backward(
-                gradients[0], x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
-            )
-        return by_input, by_weight, None
+            return *_backward(ctx, gradients[0]), None
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
+    x, weight = ctx.saved_tensors
+    wanted = [ctx.needs_input_grad[0], True, False]
+    by_input, by_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
+    )
+    return by_input, by_weight
+
+
+class _SignedConv3x3(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, latent: Tensor, signs: Tensor) -> Tensor:
+        ctx.save_for_backward(x, signs)
+        ctx.latent = latent
+        return integer_conv3x3(x, signs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+        with tf32():
+            by_input, by_weight = _backward(ctx, gradients[0])
+        # Last: the update overwrites the signs.
+        attachment(ctx.latent).hand_over(by_weight)
+        return by_input, None, None
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Return ``x @ weight.T``, x [B, K] and weight [N, K] of ±1 (or ±2 and 0), exactly."""
     result: Tensor = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
+    return result
+
+
+def signed_conv3x3(x: Tensor, latent: Tensor, signs: Tensor) -> Tensor:
+    """Return :func:`integer_conv3x3` of x and the signs of ``latent``, which a step trains.
+
+    The gradient, in TF32, goes to the latent weights' attachment, for the optimizer of a GPU.
+    """
+    result: Tensor = _SignedConv3x3.apply(x, latent, signs)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -185,7 +185,8 @@ def check_state(
     check_tensor("m", m, torch.float32, size)
     check_tensor("v", v, torch.float32, size)
     if signs is not None:
-        check_tensor("signs", signs, torch.bfloat16, size)
+        kind = check_kind("signs", signs, torch.bfloat16, torch.float32).dtype
+        check_tensor("signs", signs, kind, size)
     shape = list(check_tensor("plan", plan, torch.float32).shape)
     if len(shape) != 2 or shape[1] != RATES[rule.name]:
         raise ValueError(f"plan must have shape [steps, {RATES[rule.name]}], got {shape}")

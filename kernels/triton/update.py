@@ -1,7 +1,7 @@
 """Optimizer steps and signs in one pass over memory on the GPU, in float32.
 
 The twin of ``kernels/cpu/steps.py``: 28 bytes a weight, gradient, weight and two moments in, weight
-and moments out; 2 more where a step writes the signs for the next products.
+and moments out; 2 or 4 more where a step writes the signs for the next products.
 
 A captured step replays the same arguments, so what changes from step to step comes from the device:
 row ``at`` of ``plan``, which the host makes for a whole epoch. Writes are not told to autograd.
@@ -70,7 +70,7 @@ def update_(
         plan: float32 [steps, 3] of Adam: rate ``lr/(1-b1^t)``, root ``sqrt(1-b2^t)`` and eps of
             each step; [steps, 1] of AdaMax: rate ``AP2(lr/(1-b1^t)) scale``.
         at: int64 [], the row; one that ``plan`` lacks makes every weight NaN.
-        signs: bfloat16, or None.
+        signs: bfloat16 or float32, or None.
 
     Raises:
         TypeError, ValueError: a tensor of another kind.

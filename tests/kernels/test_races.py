@@ -79,10 +79,13 @@ def test_runs_that_take_turns_do_not_meet(case: str, recorder: Recorder, tmp_pat
     assert not [found for trainer in trainers for found in stale(recorder, trainer)]
 
 
-def test_no_wait_can_be_left_out_unnoticed(driver: WatchedDriver, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["mlp fast", "convnet fast"])
+def test_no_wait_can_be_left_out_unnoticed(
+    case: str, driver: WatchedDriver, tmp_path: Path
+) -> None:
     def run(dropped: frozenset[str] = frozenset()) -> Recorder:
         with recording(driver, dropped) as recorder:
-            options = {**CASES["mlp fast"], "epochs": 1}
+            options = {**CASES[case], "epochs": 1}
             methods = [method_of(recorder, seed=seed, **options) for seed in (0, 3)]
             train([trainer_of(method, tmp_path) for method in methods])
         return recorder

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pytest import MonkeyPatch
 from torch import Tensor
 
 from harness.methods.backprop import Backprop
-from harness.nn import gpu, tf32
-from harness.nn.layers import Conv3x3, Linear, _channels_last
+from harness.nn import fused, gpu, tf32
+from harness.nn.layers import Linear
 from harness.nn.networks import build_network
 from harness.nn.planned import PlannedOptimizer
 from harness.nn.streams import Streams
@@ -56,7 +55,7 @@ def install(patch: MonkeyPatch, cache: str) -> WatchedDriver:
     fake_driver.install(patch, cache, driver)
     patch.setattr(gpu, "runs_on", lambda tensor: True)
     patch.setattr(Linear, "signed_product", _linear(Linear.signed_product))
-    patch.setattr(Conv3x3, "signed_product", _convolution)
+    patch.setattr(fused, "takes", lambda *tensors: False)  # numba takes none of a GPU
     return driver
 
 
@@ -70,13 +69,6 @@ def _linear(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return layer.product(x, weight) if integers else tf32.linear(x, weight)
 
     return signed_product
-
-
-def _convolution(
-    layer: Conv3x3, x: Tensor, rate: float, integers: bool = False, pool: bool = False
-) -> Tensor:
-    products = tf32.conv3x3(*_channels_last(x, layer.used_weight()))
-    return F.max_pool2d(products, 2) if pool else products
 
 
 @contextmanager

@@ -172,10 +172,12 @@ def test_a_step_waits_for_nothing_and_is_the_same_every_time(options: dict[str, 
     assert not [call for call in seen[0] if any(name in call for name in WAITING)]
 
 
-def test_an_evaluation_between_epochs_sees_the_replayed_weights() -> None:
-    method = method_of(precision="fast")
-    steps, _ = graphed(method, images())
-    layer = method.network.blocks[1].layer
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_an_evaluation_between_epochs_sees_the_replayed_weights(dataset: str) -> None:
+    method = method_of(dataset, precision="fast")
+    steps, _ = graphed(method, images(dataset))
     epoch(steps, torch.arange(IMAGES))
     method.network.eval()
-    assert torch.equal(layer.half_signs().float(), layer.used_weight().detach())
+    for block in method.network.blocks[1:]:
+        layer = block.layer
+        assert torch.equal(layer.kept_signs().float(), layer.used_weight().detach())

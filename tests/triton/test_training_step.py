@@ -10,6 +10,7 @@ from harness.methods.backprop import Backprop
 from harness.nn.optim import build_optimizer, set_learning_rate
 from harness.nn.planned import PlannedOptimizer
 from harness.spec import OptimizerSpec
+from kernels.triton import update
 from tests.triton.operands import on_device
 from tests.triton.training import BATCH, by_the_library, far, images, method_of
 
@@ -133,7 +134,7 @@ def test_the_fast_forward_pass_has_the_integers_of_the_exact_one(mode: str) -> N
         expected = exact.network(x)
     with torch.no_grad():
         assert torch.equal(fast.network(x), expected)
-    signs = fast.network.blocks[1].layer.half_signs()
+    signs = fast.network.blocks[1].layer.kept_signs()
     assert torch.equal(signs.float(), fast.network.blocks[1].layer.used_weight().detach())
 
 
@@ -143,6 +144,22 @@ def test_a_network_with_dropout_and_draws_trains() -> None:
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_a_step_writes_the_next_signs_beside_the_weights(
+    dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, held = method_of(dataset, precision="fast"), images(dataset)
+    method.step(*held.batch(slice(0, BATCH)))
+    layers = [block.layer for block in method.network.blocks if block.by_signs]
+    monkeypatch.setattr(update, "sign_", None)  # nobody makes them again
+    for layer in layers:
+        latent, signs = layer.weight.detach(), layer.kept_signs()
+        assert signs.stride() == latent.stride()
+        assert torch.equal(signs.float(), torch.where(latent >= 0, 1.0, -1.0))
+        assert layer.weight.grad is None
+    assert len(layers) == len(method.network.blocks) - (dataset == "cifar10")
+
+
 def test_a_missing_gradient_is_named() -> None:
     method = method_of()
     method.plan(1)
@@ -150,12 +167,13 @@ def test_a_missing_gradient_is_named() -> None:
         method.optimizer.step()
 
 
-def test_signs_after_steps_that_draw_weights_are_those_of_the_weights() -> None:
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_signs_after_steps_that_draw_weights_are_those_of_the_weights(dataset: str) -> None:
     """No optimizer writes them, so an evaluation must make them itself each time."""
-    method = method_of(mode="bnn-stoch-w", precision="fast")
+    method = method_of(dataset, mode="bnn-stoch-w", precision="fast")
     layer = method.network.blocks[1].layer
     for _ in range(2):
-        method.step(*images().batch(slice(0, BATCH)))
+        method.step(*images(dataset).batch(slice(0, BATCH)))
         method.network.eval()
-        assert torch.equal(layer.half_signs().float(), layer.used_weight().detach())
+        assert torch.equal(layer.kept_signs().float(), layer.used_weight().detach())
         method.network.train()

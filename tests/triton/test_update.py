@@ -41,19 +41,19 @@ SCALE = 3.7  # of a layer's step
 TORCH_ADAM = 2e-6
 
 
-@pytest.mark.parametrize("with_signs", [False, True], ids=["alone", "signs"])
+@pytest.mark.parametrize("kind", [None, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("bound", BOUNDS, ids="bound-{}".format)
 @pytest.mark.parametrize("size", SIZES, ids="n{}".format)
-def test_adam_equals_its_formula(size: int, bound: float, with_signs: bool) -> None:
+def test_adam_equals_its_formula(size: int, bound: float, kind: torch.dtype | None) -> None:
     ours, theirs, plan, at = Weights.of(size), Weights.of(size), adam_plan(STEPS), at_row(0)
     for step in range(STEPS):
-        signs = poisoned_signs(size) if with_signs else None
+        signs = None if kind is None else poisoned_signs(size).to(kind)
         rule = rule_of("adam", bound)
         update.update_(rule, ours.w, numbers(step, size), ours.m, ours.v, plan, at, signs)
         change = adam(theirs, numbers(step, size), plan[step], bound)
         assert near(ours, theirs, change)
         theirs.w = ours.w.clone()
-        assert signs is None or torch.equal(signs, signs_of(ours.w))
+        assert signs is None or torch.equal(signs, signs_of(ours.w).to(signs.dtype))
         assert int(at) == step
         at += 1
     if size > 17:
