@@ -38,10 +38,10 @@ def _check_pixels(u: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def pixels_by_tables() -> bool:
-    """Tell whether pixels are multiplied by tables here: where torch's int8 is slow."""
+    """Tell whether pixels are multiplied by tables here: where torch's int8 is slower."""
     from kernels.cpu import vectors
 
-    return vectors.AVX2 and not vectors.VNNI
+    return vectors.VBMI or (vectors.AVX2 and not vectors.VNNI)
 
 
 def _panels(w: Packed) -> tuple[np.ndarray, np.ndarray] | None:
@@ -50,7 +50,7 @@ def _panels(w: Packed) -> tuple[np.ndarray, np.ndarray] | None:
     from kernels.cpu import pixels
 
     whole = w if w.segments == 1 else pack_rows(unpack_rows(w, torch.int8))
-    return pixels.panels(whole.words.numpy(), w.k)
+    return pixels.panels(whole)
 
 
 class PixelsInt8:

@@ -15,12 +15,14 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL, broadcast, constant, shuffle, vector_at
 from kernels.cpu.vectors import load, pointer, splat, store
 
 QUAD, TABLE_BYTES = 4, 32  # pixels a table, and its 16 sums of either digit
 STEP = 16  # pixels whose sums of digits are added up in a byte: 4 * 60 < 256
 LONGEST = 4096  # pixels whose digits are added up in 16 bits: 15 * 4096 < 65536
+_NIBBLES = 2 * PANEL  # bytes of a panel's weights for 8 pixels
 _WORD = ir.IntType(64)
 _BYTES = ir.VectorType(ir.IntType(8), TABLE_BYTES)
 _SHORTS = ir.VectorType(ir.IntType(16), TABLE_BYTES // 2)
@@ -142,3 +144,14 @@ def add_dots(typingctx, picked, at, base, base_at, out, out_at):
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@jit()
+def pick(tables, at, k, nibbles, minus, picked):
+    """``picked[n] = minus + 4 P`` for a row, whose tables begin at ``at``, and a panel."""
+    for lane in range(PANEL):
+        picked[lane] = minus
+    for begin in range(0, k, LONGEST):
+        steps = min(LONGEST, k - begin) // STEP
+        table = at + begin // QUAD * TABLE_BYTES
+        pick_tile(tables, table, steps, nibbles, begin // 8 * _NIBBLES, picked, 0)

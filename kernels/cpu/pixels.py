@@ -1,8 +1,9 @@
-"""8-bit pixels times ±1 weights on x86 without VNNI, by tables (``kernels.cpu.picks``).
+"""8-bit pixels times ±1 weights by tables: of 64 on AVX-512 VBMI, of 16 on other x86 without VNNI.
 
 With P the sum of the pixels whose weight is +1, of which there are p, the dot of ``2u - 255`` is
-``4 P - 2 sum(u) + 255 (K - 2 p)``. ``torch._int_mm`` has no fast way on such a CPU: it gives 0.001
-TOP/s on a Zen 3 core. A task builds the tables of 32 rows, then goes over its panels of 64 outputs.
+``4 P - 2 sum(u) + 255 (K - 2 p)``. A task builds the tables of 32 rows, then goes over its panels
+of 64 outputs, in one way or the other (``kernels.cpu.picks64``, ``kernels.cpu.picks``): weights
+that are laid out in four dimensions are for tables of 64.
 """
 # Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated"
@@ -10,73 +11,105 @@ TOP/s on a Zen 3 core. A task builds the tables of 32 rows, then goes over its p
 import numba
 import numpy as np
 
-from kernels.cpu import tabled
+from kernels.cpu import picks, picks64, tabled
 from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL, split
 from kernels.cpu.pack import reached_word
-from kernels.cpu.picks import LONGEST, QUAD, STEP, TABLE_BYTES, add_dots, pick_tile, store_tables
 from kernels.cpu.tabled import NO_FLIPS, aligned, part
+from kernels.cpu.vectors import VBMI
+from kernels.packing import Packed
 
-ROWS = 32  # whose tables, 8 bytes a pixel, lie in L2: 196 KiB at 784 pixels
+ROWS = 32  # whose tables, 8 bytes a pixel, or 22 those of 64, lie in L2: 196 or 528 KiB at 784
 _NIBBLES = 2 * PANEL  # bytes of a panel's weights for 8 pixels
 
 
 @jit()
-def room(k):
-    """Return what a task works in: tables of rows, their starts, nibbles and dots of a panel."""
-    tables, minus = aligned(ROWS * k // QUAD * TABLE_BYTES), np.empty(ROWS, dtype=np.int32)
-    nibbles, picked = aligned(k // 8 * _NIBBLES), aligned(4 * PANEL).view(np.int32)
-    return tables, minus, nibbles, picked
+def _sizes(laid):
+    """Return the pixels of a row, in whole steps, and the bytes of its tables."""
+    if laid.ndim == 4:
+        return picks64.STEP * laid.shape[1], picks64.STEP_BYTES * laid.shape[1]
+    return 8 * laid.shape[1], 8 // picks.QUAD * picks.TABLE_BYTES * laid.shape[1]
 
 
 @jit()
-def pick(tables, row, k, nibbles, minus, picked):
-    """``picked[lane] = minus + 4 P`` of a row and a panel: P as at the head of this module."""
-    for lane in range(PANEL):
-        picked[lane] = minus
-    for begin in range(0, k, LONGEST):
-        steps = min(LONGEST, k - begin) // STEP
-        at = (row * k + begin) // QUAD * TABLE_BYTES
-        pick_tile(tables, at, steps, nibbles, begin // 8 * _NIBBLES, picked, 0)
+def room(laid):
+    """Return what a task works in: a row, tables of rows, their starts, nibbles and dots."""
+    k, size = _sizes(laid)
+    tables, minus = aligned(ROWS * size), np.empty(ROWS, dtype=np.int32)
+    nibbles, picked = aligned(k // 8 * _NIBBLES), aligned(4 * picks64.ROOM).view(np.int32)
+    return np.zeros(k, dtype=np.uint8), tables, minus, nibbles, picked
 
 
 @jit()
-def tables_of(u, first, rows, k, tables, minus):
+def tables_of(u, first, rows, k, laid, row, tables, minus):
     """Build the tables of ``rows`` rows; ``minus[i]`` = -2 times the sum of row i's pixels."""
-    store_tables(u, first * k, rows * k // QUAD, tables, 0)
+    length, size = _sizes(laid)
     for i in range(rows):
-        total = np.int32(0)
-        for pixel in u[(first + i) * k : (first + i + 1) * k]:
-            total += np.int32(pixel)
+        total, begin = np.int32(0), (first + i) * k
+        for j in range(k):  # numba copies slices byte by byte
+            row[j] = u[begin + j]
+            total += np.int32(u[begin + j])
         minus[i] = -2 * total
+        if laid.ndim == 4:
+            picks64.store_tables(row, 0, length // picks64.GROUP, tables, i * size)
+        else:
+            picks.store_tables(row, 0, length // picks.QUAD, tables, i * size)
 
 
 @jit()
-def put(picked, bounds, at, panel, n, flips, out, row):
+def _together(laid, left):
+    """Return how many of the ``left`` panels meet a row together."""
+    if laid.ndim == 4:
+        return picks64.TOGETHER if left >= picks64.TOGETHER else 2 if left >= 2 else 1
+    return 1
+
+
+@jit()
+def _put(picked, at, bounds, bounds_at, panel, n, flips, out, row):
     """Write 64 dots or their word of row ``row``, as ``kernels.cpu.tabled.put`` does."""
     begin = panel * PANEL
     if out.ndim == 2:
-        out[row, panel] = reached_word(picked, 0, bounds, at) ^ flips[panel]
+        out[row, panel] = reached_word(picked, at, bounds, bounds_at) ^ flips[panel]
         return
     if begin + PANEL <= n:
-        add_dots(picked, 0, bounds, at, out, row * n + begin)
+        picks.add_dots(picked, at, bounds, bounds_at, out, row * n + begin)
         return
     for lane in range(n - begin):
-        out[row * n + begin + lane] = picked[lane] + bounds[at + lane]
+        out[row * n + begin + lane] = picked[at + lane] + bounds[bounds_at + lane]
+
+
+@jit()
+def meet(tables, minus, rows, laid, begin, end, places, n, bounds, flips, nibbles, picked, out, to):
+    """Write dots or words of ``rows`` rows with tables and panels ``begin..end`` from row ``to``.
+
+    Row i's numbers in ``bounds`` are those of a panel from ``places[i]`` on.
+    """
+    (k, size), steps, flat = _sizes(laid), laid.shape[1], laid.reshape(-1)
+    panel = begin
+    while panel < end:
+        count = _together(laid, end - panel)
+        if laid.ndim == 3:
+            split(flat, panel * (k // 8) * PANEL, k // 8, nibbles)
+        for i in range(rows):
+            if laid.ndim == 4:
+                picks64.pick(tables, i * size, steps, flat, panel, count, minus[i], picked)
+            else:
+                picks.pick(tables, i * size, k, nibbles, minus[i], picked)
+            for v in range(panel, panel + count):
+                at = (v - panel) * PANEL
+                _put(picked, at, bounds, places[i] + v * PANEL, v, n, flips, out, to + i)
+        panel += count
 
 
 @jit()
 def _task(u, k, row, row_end, laid, begin, end, n, bounds, flips, out):
-    tables, minus, nibbles, picked = room(k)
-    flat = laid.reshape(-1)
+    padded, tables, minus, nibbles, picked = room(laid)
+    places = np.zeros(ROWS, dtype=np.int64)
     while row < row_end:
         some = min(ROWS, row_end - row)
-        tables_of(u, row, some, k, tables, minus)
-        for panel in range(begin, end):
-            split(flat, panel * (k // 8) * PANEL, k // 8, nibbles)
-            for i in range(some):
-                pick(tables, i, k, nibbles, minus[i], picked)
-                put(picked, bounds, panel * PANEL, panel, n, flips, out, row + i)
+        tables_of(u, row, some, k, laid, padded, tables, minus)
+        meet(tables, minus, some, laid, begin, end, places, n, bounds, flips, nibbles, picked, out,
+             row)  # fmt: skip
         row += some
 
 
@@ -88,17 +121,24 @@ def _tasks(u, k, rows, laid, n, bounds, flips, row_parts, panel_parts, out):
         _task(u, k, row, row_end, laid, begin, end, n, bounds, flips, out)
 
 
-def panels(words: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lay packed weights (int64 [N, ceil(K/64)]) out as ``product`` takes them.
+def panels(w: Packed) -> tuple[np.ndarray, np.ndarray]:
+    """Lay packed weights, rows in one segment, out as ``product`` takes them.
 
     Returns:
-        uint8 [ceil(N/64), 2 ceil(K/16), 64], zeros beyond N and K; and ``255 (K - 2 p)`` of p
-        weights +1, int32 [ceil(N/64) * 64].
+        uint8 [ceil(N/64), 2 ceil(K/16), 64] or ``kernels.cpu.picks64.panels``, zeros beyond N and
+        K; and ``255 (K - 2 p)`` of p weights +1, int32 [ceil(N/64) * 64].
     """
-    laid = tabled.panels(words, STEP // 8 * -(-k // STEP))
+    words = w.words.numpy()
+    if VBMI:
+        signs = np.unpackbits(words.view(np.uint8), axis=1, count=w.k, bitorder="little")
+        patterns = picks64.panels(signs)
+        laid = aligned(patterns.size).reshape(patterns.shape)
+        laid[:] = patterns
+    else:
+        laid = tabled.panels(words, picks.STEP // 8 * -(-w.k // picks.STEP))
     ones = np.zeros(len(laid) * PANEL, dtype=np.int32)
-    ones[: len(words)] = np.bitwise_count(words.view(np.uint64)).sum(1)
-    return laid, 255 * (k - 2 * ones)
+    ones[: w.rows] = np.bitwise_count(words.view(np.uint64)).sum(1)
+    return laid, 255 * (w.k - 2 * ones)
 
 
 def bounds_of(base: np.ndarray, threshold: np.ndarray) -> np.ndarray:
@@ -108,14 +148,9 @@ def bounds_of(base: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     return bounds.astype(np.int32)
 
 
-def _ready(u: np.ndarray, laid: np.ndarray) -> np.ndarray:
-    k = 8 * laid.shape[1]
-    return u if u.shape[1] == k else np.pad(u, ((0, 0), (0, k - u.shape[1])))
-
-
 def product(u: np.ndarray, laid: np.ndarray, base: np.ndarray, out: np.ndarray) -> None:
     """Write ``(2u - 255) . w`` of uint8 u [M, K] to ``out`` int32 [M, N], both contiguous."""
-    u, (rows, n) = _ready(u, laid), out.shape
+    rows, n = out.shape
     if rows and n:
         parts = tabled.parts(rows, len(laid), ROWS, 1)
         _tasks(u.reshape(-1), u.shape[1], rows, laid, n, base, NO_FLIPS, *parts, out.reshape(-1))
@@ -138,7 +173,7 @@ def product_bits(
         flips: int64 [ceil(N/64)], packed, pads 0.
         out: int64 [M, ceil(N/64)].
     """
-    u, rows = _ready(u, laid), len(out)
+    rows = len(out)
     if rows and len(laid):
         bounds = bounds_of(base, threshold)
         flips, parts = flips.view(np.uint64), tabled.parts(rows, len(laid), ROWS, 1)

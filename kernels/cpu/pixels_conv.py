@@ -1,4 +1,4 @@
-"""3x3 convolutions of 8-bit pixels and ±1 filters straight from the image, by tables of 16.
+"""3x3 convolutions of 8-bit pixels and ±1 filters straight from the image, by tables.
 
 As ``kernels.cpu.pixels``, with the rows of 32 positions gathered into the cache just before their
 tables are built: no patches in memory, and thresholds give bits with no dots in memory either. A
@@ -15,9 +15,10 @@ import torch.nn.functional as functional
 
 from kernels.conv import TAPS, border_classes
 from kernels.cpu import pages
+from kernels.cpu.borders import touched
 from kernels.cpu.jit import jit
-from kernels.cpu.nibbles import PANEL, split
-from kernels.cpu.pixels import ROWS, bounds_of, panels, pick, put, room, tables_of
+from kernels.cpu.nibbles import PANEL
+from kernels.cpu.pixels import ROWS, bounds_of, meet, panels, room, tables_of
 from kernels.cpu.tabled import NO_FLIPS, part
 from kernels.packing import Packed, pack_bounds, unpack_rows, words_for
 
@@ -25,10 +26,13 @@ MOST_PIXEL = 255
 
 
 @jit()
-def _gather(padded, shape, first, count, k, rows, classes):
-    """Write the patches of ``count`` positions, [k] each in the filters' order, and classes."""
+def _gather(padded, shape, first, count, outputs, rows, places):
+    """Write the patches of ``count`` positions, [9 C] each, and where their classes' numbers are.
+
+    ``outputs`` is how many numbers a class has.
+    """
     channels, height, width = shape
-    wide = width + 2
+    wide, k = width + 2, TAPS * channels
     for i in range(count):
         image, position = (first + i) // (height * width), (first + i) % (height * width)
         y, x = position // width, position % width
@@ -39,25 +43,20 @@ def _gather(padded, shape, first, count, k, rows, classes):
                 for dx in range(3):
                     rows[to + dx] = padded[at + dx]
                 to += 3
-        classes[i] = (y == 0) + 2 * (y == height - 1) + 4 * (x == 0) + 8 * (x == width - 1)
+        places[i] = touched(y, x, height, width) * outputs
 
 
 @jit()
 def _task(padded, shape, first, last, laid, n, bounds, flips, out):
-    k = 8 * laid.shape[1]
-    tables, minus, nibbles, picked = room(k)
-    rows, classes = np.zeros(ROWS * k, dtype=np.uint8), np.empty(ROWS, dtype=np.int64)
-    flat, count = laid.reshape(-1), laid.shape[0]
+    k, count = TAPS * shape[0], laid.shape[0]
+    row, tables, minus, nibbles, picked = room(laid)
+    rows, places = np.empty(ROWS * k, dtype=np.uint8), np.empty(ROWS, dtype=np.int64)
     while first < last:
         some = min(ROWS, last - first)
-        _gather(padded, shape, first, some, k, rows, classes)
-        tables_of(rows, 0, some, k, tables, minus)
-        for panel in range(count):
-            split(flat, panel * (k // 8) * PANEL, k // 8, nibbles)
-            for i in range(some):
-                at = (classes[i] * count + panel) * PANEL
-                pick(tables, i, k, nibbles, minus[i], picked)
-                put(picked, bounds, at, panel, n, flips, out, first + i)
+        _gather(padded, shape, first, some, count * PANEL, rows, places)
+        tables_of(rows, 0, some, k, laid, row, tables, minus)
+        meet(tables, minus, some, laid, 0, count, places, n, bounds, flips, nibbles, picked, out,
+             first)  # fmt: skip
         first += some
 
 
@@ -69,7 +68,7 @@ def _tasks(padded, shape, positions, parts, laid, n, bounds, flips, out):
 
 
 class PixelConv3x3:
-    """Filters made ready for images of one size, on a CPU with AVX2."""
+    """Filters made ready for images of one size, on a CPU with AVX2 or AVX-512 VBMI."""
 
     def __init__(self, filters: Packed, height: int, width: int) -> None:
         """Prepare packed ``filters``, rows [C, 3, 3] in one segment.
@@ -83,7 +82,7 @@ class PixelConv3x3:
                 f"in {filters.segments}"
             )
         self.n, self._shape = filters.rows, (filters.k // TAPS, height, width)
-        self._laid, base = panels(filters.words.numpy(), filters.k)
+        self._laid, base = panels(filters)
         sums = unpack_rows(filters).view(filters.rows, -1, TAPS).sum(1).int()
         missing = border_classes(sums).numpy()
         self._base = np.tile(base, (len(missing), 1))

@@ -18,6 +18,7 @@ _FEATURES = _features()
 AVX512 = bool(_FEATURES.get("avx512f", False))
 VPOPCNT = AVX512 and bool(_FEATURES.get("avx512vpopcntdq", False))
 VNNI = bool(_FEATURES.get("avx512vnni", False) or _FEATURES.get("avxvnni", False))
+VBMI = bool(_FEATURES.get("avx512vbmi", False))
 AVX2 = bool(_FEATURES.get("avx2", False))
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import registry
+from kernels import firstlayer, registry
 from kernels.base import Kernel
+from kernels.cpu import pixels
 from kernels.cpu.threads import set_threads as both
+from kernels.cpu.vectors import AVX2, VBMI
 
 POISON = -77_777
 
@@ -32,6 +34,20 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
         return empty(*size, **options).fill_(POISON)  # type: ignore[call-overload]
 
     monkeypatch.setattr(torch, "empty", allocate)
+
+
+@pytest.fixture
+def pixel_tables(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function that lets pixels go by tables of 16 or 64, or, for 0, by int8 products."""
+
+    def choose(entries: int) -> None:
+        needed = {0: True, 16: AVX2, 64: VBMI}
+        if not needed[entries]:
+            pytest.skip(f"no tables of {entries} on this processor")
+        monkeypatch.setattr(pixels, "VBMI", entries == 64)
+        monkeypatch.setattr(firstlayer, "pixels_by_tables", lambda: entries > 0)
+
+    return choose
 
 
 @pytest.fixture

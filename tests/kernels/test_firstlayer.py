@@ -10,13 +10,22 @@ from kernels import firstlayer, reference
 from kernels.firstlayer import PixelsInt8, pixels_product_bitplanes, pixels_product_int8
 from kernels.packing import Packed, pack_rows
 
-WAYS = {"int8": pixels_product_int8, "bitplanes": pixels_product_bitplanes}
 Product = Callable[[Tensor, Packed], Tensor]
+INT8 = {"vendor": 0, "tables16": 16, "tables64": 64}  # entries of a table
 
 
-@pytest.fixture(params=WAYS)
-def product(request: pytest.FixtureRequest) -> Product:
-    return WAYS[request.param]
+@pytest.fixture(params=INT8)
+def int8(request: pytest.FixtureRequest, pixel_tables: Callable[[int], None]) -> Product:
+    pixel_tables(INT8[request.param])
+    return pixels_product_int8
+
+
+@pytest.fixture(params=[*INT8, "bitplanes"])
+def product(request: pytest.FixtureRequest, pixel_tables: Callable[[int], None]) -> Product:
+    if request.param == "bitplanes":
+        return pixels_product_bitplanes
+    pixel_tables(INT8[request.param])
+    return pixels_product_int8
 
 
 def operands(m: int, n: int, k: int) -> tuple[Tensor, Tensor]:
@@ -43,15 +52,15 @@ def test_every_level_of_grey(product: Product, level: int) -> None:
     assert product(u, pack_rows(w))[1].tolist() == ((2 * level - 255) * w.sum(1)).tolist()
 
 
-@pytest.mark.parametrize("k", [4096, 4097, 8200], ids="K{}".format)
+@pytest.mark.parametrize("k", [4096, 4097, 8200, 20200], ids="K{}".format)
 def test_long_rows_of_the_brightest_pixels(product: Product, k: int) -> None:
     u, w = torch.full((1, k), 255, dtype=torch.uint8), torch.ones(2, k)
     w[1] = -1
     assert product(u, pack_rows(w)).tolist() == [[255 * k, -255 * k]]
 
 
-@pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("n", [1, 64, 70, 130], ids="N{}".format)
+@pytest.mark.usefixtures("poisoned", "int8")
+@pytest.mark.parametrize("n", [1, 64, 70, 130, 400], ids="N{}".format)
 @pytest.mark.parametrize("k", [27, 784], ids="K{}".format)
 @pytest.mark.parametrize("m", [0, 1, 33], ids="M{}".format)
 def test_bits_equal_the_thresholded_dots(m: int, n: int, k: int) -> None:
@@ -68,6 +77,7 @@ def test_bits_equal_the_thresholded_dots(m: int, n: int, k: int) -> None:
     assert torch.equal(found.words, reference.pack(expected))
 
 
+@pytest.mark.usefixtures("int8")
 def test_weights_in_segments_are_rows_as_well() -> None:
     u, w = operands(3, 2, 54)
     packed = pack_rows(w.reshape(4, 27)).words.reshape(2, 2)

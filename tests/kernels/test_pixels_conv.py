@@ -1,5 +1,7 @@
 """Direct 3x3 convolutions of pixels on the CPU against the unpacked, zero-padded one."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as functional
@@ -7,13 +9,14 @@ from torch import Tensor
 
 from kernels import reference
 from kernels.cpu.pixels_conv import PixelConv3x3
-from kernels.cpu.vectors import AVX2
 from kernels.packing import Packed, pack_rows
 
-if not AVX2:
-    pytest.skip("tables need AVX2", allow_module_level=True)
-
 SIZES = [(1, 1), (1, 4), (5, 1), (2, 2), (7, 5), (3, 70), (32, 32)]
+
+
+@pytest.fixture(params=[16, 64], ids="tables{}".format, autouse=True)
+def way(request: pytest.FixtureRequest, pixel_tables: Callable[[int], None]) -> None:
+    pixel_tables(request.param)
 
 
 def operands(channels: int, filters: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
