@@ -13,6 +13,7 @@ float32 takes 32 multiply-adds.
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -22,6 +23,10 @@ from kernels.cpu.vectors import load, pointer, splat, store
 
 GROUP, LANES = 4, 32  # numbers a table; columns a vector
 TABLE_BYTES = 32  # 16 low digits, 16 high digits
+ROWS = 1  # of results a tile
+STEP = (0, 2 * GROUP, GROUP)  # numbers of two look-ups, by the planes of signs
+TABLES = (0, 2 * TABLE_BYTES, TABLE_BYTES)  # bytes a step and row
+PATTERNS = (0, 2 * LANES, 2 * LANES)  # bytes a step and 32 columns
 LEVELS = 2047
 BLOCK = 128  # groups whose sums of digits fit 16 bits with room: 256 lookups of at most 127
 DIGIT, OFFSET = 7, 1 << 13  # bits; at least 4 LEVELS, so that no sum is negative
@@ -197,14 +202,51 @@ def _tile(
 
 
 @jit()
-def lookup(wide, planes, tables, t_at, index, i_at, gap, groups, scale, fresh, out, o_at):
-    """:func:`_tile` over ``groups`` groups (an even number), of 64 columns if ``wide``, else 32."""
+def _row(wide, planes, tables, t_at, index, i_at, gap, steps, scale, fresh, out, o_at):
     if planes == 2:
         if wide:
-            _tile(2, 2, tables, t_at, index, i_at, gap, groups, scale, fresh, out, o_at)
+            _tile(2, 2, tables, t_at, index, i_at, gap, steps, scale, fresh, out, o_at)
         else:
-            _tile(1, 2, tables, t_at, index, i_at, gap, groups, scale, fresh, out, o_at)
+            _tile(1, 2, tables, t_at, index, i_at, gap, steps, scale, fresh, out, o_at)
     elif wide:
-        _tile(2, 1, tables, t_at, index, i_at, gap, groups // 2, scale, fresh, out, o_at)
+        _tile(2, 1, tables, t_at, index, i_at, gap, steps, scale, fresh, out, o_at)
     else:
-        _tile(1, 1, tables, t_at, index, i_at, gap, groups // 2, scale, fresh, out, o_at)
+        _tile(1, 1, tables, t_at, index, i_at, gap, steps, scale, fresh, out, o_at)
+
+
+@jit()
+def lookup(
+    rows, wide, planes, tables, t_at, t_gap, index, i_at, i_gap, steps, scales, s_at, s_gap,
+    fresh, out, o_at, o_gap,
+):  # fmt: skip
+    """``out[r, c] = scale[r] * sum_k (number k of row r) * (sign k of column c)``.
+
+    Of ``rows`` rows and, if ``wide``, 64 columns, else 32; over both planes; added to ``out``
+    unless ``fresh``. The number of elements from a row's tables, scale and result to the next
+    row's are ``t_gap``, ``s_gap`` and ``o_gap``, from a vector's patterns to the next's ``i_gap``.
+    """
+    for r in range(rows):
+        t, scale, to = t_at + r * t_gap, scales[s_at + r * s_gap], o_at + r * o_gap
+        _row(wide, planes, tables, t, index, i_at, i_gap, steps, scale, fresh, out, to)
+
+
+@jit()
+def store_step(planes, q, first, stride, tables, to):
+    """Write a step's tables, of ``q[first + j * stride]``, int16, from ``tables[to]`` on."""
+    store_table(q, first, stride, tables, to)
+    if planes == 1:
+        store_table(q, first + GROUP * stride, stride, tables, to + TABLE_BYTES)
+
+
+@jit()
+def add_signs(word, j, planes, plane, out, at):
+    """Add the signs of number j of a step, a bit a column, to patterns that began as zeros.
+
+    ``out`` is uint32; the step's patterns begin at ``out[at]``. Column 8 ``q + lane`` is byte q of
+    a lane: so lie the columns in the sums that :func:`_totals` splits into four vectors of 8.
+    """
+    group = j // GROUP if planes == 1 else plane
+    place = at + group * (LANES // 4)
+    for lane in range(LANES // 4):
+        bits = (word >> np.uint32(lane)) & np.uint32(0x01010101)
+        out[place + lane] |= bits << np.uint32(j % GROUP)

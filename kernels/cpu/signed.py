@@ -2,7 +2,7 @@
 
 ``C[m, n] = sum_k A[m, k] S[k, n]`` with A float32 and S of ±1, packed. The numbers of a row of A
 are rounded, 512 at a time, to multiples of 1/2047 of the greatest magnitude among them; the sums of
-these are exact (``kernels.cpu.lookup``). Thus an element is off by at most half a step a number:
+these are exact (``kernels.cpu.sums``). Thus an element is off by at most half a step a number:
 
     |C - C_exact| <= sum over blocks of (numbers in the block) * (greatest in the block) / 4094
 
@@ -16,12 +16,25 @@ import numba
 import numpy as np
 
 from kernels.cpu.jit import jit
-from kernels.cpu.lookup import BLOCK, GROUP, LANES, LEVELS, TABLE_BYTES, lookup, store_table
+from kernels.cpu.lookup import LANES, LEVELS
 from kernels.cpu.steps import float_of
+from kernels.cpu.sums import (
+    BLOCK,
+    PATTERNS,
+    ROWS,
+    SHARED,
+    STEP,
+    TABLES,
+    add_signs,
+    aligned,
+    lookup,
+    steps_for,
+    store_step,
+)
 from kernels.cpu.vectors import AVX2
 
 AVAILABLE = AVX2
-ROWS = 8  # rows of A whose tables, and whose results, a thread keeps in its caches
+KEPT = 64  # rows of A whose tables of a block a thread keeps in its caches: 4 to 7 KB each
 _ABSOLUTE, _INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
 SMALLEST = np.float32(1e-30)  # below, numbers count as 0: the step's inverse must be finite
 
@@ -48,102 +61,92 @@ def quantize(row, begin, end, unit, q):
 
 
 @jit(parallel=True, error_model="numpy")
-def _tables(a, groups, unit, tables, steps):
+def _tables(a, planes, unit, tables, scales):
     rows, length = a.shape
-    blocks = steps.shape[1]
-    each = min(groups, BLOCK)
+    all_steps, size = steps_for(length, planes), TABLES[planes]
     for m in numba.prange(rows):
-        q = np.empty(each * GROUP, dtype=np.int16)
-        for block in range(blocks):
-            begin = block * BLOCK * GROUP
-            here = min(BLOCK, groups - block * BLOCK)
-            end = min(begin + BLOCK * GROUP, length)
-            steps[m, block] = quantize(a[m], begin, end, unit, q)
-            at = (block * rows + m) * each * TABLE_BYTES
-            for g in range(here):
-                store_table(q, g * GROUP, 1, tables, at + g * TABLE_BYTES)
-
-
-@jit()
-def place_bits(word, j, out, at):
-    """Set bit ``j`` of 32 patterns to the bits of ``word``: 8 ``q + lane`` to byte q of a lane.
-
-    So lie the columns in the sums that ``kernels.cpu.lookup`` splits into four vectors of 8.
-    """
-    for lane in range(8):
-        bits = (word >> np.uint32(lane)) & np.uint32(0x01010101)
-        out[at + lane] |= bits << np.uint32(j)
+        q = np.empty(BLOCK[planes] * STEP[planes], dtype=np.int16)
+        for block in range(scales.shape[1]):
+            begin = block * SHARED
+            scales[m, block] = quantize(a[m], begin, min(begin + SHARED, length), unit, q)
+            first = block * BLOCK[planes]
+            for step in range(min(BLOCK[planes], all_steps - first)):
+                to = (m * all_steps + first + step) * size
+                store_step(planes, q, step * STEP[planes], 1, tables, to)
 
 
 @jit(parallel=True)
-def _index(words, planes, groups, panels, out):
+def _index(words, length, panels, out):
     """Patterns from packed rows: ``words`` uint32 [planes, K, at least ``panels``]."""
-    length = words.shape[1]
+    planes = words.shape[0]
+    steps, size, numbers = steps_for(length, planes), PATTERNS[planes] // 4, STEP[planes]
     for panel in numba.prange(panels):
-        for g in range(groups):
+        out[panel * steps * size : (panel + 1) * steps * size] = 0
+        for step in range(steps):
+            to = (panel * steps + step) * size
+            block, within = step // BLOCK[planes], step % BLOCK[planes] * numbers
+            begin = block * SHARED + within
+            some = min(numbers, min(SHARED - within, length - begin))
             for plane in range(planes):
-                to = ((panel * groups + g) * planes + plane) * 8
-                for lane in range(8):
-                    out[to + lane] = 0
-                for j in range(min(GROUP, max(length - g * GROUP, 0))):
-                    place_bits(words[plane, g * GROUP + j, panel], j, out, to)
+                for j in range(some):
+                    add_signs(words[plane, begin + j, panel], j, planes, plane, out, to)
 
 
 @jit(parallel=True)
-def _index_of_rows(words, groups, out):
-    """Patterns of signs packed along ``k``: ``words`` uint64 [columns, ceil(K/64)]."""
+def _transposed(words, out):
+    """``out[k, panel]``: the signs k of 32 rows of ``words`` [columns, ceil(K/64)], uint32."""
     columns = words.shape[0]
-    for panel in numba.prange((columns + LANES - 1) // LANES):
-        for lane in range(8):
-            for g in range(groups):
-                out[(panel * groups + g) * 8 + lane] = 0
-            for q in range(4):
-                column = panel * LANES + 8 * q + lane
-                if column < columns:
-                    for g in range(min(groups, words.shape[1] * 16)):
-                        bits = words[column, g // 16] >> np.uint64(4 * (g % 16))
-                        to = (panel * groups + g) * 8 + lane
-                        out[to] |= np.uint32(bits & np.uint64(15)) << np.uint32(8 * q)
+    for panel in numba.prange(out.shape[1]):
+        bits = np.empty(64, dtype=np.uint32)
+        for t in range(words.shape[1]):
+            bits[:] = 0
+            for lane in range(min(LANES, columns - panel * LANES)):
+                word = words[panel * LANES + lane, t]
+                for k in range(64):
+                    bits[k] |= np.uint32((word >> np.uint64(k)) & np.uint64(1)) << np.uint32(lane)
+            for k in range(64):
+                out[t * 64 + k, panel] = bits[k]
 
 
 @jit(error_model="numpy")
-def multiply(tables, steps, index, groups, planes, row, row_end, duo, duo_end, width, out, first):
+def multiply(tables, scales, index, planes, length, row, row_end, duo, duo_end, width, out, first):
     """Write rows ``row`` to ``row_end`` of the product to ``out``, whose first row is ``first``.
 
     Columns go from 64 times ``duo`` to 64 times ``duo_end``; ``out`` is flat.
     """
-    rows, blocks = steps.shape
-    each, gap = min(groups, BLOCK), groups * planes * LANES
+    blocks, steps = scales.shape[1], steps_for(length, planes)
+    flat, i_gap, t_gap = scales.reshape(-1), steps * PATTERNS[planes], steps * TABLES[planes]
     for block in range(blocks):
-        here = min(BLOCK, groups - block * BLOCK)
+        begin = block * BLOCK[planes]
+        here = min(BLOCK[planes], steps - begin)
         for pair in range(duo, duo_end):
-            i_at = 2 * pair * gap + block * BLOCK * planes * LANES
+            i_at = 2 * pair * i_gap + begin * PATTERNS[planes]
             both = 2 * pair + 1 < width // LANES
-            for m in range(row, row_end):
-                t_at = (block * rows + m) * each * TABLE_BYTES
+            for m in range(row, row_end, ROWS):
+                t_at = m * t_gap + begin * TABLES[planes]
                 to = (m - first) * width + 2 * pair * LANES
-                scale = steps[m, block]
-                lookup(both, planes, tables, t_at, index, i_at, gap, here, scale,
-                       block == 0, out, to)  # fmt: skip
+                lookup(
+                    min(ROWS, row_end - m), both, planes, tables, t_at, t_gap, index, i_at, i_gap,
+                    here, flat, m * blocks + block, blocks, block == 0, out, to, width,
+                )  # fmt: skip
+
+
+@jit()
+def part_of(rows, part, parts):
+    """Return where part ``part`` of ``rows`` begins, a multiple of ROWS."""
+    return min((rows + ROWS - 1) // ROWS * part // parts * ROWS, rows)
 
 
 @jit(parallel=True, error_model="numpy")
-def _product(tables, steps, index, groups, planes, row_parts, panel_parts, out):
+def _product(tables, scales, index, planes, length, row_parts, panel_parts, out):
     rows, width = out.shape
     flat, duos = out.reshape(-1), (width // LANES + 1) // 2
     for task in numba.prange(row_parts * panel_parts):
         part = task // panel_parts
-        row, row_end = rows * part // row_parts, rows * (part + 1) // row_parts
+        row, row_end = part_of(rows, part, row_parts), part_of(rows, part + 1, row_parts)
         part = task % panel_parts
         duo, duo_end = duos * part // panel_parts, duos * (part + 1) // panel_parts
-        multiply(
-            tables, steps, index, groups, planes, row, row_end, duo, duo_end, width, flat, 0
-        )  # fmt: skip
-
-
-def groups_for(length: int) -> int:
-    """Return the number of groups of four that K numbers take, rounded up to an even one."""
-    return -(-length // (2 * GROUP)) * 2
+        multiply(tables, scales, index, planes, length, row, row_end, duo, duo_end, width, flat, 0)
 
 
 def width_for(columns: int) -> int:
@@ -154,32 +157,32 @@ def width_for(columns: int) -> int:
 def index(words: np.ndarray, columns: int) -> np.ndarray:
     """Return the patterns of packed signs: int64 words [planes, K, ceil(N/64)] -> uint8, flat."""
     planes, length = words.shape[:2]
-    groups, panels = groups_for(length), width_for(columns) // LANES
-    out = np.empty(panels * groups * planes * 8, dtype=np.uint32)
-    _index(words.view(np.uint32), planes, groups, panels, out)
-    return out.view(np.uint8)
+    panels = width_for(columns) // LANES
+    out: np.ndarray = aligned(panels * steps_for(length, planes) * PATTERNS[planes])
+    _index(words.view(np.uint32), length, panels, out.view(np.uint32))
+    return out
 
 
 def index_of_rows(words: np.ndarray, length: int) -> np.ndarray:
     """Return the patterns of signs packed by column: int64 words [N, ceil(K/64)] -> uint8, flat."""
-    groups = groups_for(length)
-    out = np.empty(width_for(len(words)) // LANES * 8 * groups, dtype=np.uint32)
-    _index_of_rows(words.view(np.uint64), groups, out)
-    return out.view(np.uint8)
+    panels = width_for(len(words)) // LANES
+    by_number = np.empty((words.shape[1] * 64, panels), dtype=np.uint32)
+    _transposed(words.view(np.uint64), by_number)
+    out: np.ndarray = aligned(panels * steps_for(length, 1) * PATTERNS[1])
+    _index(by_number[None], length, panels, out.view(np.uint32))
+    return out
 
 
-def tables(a: np.ndarray, unit: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tables of real rows [M, K] and the step of each row and block.
+def tables(a: np.ndarray, planes: int, unit: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tables of real rows [M, K] for ``planes``, and the step of each row and block.
 
     ``unit``: the step of all where they are its multiples up to LEVELS, so that nothing is rounded.
     """
     rows, length = a.shape
-    groups = groups_for(length)
-    blocks = -(-groups // BLOCK)
-    found = np.empty(blocks * rows * min(groups, BLOCK) * TABLE_BYTES, dtype=np.uint8)
-    steps = np.empty((rows, blocks), dtype=np.float32)
-    _tables(a, groups, np.float32(unit), found, steps)
-    return found, steps
+    found: np.ndarray = aligned(rows * steps_for(length, planes) * TABLES[planes])
+    scales = np.empty((rows, -(-length // SHARED)), dtype=np.float32)
+    _tables(a, planes, np.float32(unit), found, scales)
+    return found, scales
 
 
 def product(
@@ -190,9 +193,11 @@ def product(
     a: float32 [M, K]; out: float32 [M, N], N rounded up by :func:`width_for`; unit: see
     :func:`tables`.
     """
-    found, steps = tables(a, unit)
+    found, scales = tables(a, planes, unit)
     threads = numba.get_num_threads()
     rows, width = out.shape
-    many = rows >= 4 * ROWS * threads
-    parts = (-(-rows // ROWS), 1) if many else (1, min(threads, -(-width // (2 * LANES))))
-    _product(found, steps, patterns, groups_for(a.shape[1]), planes, *parts, out)
+    if rows >= KEPT * threads // 2:
+        parts = max(-(-rows // KEPT), threads), 1
+    else:
+        parts = 1, min(threads, -(-width // (2 * LANES)))
+    _product(found, scales, patterns, planes, a.shape[1], *parts, out)

@@ -12,126 +12,147 @@ import numpy as np
 
 from kernels.cpu.columns import EIGHT, greatest, round_eight, steps_of, whole_columns
 from kernels.cpu.jit import jit
-from kernels.cpu.lookup import BLOCK, GROUP, LANES, TABLE_BYTES, lookup, store_table
-from kernels.cpu.signed import groups_for, index, place_bits, quantize, width_for
+from kernels.cpu.lookup import LANES
+from kernels.cpu.signed import index, quantize, width_for
+from kernels.cpu.sums import (
+    BLOCK,
+    PATTERNS,
+    ROWS,
+    SHARED,
+    STEP,
+    TABLES,
+    add_signs,
+    aligned,
+    lookup,
+    steps_for,
+    store_step,
+)
 
 TAPS = 9
 MAPS = 16  # output maps whose tables, and whose filters' gradients, a thread keeps in its caches
 _ALL = np.uint32(0xFFFFFFFF)
+_STEP, _BLOCK, _TABLES, _PATTERNS = STEP[1], BLOCK[1], TABLES[1], PATTERNS[1]
 
 
 @jit(error_model="numpy")
-def _image_tables(g, first, count, groups, tables, steps):
-    blocks, each = steps.shape[1], min(groups, BLOCK)
-    q = np.empty(each * GROUP, dtype=np.int16)
+def _image_tables(g, first, count, tables, scales):
+    length = g.shape[1]
+    steps = steps_for(length, 1)
+    q = np.empty(_BLOCK * _STEP, dtype=np.int16)
     for p in range(count):
-        for block in range(blocks):
-            begin = block * BLOCK * GROUP
-            end = min(begin + BLOCK * GROUP, g.shape[1])
-            steps[p, block] = quantize(g[first + p], begin, end, np.float32(0), q)
-            at = (p * groups + block * BLOCK) * TABLE_BYTES
-            for t in range(min(BLOCK, groups - block * BLOCK)):
-                store_table(q, t * GROUP, 1, tables, at + t * TABLE_BYTES)
+        for block in range(scales.shape[1]):
+            begin = block * SHARED
+            end = min(begin + SHARED, length)
+            scales[p, block] = quantize(g[first + p], begin, end, np.float32(0), q)
+            for t in range(min(_BLOCK, steps - block * _BLOCK)):
+                store_step(1, q, t * _STEP, 1, tables, (p * steps + block * _BLOCK + t) * _TABLES)
 
 
 @jit(error_model="numpy")
-def _tap_of_image(tables, steps, index, i_at, gap, wide, groups, dy, dx, height, width, out, o_at):
+def _tap_of_image(tables, scales, index, i_at, wide, steps, dy, dx, height, width, out, o_at):
     """Add one tap's share to 32 or 64 input maps of an image: ``out`` flat, from ``o_at`` on."""
-    stride, flat = out.shape[1], out.reshape(-1)
+    stride, flat, blocks = out.shape[1], out.reshape(-1), scales.shape[1]
+    by_row, end = scales.reshape(-1), width + min(dx, 0)
     for y in range(max(dy, 0), height + min(dy, 0)):
-        for x in range(max(dx, 0), width + min(dx, 0)):
+        for x in range(max(dx, 0), end, ROWS):
             source = (y - dy) * width + x - dx
             to = (y * width + x) * stride + o_at
-            for block in range(steps.shape[1]):
-                some = min(BLOCK, groups - block * BLOCK)
-                t_at = (source * groups + block * BLOCK) * TABLE_BYTES
-                at = i_at + block * BLOCK * LANES
-                scale = steps[source, block]
-                lookup(wide, 1, tables, t_at, index, at, gap, some, scale, False, flat, to)
+            for block in range(blocks):
+                some = min(_BLOCK, steps - block * _BLOCK)
+                lookup(
+                    min(ROWS, end - x), wide, 1,
+                    tables, (source * steps + block * _BLOCK) * _TABLES, steps * _TABLES,
+                    index, i_at + block * _BLOCK * _PATTERNS, steps * _PATTERNS, some,
+                    by_row, source * blocks + block, blocks, False, flat, to, stride,
+                )  # fmt: skip
 
 
 @jit(parallel=True, error_model="numpy")
-def _input(g, index, groups, height, width, out):
-    area, panels = height * width, out.shape[1] // LANES
-    gap = groups * LANES
+def _input(g, index, height, width, out):
+    area, panels, steps = height * width, out.shape[1] // LANES, steps_for(g.shape[1], 1)
     for image in numba.prange(g.shape[0] // area):
-        tables = np.empty(area * groups * TABLE_BYTES, dtype=np.uint8)
-        steps = np.empty((area, (groups + BLOCK - 1) // BLOCK), dtype=np.float32)
-        _image_tables(g, image * area, area, groups, tables, steps)
+        tables = aligned(area * steps * _TABLES)
+        scales = np.empty((area, (g.shape[1] + SHARED - 1) // SHARED), dtype=np.float32)
+        _image_tables(g, image * area, area, tables, scales)
         here = out[image * area : (image + 1) * area]
         here[:] = 0
         for panel in range(0, panels, 2):
             for tap in range(TAPS):
-                i_at = (tap * panels + panel) * gap
+                i_at = (tap * panels + panel) * steps * _PATTERNS
                 _tap_of_image(
-                    tables, steps, index, i_at, gap, panel + 1 < panels, groups,
+                    tables, scales, index, i_at, panel + 1 < panels, steps,
                     tap // 3 - 1, tap % 3 - 1, height, width, here, panel * LANES,
                 )  # fmt: skip
 
 
 @jit(parallel=True)
-def _shifted_index(words, height, width, groups, panels, out):
-    """Patterns of the nine shifted maps: [tap, panel, groups over pixels, 32]; +1 outside."""
-    pixels = words.shape[0]
+def _shifted_index(words, height, width, panels, out):
+    """Patterns of the nine shifted maps: [tap, panel, steps over pixels]; +1 outside."""
+    pixels, size = words.shape[0], _PATTERNS // 4
+    steps = steps_for(pixels, 1)
     for task in numba.prange(TAPS * panels):
         tap, panel = task // panels, task % panels
         dy, dx = tap // 3 - 1, tap % 3 - 1
-        for g in range(groups):
-            to = (task * groups + g) * 8
-            for lane in range(8):
-                out[to + lane] = 0
-            for j in range(min(GROUP, max(pixels - g * GROUP, 0))):
-                p = g * GROUP + j
+        out[task * steps * size : (task + 1) * steps * size] = 0
+        for step in range(steps):
+            to = (task * steps + step) * size
+            block, within = step // _BLOCK, step % _BLOCK * _STEP
+            begin = block * SHARED + within
+            for j in range(min(_STEP, min(SHARED - within, pixels - begin))):
+                p = begin + j
                 y, x = p // width % height + dy, p % width + dx
                 inside = 0 <= y < height and 0 <= x < width
                 word = words[p + dy * width + dx, panel] if inside else _ALL
-                place_bits(word, j, out, to)
+                add_signs(word, j, 1, 0, out, to)
 
 
 @jit(error_model="numpy")
-def _map_tables(g, begin, end, first, count, groups, q, tables, top, steps, factors):
-    """Tables of maps ``first..first+count`` over pixels ``begin..end``, ``groups`` of them."""
+def _map_tables(g, begin, end, first, count, steps, q, tables, top, scales, factors):
+    """Tables of maps ``first..first+count`` over pixels ``begin..end``, ``steps`` of them."""
     stride, flat, bits = g.shape[1], g.reshape(-1), g.view(np.int32).reshape(-1)
     top[:] = 0
     for p in range(begin, end):
         for n in range(0, count, EIGHT):
             greatest(bits, p * stride + first + n, top, n)
-    steps_of(top, MAPS, steps, factors)
+    steps_of(top, MAPS, scales, factors)
     for p in range(begin, end):
         for n in range(0, count, EIGHT):
             round_eight(flat, p * stride + first + n, factors, n, q, (p - begin) * MAPS + n)
-    q[(end - begin) * MAPS : groups * GROUP * MAPS] = 0
+    q[(end - begin) * MAPS : steps * _STEP * MAPS] = 0
     for n in range(count):
-        for t in range(groups):
-            at = (n * BLOCK + t) * TABLE_BYTES
-            store_table(q, t * GROUP * MAPS + n, MAPS, tables, at)
+        for t in range(steps):
+            at = (n * _BLOCK + t) * _TABLES
+            store_step(1, q, t * _STEP * MAPS + n, MAPS, tables, at)
 
 
 @jit(parallel=True, error_model="numpy")
-def _filters(g, index, groups, out):
+def _filters(g, index, out):
     """``out`` [N, 9, columns]: sums over all pixels, the outside of the maps taken as +1."""
     pixels, maps, columns = g.shape[0], out.shape[0], out.shape[2]
-    panels, flat, gap = columns // LANES, out.reshape(-1), groups * LANES
+    panels, flat, steps = columns // LANES, out.reshape(-1), steps_for(pixels, 1)
     for task in numba.prange((maps + MAPS - 1) // MAPS):
         first = task * MAPS
         count = min(MAPS, maps - first)
-        q = np.empty(BLOCK * GROUP * MAPS, dtype=np.int16)
-        tables = np.empty(MAPS * BLOCK * TABLE_BYTES, dtype=np.uint8)
-        top, steps = np.empty(MAPS, dtype=np.int32), np.empty(MAPS, dtype=np.float32)
+        q = np.empty(_BLOCK * _STEP * MAPS, dtype=np.int16)
+        tables = aligned(MAPS * _BLOCK * _TABLES)
+        top, scales = np.empty(MAPS, dtype=np.int32), np.empty(MAPS, dtype=np.float32)
         factors = np.empty(MAPS, dtype=np.float32)
-        for block in range((groups + BLOCK - 1) // BLOCK):
-            begin = block * BLOCK * GROUP
-            end = min(begin + BLOCK * GROUP, pixels)
-            some = min(BLOCK, groups - block * BLOCK)
-            _map_tables(g, begin, end, first, count, some, q, tables, top, steps, factors)
+        for block in range((steps + _BLOCK - 1) // _BLOCK):
+            begin = block * SHARED
+            some = min(_BLOCK, steps - block * _BLOCK)
+            end = min(begin + SHARED, pixels)
+            _map_tables(g, begin, end, first, count, some, q, tables, top, scales, factors)
             for tap in range(TAPS):
                 for panel in range(0, panels, 2):
-                    i_at = (tap * panels + panel) * gap + block * BLOCK * LANES
-                    for n in range(count):
+                    i_at = ((tap * panels + panel) * steps + block * _BLOCK) * _PATTERNS
+                    for n in range(0, count, ROWS):
                         to = ((first + n) * TAPS + tap) * columns + panel * LANES
-                        t_at = n * BLOCK * TABLE_BYTES
-                        lookup(panel + 1 < panels, 1, tables, t_at, index, i_at, gap, some,
-                               steps[n], block == 0, flat, to)  # fmt: skip
+                        lookup(
+                            min(ROWS, count - n), panel + 1 < panels, 1,
+                            tables, n * _BLOCK * _TABLES, _BLOCK * _TABLES,
+                            index, i_at, steps * _PATTERNS, some,
+                            scales, n, 1, block == 0, flat, to, TAPS * columns,
+                        )  # fmt: skip
 
 
 def input_gradient(
@@ -143,10 +164,11 @@ def input_gradient(
     rounded up to a multiple of 32.
     """
     taps = [np.ascontiguousarray(filters[None, :, tap]) for tap in range(TAPS)]
-    by_tap = [index(tap, channels) for tap in taps]
+    by_tap = np.concatenate([index(tap, channels) for tap in taps])
     out = np.empty((len(gradient), width_for(channels)), dtype=np.float32)
-    groups = groups_for(gradient.shape[1])
-    _input(gradient, np.concatenate(by_tap), groups, height, width, out)
+    patterns = aligned(by_tap.size)
+    patterns[:] = by_tap
+    _input(gradient, patterns, height, width, out)
     return out
 
 
@@ -158,12 +180,12 @@ def filter_gradient(
     gradient: float32 [B*H*W, N]; words: the packed map, int64 [B*H*W, ceil(C/64)]; columns: C
     channels rounded up to a multiple of 32.
     """
-    maps, groups = gradient.shape[1], groups_for(len(gradient))
-    columns = width_for(channels)
-    patterns = np.empty(TAPS * columns // LANES * groups * 8, dtype=np.uint32)
-    _shifted_index(words.view(np.uint32), height, width, groups, columns // LANES, patterns)
+    maps, columns = gradient.shape[1], width_for(channels)
+    panels = columns // LANES
+    patterns = aligned(TAPS * panels * steps_for(len(gradient), 1) * _PATTERNS)
+    _shifted_index(words.view(np.uint32), height, width, panels, patterns.view(np.uint32))
     out = np.empty((maps, TAPS, columns), dtype=np.float32)
-    _filters(whole_columns(gradient), patterns.view(np.uint8), groups, out)
+    _filters(whole_columns(gradient), patterns, out)
     out -= outside_sums(gradient, height, width)[:, :, None]
     return out
 

@@ -14,16 +14,18 @@ from kernels.cpu.jit import jit
 from kernels.cpu.lookup import LANES
 from kernels.cpu.steps import adam_part, adamax_part
 
+ROWS = 8  # whose gradient a thread keeps in its caches
+
 
 @jit(parallel=True, error_model="numpy")
-def _update(tables, steps, index, groups, planes, parts, adamax, w, m, v, c):
+def _update(tables, scales, index, planes, length, parts, adamax, w, m, v, c):
     rows, width = w.shape
     duos = (width // LANES + 1) // 2
     for part in numba.prange(parts):
-        row, row_end = rows * part // parts, rows * (part + 1) // parts
+        row, row_end = signed.part_of(rows, part, parts), signed.part_of(rows, part + 1, parts)
         g = np.empty((row_end - row) * width, dtype=np.float32)
         signed.multiply(
-            tables, steps, index, groups, planes, row, row_end, 0, duos, width, g, row
+            tables, scales, index, planes, length, row, row_end, 0, duos, width, g, row
         )  # fmt: skip
         for r in range(row, row_end):
             here = g[(r - row) * width : (r - row + 1) * width]
@@ -50,7 +52,6 @@ def update(
         numbers: of the step (``steps.adam_numbers``, or ``steps.adamax_numbers`` if ``adamax``).
         w: weights with their moments ``m`` and ``v``, float32 [N, K]; :func:`fits` K.
     """
-    tables, steps = signed.tables(a)
-    parts = -(-len(w) // signed.ROWS)
-    groups = signed.groups_for(a.shape[1])
-    _update(tables, steps, patterns, groups, planes, parts, adamax, w, m, v, numbers)
+    tables, scales = signed.tables(a, planes)
+    parts = -(-len(w) // ROWS)
+    _update(tables, scales, patterns, planes, a.shape[1], parts, adamax, w, m, v, numbers)
