@@ -17,3 +17,31 @@ def _features() -> dict[str, bool]:
 _FEATURES = _features()
 AVX512 = bool(_FEATURES.get("avx512f", False))
 AVX512BW = bool(_FEATURES.get("avx512bw", False))
+VPOPCNT = AVX512 and bool(_FEATURES.get("avx512vpopcntdq", False))
+VNNI = bool(_FEATURES.get("avx512vnni", False) or _FEATURES.get("avxvnni", False))
+VBMI = bool(_FEATURES.get("avx512vbmi", False))
+AVX2 = bool(_FEATURES.get("avx2", False))
+
+
+def pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Return the address of element ``index`` of a contiguous array."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def splat(builder: Any, scalar: Any, kind: ir.VectorType) -> Any:
+    """Return ``scalar`` in every lane of a vector."""
+    undefined = ir.Constant(kind, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    return builder.shuffle_vector(one, undefined, lanes)
+
+
+def load(builder: Any, address: Any, kind: ir.VectorType, align: int) -> Any:
+    """Return the vector that starts at ``address``."""
+    return builder.load(builder.bitcast(address, kind.as_pointer()), align=align)
+
+
+def store(builder: Any, value: Any, address: Any, align: int) -> None:
+    """Write a vector from ``address`` on."""
+    builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=align)
