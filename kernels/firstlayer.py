@@ -44,13 +44,20 @@ def pixels_by_tables() -> bool:
     return vectors.VBMI or (vectors.AVX2 and not vectors.VNNI)
 
 
+def convolves_pixels() -> bool:
+    """Tell whether convolutions go straight from the image here."""
+    from kernels.cpu import vectors
+
+    return vectors.VNNI512 or pixels_by_tables()
+
+
 def _panels(w: Packed) -> tuple[np.ndarray, np.ndarray] | None:
     if not pixels_by_tables():
         return None
     from kernels.cpu import pixels
 
     whole = w if w.segments == 1 else pack_rows(unpack_rows(w, torch.int8))
-    return pixels.panels(whole)
+    return pixels.panels(whole), pixels.base_of(whole)
 
 
 class PixelsInt8:

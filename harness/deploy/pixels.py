@@ -8,7 +8,7 @@ from torch import Tensor
 
 from harness.deploy.fold import MAX_PIXEL
 from kernels.conv import TAPS, border_correction
-from kernels.firstlayer import PixelsBitplanes, PixelsInt8, pixels_by_tables
+from kernels.firstlayer import PixelsBitplanes, PixelsInt8, convolves_pixels, pixels_by_tables
 from kernels.packing import Packed, unpack_rows
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def linear_on_pixels(weights: Packed, way: str) -> Callable[[Tensor], Tensor]:
 
 
 def _direct(weights: Packed, way: str, height: int, width: int) -> "PixelConv3x3 | None":
-    """Return the convolution straight from the image, where pixels go by tables."""
-    if way != "int8" or not pixels_by_tables():
+    """Return the convolution straight from the image, where there is one."""
+    if way != "int8" or not convolves_pixels():
         return None
     from kernels.cpu.pixels_conv import PixelConv3x3
 

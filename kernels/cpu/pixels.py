@@ -121,24 +121,28 @@ def _tasks(u, k, rows, laid, n, bounds, flips, row_parts, panel_parts, out):
         _task(u, k, row, row_end, laid, begin, end, n, bounds, flips, out)
 
 
-def panels(w: Packed) -> tuple[np.ndarray, np.ndarray]:
+def panels(w: Packed) -> np.ndarray:
     """Lay packed weights, rows in one segment, out as ``product`` takes them.
 
     Returns:
         uint8 [ceil(N/64), 2 ceil(K/16), 64] or ``kernels.cpu.picks64.panels``, zeros beyond N and
-        K; and ``255 (K - 2 p)`` of p weights +1, int32 [ceil(N/64) * 64].
+        K.
     """
     words = w.words.numpy()
-    if VBMI:
-        signs = np.unpackbits(words.view(np.uint8), axis=1, count=w.k, bitorder="little")
-        patterns = picks64.panels(signs)
-        laid = aligned(patterns.size).reshape(patterns.shape)
-        laid[:] = patterns
-    else:
-        laid = tabled.panels(words, picks.STEP // 8 * -(-w.k // picks.STEP))
-    ones = np.zeros(len(laid) * PANEL, dtype=np.int32)
-    ones[: w.rows] = np.bitwise_count(words.view(np.uint64)).sum(1)
-    return laid, 255 * (w.k - 2 * ones)
+    if not VBMI:
+        return tabled.panels(words, picks.STEP // 8 * -(-w.k // picks.STEP))
+    signs = np.unpackbits(words.view(np.uint8), axis=1, count=w.k, bitorder="little")
+    patterns = picks64.panels(signs)
+    laid: np.ndarray = aligned(patterns.size).reshape(patterns.shape)
+    laid[:] = patterns
+    return laid
+
+
+def base_of(w: Packed) -> np.ndarray:
+    """Return -255 times the sum of each row's weights, int32 [ceil(N/64) * 64]."""
+    ones = np.zeros(-(-w.rows // PANEL) * PANEL, dtype=np.int32)
+    ones[: w.rows] = np.bitwise_count(w.words.numpy().view(np.uint64)).sum(1)
+    return 255 * (w.k - 2 * ones)
 
 
 def bounds_of(base: np.ndarray, threshold: np.ndarray) -> np.ndarray:
@@ -168,7 +172,8 @@ def product_bits(
 
     Args:
         u: uint8 [M, K] contiguous.
-        laid: and ``base``, of ``panels``.
+        laid: of ``panels``.
+        base: of ``base_of``.
         threshold: int32 [N] padded to a whole number of 64 by the greatest int32.
         flips: int64 [ceil(N/64)], packed, pads 0.
         out: int64 [M, ceil(N/64)].

@@ -1,9 +1,10 @@
-"""3x3 convolutions of 8-bit pixels and ±1 filters straight from the image, by tables.
+"""3x3 convolutions of 8-bit pixels and ±1 filters straight from the image.
 
-As ``kernels.cpu.pixels``, with the rows of 32 positions gathered into the cache just before their
-tables are built: no patches in memory, and thresholds give bits with no dots in memory either. A
-pixel beyond the border is 0 there, which stands for -255: its tap adds back 255 times the sum of
-its weights, by which borders a position touches (``kernels.conv.border_classes``).
+By VPDPBUSD (``kernels.cpu.pixels_vnni``), or as ``kernels.cpu.pixels``, with the rows of 32
+positions gathered into the cache just before their tables are built: no patches in memory, and
+thresholds give bits with no dots in memory either. A pixel beyond the border is 0 there, which
+stands for -255: its tap adds back 255 times the sum of its weights, by which borders a position
+touches (``kernels.conv.border_classes``).
 """
 # Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated"
@@ -18,8 +19,10 @@ from kernels.cpu import pages
 from kernels.cpu.borders import touched
 from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL
-from kernels.cpu.pixels import ROWS, bounds_of, meet, panels, room, tables_of
+from kernels.cpu.pixels import ROWS, base_of, bounds_of, meet, panels, room, tables_of
+from kernels.cpu.pixels_vnni import VnniConv
 from kernels.cpu.tabled import NO_FLIPS, part
+from kernels.cpu.vectors import VNNI512
 from kernels.packing import Packed, pack_bounds, unpack_rows, words_for
 
 MOST_PIXEL = 255
@@ -67,8 +70,31 @@ def _tasks(padded, shape, positions, parts, laid, n, bounds, flips, out):
         _task(padded, shape, first, last, laid, n, bounds, flips, out)
 
 
+class PickedConv:
+    """Filters in panels of 64 for tables, on images of one size."""
+
+    def __init__(self, filters: Packed, height: int, width: int) -> None:
+        self._n, self._shape = filters.rows, (filters.k // TAPS, height, width)
+        self._laid = panels(filters)
+
+    def dots(self, u: torch.Tensor, base: np.ndarray, out: np.ndarray) -> None:
+        """Write the dots of images uint8 [B, C, H, W] to int32 [B*H*W, N]; see ``PixelConv3x3``."""
+        self._run(u, base, NO_FLIPS, out.reshape(-1))
+
+    def bits(self, u: torch.Tensor, bounds: np.ndarray, flips: np.ndarray, out: np.ndarray) -> None:
+        """Write ``(4 P - 2 sum(u) >= bounds) ^ flips`` to int64 [B*H*W, ceil(N/64)]."""
+        self._run(u, bounds, flips.view(np.uint64), out.view(np.uint64))
+
+    def _run(self, u: torch.Tensor, bounds: np.ndarray, flips: np.ndarray, out: np.ndarray) -> None:
+        padded = functional.pad(u, (1, 1, 1, 1)).numpy().reshape(-1)
+        positions = u.numel() // self._shape[0]
+        parts = min(-(-positions // ROWS), numba.get_num_threads())
+        _tasks(padded, self._shape, positions, parts, self._laid, self._n, bounds.reshape(-1),
+               flips, out)  # fmt: skip
+
+
 class PixelConv3x3:
-    """Filters made ready for images of one size, on a CPU with AVX2 or AVX-512 VBMI."""
+    """Filters made ready for images of one size, by VPDPBUSD on AVX-512 or by tables on AVX2."""
 
     def __init__(self, filters: Packed, height: int, width: int) -> None:
         """Prepare packed ``filters``, rows [C, 3, 3] in one segment.
@@ -82,10 +108,10 @@ class PixelConv3x3:
                 f"in {filters.segments}"
             )
         self.n, self._shape = filters.rows, (filters.k // TAPS, height, width)
-        self._laid, base = panels(filters)
+        self._way = (VnniConv if VNNI512 else PickedConv)(filters, height, width)
         sums = unpack_rows(filters).view(filters.rows, -1, TAPS).sum(1).int()
         missing = border_classes(sums).numpy()
-        self._base = np.tile(base, (len(missing), 1))
+        self._base = np.tile(base_of(filters), (len(missing), 1))
         self._base[:, : self.n] += MOST_PIXEL * missing
 
     def __call__(self, u: torch.Tensor) -> torch.Tensor:
@@ -94,9 +120,9 @@ class PixelConv3x3:
         Raises:
             TypeError, ValueError: pixels of another dtype, shape or device.
         """
-        padded, positions = self._padded(u)
-        out = pages.empty(positions, self.n)
-        self._run(padded, positions, self._base, NO_FLIPS, out.numpy().reshape(-1))
+        out = pages.empty(self._positions(u), self.n)
+        if out.numel():
+            self._way.dots(u, self._base, out.numpy())
         return out
 
     def bits(self, u: torch.Tensor, threshold: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
@@ -105,28 +131,15 @@ class PixelConv3x3:
         Raises:
             TypeError, ValueError: as ``__call__``, or thresholds that do not fit.
         """
-        padded, positions = self._padded(u)
+        positions = self._positions(u)
         bounds, flips = pack_bounds(threshold, flip, self.n)
         out = torch.empty(positions, words_for(self.n), dtype=torch.int64)
-        words = out.numpy().view(np.uint64)
-        self._run(padded, positions, bounds_of(self._base, bounds), flips.view(np.uint64), words)
+        if out.numel():
+            self._way.bits(u, bounds_of(self._base, bounds), flips, out.numpy())
         return out.view(len(u), *self._shape[1:], words_for(self.n))
 
-    def _run(
-        self,
-        padded: np.ndarray,
-        positions: int,
-        bounds: np.ndarray,
-        flips: np.ndarray,
-        out: np.ndarray,
-    ) -> None:
-        if positions and self.n:
-            parts = min(-(-positions // ROWS), numba.get_num_threads())
-            _tasks(padded, self._shape, positions, parts, self._laid, self.n, bounds.reshape(-1),
-                   flips, out)  # fmt: skip
-
-    def _padded(self, u: torch.Tensor) -> tuple[np.ndarray, int]:
-        """Return images' bytes with a border of zeros, and the number of their positions."""
+    def _positions(self, u: torch.Tensor) -> int:
+        """Return the number of positions of images, once they are what they must be."""
         if not isinstance(u, torch.Tensor) or u.dtype != torch.uint8:
             raise TypeError(
                 f"pixels must be a torch.uint8 tensor, got {getattr(u, 'dtype', type(u).__name__)}"
@@ -138,5 +151,4 @@ class PixelConv3x3:
             )
         if u.device.type != "cpu":
             raise ValueError(f"pixels are on device {u.device}; allowed: cpu")
-        _, height, width = self._shape
-        return functional.pad(u, (1, 1, 1, 1)).numpy().reshape(-1), len(u) * height * width
+        return len(u) * self._shape[1] * self._shape[2]

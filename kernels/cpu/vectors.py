@@ -19,6 +19,7 @@ AVX512 = bool(_FEATURES.get("avx512f", False))
 AVX512BW = bool(_FEATURES.get("avx512bw", False))
 VPOPCNT = AVX512 and bool(_FEATURES.get("avx512vpopcntdq", False))
 VNNI = bool(_FEATURES.get("avx512vnni", False) or _FEATURES.get("avxvnni", False))
+VNNI512 = bool(_FEATURES.get("avx512vnni", False))
 VBMI = bool(_FEATURES.get("avx512vbmi", False))
 AVX2 = bool(_FEATURES.get("avx2", False))
 

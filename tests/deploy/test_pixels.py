@@ -32,6 +32,7 @@ def by_tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.param and not BY_TABLES:
         pytest.skip("pixels are multiplied by int8 here")
     monkeypatch.setattr(pixels_module, "pixels_by_tables", lambda: request.param)
+    monkeypatch.setattr(pixels_module, "convolves_pixels", lambda: request.param)
     monkeypatch.setattr(firstlayer, "pixels_by_tables", lambda: request.param)
     return bool(request.param)
 

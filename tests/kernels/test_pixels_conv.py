@@ -8,15 +8,26 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from kernels import reference
+from kernels.cpu import pixels_conv
 from kernels.cpu.pixels_conv import PixelConv3x3
+from kernels.cpu.vectors import VNNI512
 from kernels.packing import Packed, pack_rows
 
 SIZES = [(1, 1), (1, 4), (5, 1), (2, 2), (7, 5), (3, 70), (32, 32)]
 
 
-@pytest.fixture(params=[16, 64], ids="tables{}".format, autouse=True)
-def way(request: pytest.FixtureRequest, pixel_tables: Callable[[int], None]) -> None:
-    pixel_tables(request.param)
+@pytest.fixture(params=["tables16", "tables64", "vnni"], autouse=True)
+def way(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    pixel_tables: Callable[[int], None],
+) -> None:
+    vnni = request.param == "vnni"
+    if vnni and not VNNI512:
+        pytest.skip("no VPDPBUSD in vectors of AVX-512")
+    monkeypatch.setattr(pixels_conv, "VNNI512", vnni)
+    if not vnni:
+        pixel_tables(int(request.param[-2:]))
 
 
 def operands(channels: int, filters: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
