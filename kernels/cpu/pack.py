@@ -14,6 +14,9 @@ from numba.extending import intrinsic
 from kernels.cpu.jit import jit
 
 _WORD = 64
+_POSITIONS = (
+    1024  # of a map at once: read in order, 1.2 ms for 50 x 128 x 32 x 32; by 64 3.8 (Zen 4)
+)
 _MOST = np.int32(np.iinfo(np.int32).max)  # no dot reaches it
 
 
@@ -90,9 +93,9 @@ def _reals(x, k, words):
 
 @jit()
 def _columns(x, first, step, channels, words, at, t):
-    """Pack up to 64 channels of up to 64 positions: ``x[first + c*step + p]`` is bit c of p."""
-    count = min(_WORD, step - at)
-    tile = np.zeros(_WORD, dtype=np.uint64)
+    """Pack up to 64 channels of some positions: ``x[first + c*step + p]`` is bit c of p."""
+    count = min(_POSITIONS, step - at)
+    tile = np.zeros(_POSITIONS, dtype=np.uint64)
     for c in range(channels):
         values, bit = x[first + c * step + at : first + c * step + at + count], np.uint64(c)
         bits = tile[:count]
@@ -110,7 +113,7 @@ def _maps(x, channels, positions, words):
         some = min(_WORD, channels - t * _WORD)
         first = (image * channels + t * _WORD) * positions
         rows = words[image * positions : (image + 1) * positions]
-        for at in range(0, positions, _WORD):
+        for at in range(0, positions, _POSITIONS):
             _columns(x, first, positions, some, rows, at, t)
 
 

@@ -32,7 +32,9 @@ def test_convolution_equals_the_reference(
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (9, 15)], ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize(
+    "size", [(1, 1), (3, 5), (8, 8), (9, 15), (33, 32)], ids="{0[0]}x{0[1]}".format
+)
 @pytest.mark.parametrize("channels", [1, 63, 64, 65, 130], ids="C{}".format)
 def test_a_packed_map_holds_the_signs_of_its_positions(
     channels: int, size: tuple[int, int]
