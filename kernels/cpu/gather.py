@@ -4,7 +4,8 @@ As ``kernels.cpu.lookup``, for groups of four numbers that no fixed order brings
 of 64 columns are a row of 32 bytes: a column's sign in a lower nibble, that of the column 32 beyond
 in the upper one. Number ``i`` of a group finds its signs at bit ``i`` of the nibbles, so four rows,
 one OR the other, are the patterns of 64 columns. A row takes a place of 128 bytes: four rows of 32,
-of which number ``i`` reads the i-th.
+of which number ``i`` reads the i-th. With AVX-512 (``kernels.cpu.gather512``) a row is of 128
+columns where there are so many, two of 64 beside each other.
 """
 # Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
@@ -16,6 +17,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from kernels.cpu.gather512 import ROW, wide_tile
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import (
     GROUP,
@@ -26,10 +28,9 @@ from kernels.cpu.lookup import (
     put_columns,
     start_sums,
 )
-from kernels.cpu.vectors import load, pointer
+from kernels.cpu.vectors import VBMI, load, pointer
 
 WIDE = 2 * LANES  # columns of a row of signs
-PLACE = GROUP * LANES  # bytes of its four rows
 _WORD = ir.IntType(64)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
 _SHORTS = ir.VectorType(ir.IntType(16), LANES // 2)
@@ -100,6 +101,29 @@ def gather_tile(
         return context.get_dummy_value()
 
     return signature, generate
+
+
+def row_size(panels: int) -> int:
+    """Return the bytes of a row of signs where there are 64 columns times ``panels``."""
+    return ROW if VBMI and panels % 2 == 0 else LANES
+
+
+@jit()
+def gather(
+    ready, size, tables, t_at, rows, r_at, signs, s_at, pairs, scale, fresh, out, o_at
+):  # fmt: skip
+    """:func:`gather_tile` for rows of ``size`` bytes: 64 or 128 columns."""
+    if VBMI:  # noqa: SIM102 - alone, so that what this processor lacks is not compiled
+        if size == ROW:
+            if ready:
+                wide_tile(1, tables, t_at, rows, r_at, signs, s_at, pairs, scale, fresh, out, o_at)
+            else:
+                wide_tile(0, tables, t_at, rows, r_at, signs, s_at, pairs, scale, fresh, out, o_at)
+            return
+    if ready:
+        gather_tile(1, tables, t_at, rows, r_at, signs, s_at, pairs, scale, fresh, out, o_at)
+    else:
+        gather_tile(0, tables, t_at, rows, r_at, signs, s_at, pairs, scale, fresh, out, o_at)
 
 
 @jit()

@@ -11,10 +11,11 @@ import numba
 import numpy as np
 
 from kernels.cpu.columns import EIGHT, greatest, round_eight, steps_of, whole_columns
-from kernels.cpu.gather import PLACE, WIDE, gather_tile, spread
+from kernels.cpu.gather import WIDE, gather, row_size, spread
 from kernels.cpu.jit import jit
-from kernels.cpu.lookup import GROUP, TABLE_BYTES, store_table
+from kernels.cpu.lookup import GROUP, LANES, TABLE_BYTES, store_table
 from kernels.cpu.signed_conv import TAPS
+from kernels.cpu.sums import aligned
 
 MAPS = 16  # output maps whose tables, and whose filters' gradients, a thread keeps in its caches
 BLOCK = 32  # groups that share a step
@@ -22,19 +23,27 @@ _ALL = np.uint32(0xFFFFFFFF)
 
 
 @jit(parallel=True)
-def _places(words, images, height, width, panels, out):
-    """Signs of a map with a border of +1, uint32 [panel, four images, H+2, W+2, PLACE / 4]."""
+def _places(words, images, height, width, size, out):
+    """Signs of a map with a border of +1, in rows of ``size`` bytes.
+
+    They lie as uint32 [panels of a row, four images, H+2, W+2, GROUP rows].
+    """
     quads, tall, wide = (images + GROUP - 1) // GROUP, height + 2, width + 2
-    for task in numba.prange(panels * quads * tall):
-        panel, quad, y = task // tall // quads, task // tall % quads, task % tall - 1
+    each = size // LANES
+    for task in numba.prange(words.shape[1] // 2 // each * quads * tall):
+        tile, quad, y = task // tall // quads, task // tall % quads, task % tall - 1
         for x in range(-1, width + 1):
-            to = (task * wide + x + 1) * (PLACE // 4)
+            to = (task * wide + x + 1) * GROUP * size // 4
             for i in range(GROUP):
-                image, low, high = quad * GROUP + i, _ALL, _ALL
-                if image < images and 0 <= y < height and 0 <= x < width:
-                    p = (image * height + y) * width + x
-                    low, high = words[p, 2 * panel], words[p, 2 * panel + 1]
-                spread(low, high, i, out, to + i * (PLACE // 16))
+                image = quad * GROUP + i
+                inside = image < images and 0 <= y < height and 0 <= x < width
+                p = (image * height + y) * width + x
+                for panel in range(each):
+                    low, high = _ALL, _ALL
+                    if inside:
+                        low = words[p, 2 * (tile * each + panel)]
+                        high = words[p, 2 * (tile * each + panel) + 1]
+                    spread(low, high, i, out, to + (i * each + panel) * (LANES // 4))
 
 
 @jit(error_model="numpy")
@@ -59,9 +68,9 @@ def _round(g, rows, first, count, top, steps, factors, q):
 
 
 @jit()
-def _winners(winners, rows, corners, wide, first, count, places):
+def _winners(winners, rows, corners, wide, place, first, count, places):
     """Write where the winners' signs begin, [MAPS, group, 4]."""
-    moves = np.array([0, 1, wide, wide + 1]) * PLACE
+    moves = np.array([0, 1, wide, wide + 1]) * place
     for k in range(rows.size):
         to = np.uint64(k)
         for n in range(count):
@@ -72,14 +81,14 @@ def _winners(winners, rows, corners, wide, first, count, places):
 
 
 @jit()
-def _windows(block, groups, images, height, width, rows, corners):
+def _windows(block, groups, images, height, width, place, rows, corners):
     """Rows of the block's numbers in the gradient, and where their windows' signs begin.
 
     Returns:
         The place of the first four images' signs, from which on ``corners`` count.
     """
     area, wide = height * width, 2 * width + 2
-    size = (2 * height + 2) * wide * PLACE
+    size = (2 * height + 2) * wide * place
     origin = block * BLOCK // area * size
     for k in range(BLOCK * GROUP):
         group = block * BLOCK + k // GROUP
@@ -89,15 +98,16 @@ def _windows(block, groups, images, height, width, rows, corners):
         if group < groups and image < images:
             rows[k] = image * area + window
             corner = 2 * (window // width) * wide + 2 * (window % width)
-            corners[k] = quad * size - origin + corner * PLACE
+            corners[k] = quad * size - origin + corner * place
     return origin
 
 
 @jit(parallel=True, error_model="numpy")
-def _filters(g, winners, signs, images, height, width, out):
+def _filters(g, winners, signs, size, images, height, width, out):
     """``out`` [N, 9, columns]: sums over all windows, the outside of the maps taken as +1."""
     maps, columns = out.shape[0], out.shape[2]
-    flat, panels, wide = out.reshape(-1), columns // WIDE, 2 * width + 2
+    flat, tiles, wide = out.reshape(-1), columns // (2 * size), 2 * width + 2
+    place = GROUP * size
     groups = (images + GROUP - 1) // GROUP * height * width
     for task in numba.prange((maps + MAPS - 1) // MAPS):
         first = task * MAPS
@@ -109,22 +119,22 @@ def _filters(g, winners, signs, images, height, width, out):
         top = np.empty(MAPS, dtype=np.int32)
         steps, factors = np.empty(MAPS, dtype=np.float32), np.empty(MAPS, dtype=np.float32)
         for block in range((groups + BLOCK - 1) // BLOCK):
-            origin = _windows(block, groups, images, height, width, rows, corners)
+            origin = _windows(block, groups, images, height, width, place, rows, corners)
             _round(g, rows, first, count, top, steps, factors, q)
-            _winners(winners, rows, corners, wide, first, count, places)
+            _winners(winners, rows, corners, wide, place, first, count, places)
             for n in range(count):
                 for t in range(BLOCK):
                     at = (n * BLOCK + t) * TABLE_BYTES
                     store_table(q, t * GROUP * MAPS + n, MAPS, tables, at)
             pairs = (min(BLOCK, groups - block * BLOCK) + 1) // 2
-            for panel in range(panels):
+            for tile in range(tiles):
                 for tap in range(TAPS):
-                    s_at = panel * (signs.size // panels) + origin
-                    s_at += (tap // 3 * wide + tap % 3) * PLACE
+                    s_at = tile * (signs.size // tiles) + origin
+                    s_at += (tap // 3 * wide + tap % 3) * place
                     for n in range(count):
-                        to = ((first + n) * TAPS + tap) * columns + panel * WIDE
-                        gather_tile(
-                            1, tables, n * BLOCK * TABLE_BYTES, places, n * BLOCK * GROUP,
+                        to = ((first + n) * TAPS + tap) * columns + tile * 2 * size
+                        gather(
+                            1, size, tables, n * BLOCK * TABLE_BYTES, places, n * BLOCK * GROUP,
                             signs, s_at, pairs, steps[n], block == 0, flat, to,
                         )  # fmt: skip
 
@@ -170,10 +180,11 @@ def filter_gradient(
     """
     images, panels = len(words) // (height * width), words.shape[1]
     quads = -(-images // GROUP)
-    signs = np.empty(panels * quads * (height + 2) * (width + 2) * PLACE, dtype=np.uint8)
-    _places(words.view(np.uint32), images, height, width, panels, signs.view(np.uint32))
+    size = row_size(panels)
+    signs = aligned(panels * quads * (height + 2) * (width + 2) * GROUP * LANES)
+    _places(words.view(np.uint32), images, height, width, size, signs.view(np.uint32))
     out = np.empty((gradient.shape[1], TAPS, panels * WIDE), dtype=np.float32)
-    _filters(whole_columns(gradient), winners, signs, images, height // 2, width // 2, out)
+    _filters(whole_columns(gradient), winners, signs, size, images, height // 2, width // 2, out)
     outside = np.empty((gradient.shape[1], TAPS), dtype=np.float32)
     _outside(gradient, winners, height // 2, width // 2, outside)
     out -= outside[:, :, None]

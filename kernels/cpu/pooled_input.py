@@ -10,11 +10,13 @@ is that of ``kernels.cpu.signed_conv``: over a pixel's maps, up to 512.
 import numba
 import numpy as np
 
-from kernels.cpu.gather import WIDE, gather_tile, spread
+from kernels.cpu.compress import SIXTEEN, chosen
+from kernels.cpu.gather import WIDE, gather, row_size, spread
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import BLOCK, GROUP, LANES, TABLE_BYTES, store_table
 from kernels.cpu.signed import quantize
 from kernels.cpu.signed_conv import TAPS
+from kernels.cpu.sums import aligned
 
 BAND = 64  # windows whose lists, tables and results a thread keeps in its caches
 PAIR = 2 * GROUP  # winners of a list are a multiple of these
@@ -22,35 +24,40 @@ MOST = BLOCK * GROUP  # that share a step
 
 
 @jit(parallel=True)
-def _places(words, panels, out):
-    """Filters' signs, uint32 [tap, panel, N, LANES / 4], of ``words`` uint32 [N, 9, 2 panels]."""
-    maps = words.shape[0]
-    for task in numba.prange(TAPS * panels):
-        tap, panel = task // panels, task % panels
+def _places(words, size, out):
+    """Filters' signs in rows of ``size`` bytes, uint32, of ``words`` uint32 [N, 9, 2 panels].
+
+    They lie as [tap, panels of a row, N, size / 4].
+    """
+    maps, each = words.shape[0], size // LANES
+    tiles = words.shape[2] // 2 // each
+    for task in numba.prange(TAPS * tiles):
+        tap, tile = task // tiles, task % tiles
         for n in range(maps):
-            low, high = words[n, tap, 2 * panel], words[n, tap, 2 * panel + 1]
-            spread(low, high, 0, out, (task * maps + n) * (LANES // 4))
+            for i in range(each):
+                low, high = (
+                    words[n, tap, 2 * (tile * each + i)],
+                    words[n, tap, 2 * (tile * each + i) + 1],
+                )
+                spread(low, high, 0, out, ((task * maps + n) * each + i) * (LANES // 4))
 
 
 @jit()
-def _lists(g, winners, begin, end, starts, values, places):
+def _lists(g, winners, begin, end, size, starts, values, places):
     """Write each pixel's maps as places of their signs, with the gradients; 0 at the rest.
 
     ``starts``: where the list of pixel j of window w begins, at 4 w + j; a multiple of PAIR.
     """
-    at = np.uint64(0)
+    at = 0
     for window in range(begin, end):
         won, here = winners[window], g[window]
         for j in range(4):
             starts[(window - begin) * 4 + j] = at
-            for n in range(won.size):  # what is not won is written over
-                values[at] = here[n]
-                places[at] = n * LANES
-                at += np.uint64(won[n] == j)
-            while at % np.uint64(PAIR) != 0:
+            at = chosen(won, j, here, size, values, places, at)
+            while at % PAIR != 0:
                 values[at] = 0
                 places[at] = 0
-                at += np.uint64(1)
+                at += 1
     starts[(end - begin) * 4] = at
 
 
@@ -67,9 +74,23 @@ def _tables(values, begin, end, q, steps, tables):
 
 @jit(error_model="numpy")
 def _tap(
-    starts, pixels, first, width, dy, dx, tables, places, steps, signs, s_at, height, out, o_at
+    starts,
+    pixels,
+    first,
+    width,
+    dy,
+    dx,
+    tables,
+    places,
+    steps,
+    signs,
+    size,
+    s_at,
+    height,
+    out,
+    o_at,
 ):
-    """Add a tap's share of a band's pixels to 64 input maps of an image, flat ``out``."""
+    """Add a tap's share of a band's pixels to 64 or 128 input maps of an image, flat ``out``."""
     columns, flat = out.shape[1], out.reshape(-1)
     for p in range(pixels):
         window = first + p // 4
@@ -81,15 +102,15 @@ def _tap(
         for part in range((starts[p + 1] - starts[p] + MOST - 1) // MOST):
             begin = starts[p] + part * MOST
             pairs = min(MOST, starts[p + 1] - begin) // PAIR
-            gather_tile(0, tables, begin // GROUP * TABLE_BYTES, places, begin, signs, s_at, pairs,
-                        steps[p, part], False, flat, to)  # fmt: skip
+            gather(0, size, tables, begin // GROUP * TABLE_BYTES, places, begin, signs, s_at, pairs,
+                   steps[p, part], False, flat, to)  # fmt: skip
 
 
 @jit(parallel=True, error_model="numpy")
-def _input(g, winners, signs, height, width, out):
-    maps, panels, area = g.shape[1], out.shape[1] // WIDE, height * width
+def _input(g, winners, signs, size, height, width, out):
+    maps, tiles, area = g.shape[1], out.shape[1] // (2 * size), height * width
     band = max(BAND // width, 1) * width
-    room = band * (maps + 4 * PAIR) + 1  # and one that is written over
+    room = band * (maps + 4 * PAIR) + SIXTEEN  # and those that are written over
     for image in numba.prange(g.shape[0] // area):
         starts = np.empty(band * 4 + 1, dtype=np.int64)
         values, places = np.empty(room, dtype=np.float32), np.empty(room, dtype=np.uint32)
@@ -100,14 +121,16 @@ def _input(g, winners, signs, height, width, out):
         for first in range(0, area, band):
             some = min(band, area - first)
             begin = image * area + first
-            _lists(g, winners, begin, begin + some, starts, values, places)
+            _lists(g, winners, begin, begin + some, size, starts, values, places)
             for p in range(some * 4):
                 _tables(values, starts[p], starts[p + 1], q, steps[p], tables)
-            for panel in range(panels):
+            for tile in range(tiles):
                 for tap in range(TAPS):
-                    s_at = (tap * panels + panel) * maps * LANES
-                    _tap(starts, some * 4, first, width, tap // 3 - 1, tap % 3 - 1, tables,
-                         places, steps, signs, s_at, height, here, panel * WIDE)  # fmt: skip
+                    s_at = (tap * tiles + tile) * maps * size
+                    _tap(
+                        starts, some * 4, first, width, tap // 3 - 1, tap % 3 - 1, tables, places,
+                        steps, signs, size, s_at, height, here, tile * 2 * size,
+                    )  # fmt: skip
 
 
 def input_gradient(
@@ -125,8 +148,9 @@ def input_gradient(
         float32 [B*H*W, columns], C rounded up to a multiple of 64.
     """
     maps, panels = len(filters), filters.shape[2]
-    signs = np.empty(TAPS * panels * maps * LANES, dtype=np.uint8)
-    _places(filters.view(np.uint32), panels, signs.view(np.uint32))
+    size = row_size(panels)
+    signs = aligned(TAPS * panels * maps * LANES)
+    _places(filters.view(np.uint32), size, signs.view(np.uint32))
     out = np.empty((4 * len(gradient), panels * WIDE), dtype=np.float32)
-    _input(gradient, winners, signs, height // 2, width // 2, out)
+    _input(gradient, winners, signs, size, height // 2, width // 2, out)
     return out

@@ -25,6 +25,7 @@ SHAPES = [
     (5, 70, 33, 8, 8),
     (3, 33, 1100, 6, 2),
     (9, 64, 3, 18, 4),
+    (5, 250, 20, 4, 4),
 ]
 Gradients = tuple[Tensor, Tensor, Tensor]
 
