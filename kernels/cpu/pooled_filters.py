@@ -139,29 +139,31 @@ def _filters(g, winners, signs, size, images, height, width, out):
                         )  # fmt: skip
 
 
+@jit()
+def _outside_places(y, x, height, width, tap):
+    """Return the bits of the places 0 to 3 in window (y, x) whose tap lies outside the map."""
+    dy, dx = tap // 3, tap % 3
+    bits = 0
+    if (y == 0 and dy == 0) or (y == height - 1 and dy == 2):
+        bits |= 0b0011 << dy
+    if (x == 0 and dx == 0) or (x == width - 1 and dx == 2):
+        bits |= 0b0101 << dx // 2
+    return bits
+
+
 @jit(parallel=True, error_model="numpy")
 def _outside(g, winners, height, width, out):
-    """Sums over the winners whose tap lies outside the map: ``out`` [N, 9]."""
-    maps = g.shape[1]
-    for task in numba.prange((maps + MAPS - 1) // MAPS):
-        first, last = task * MAPS, min((task + 1) * MAPS, maps)
-        out[first:last] = 0
+    """Sums over the winners whose tap lies outside the map: ``out`` [9, N]."""
+    for tap in numba.prange(TAPS):
+        sums = out[tap]
+        sums[:] = 0
         for row in range(g.shape[0]):
-            y, x = row // width % height, row % width
-            if 0 < y < height - 1 and 0 < x < width - 1:
-                continue
-            for n in range(first, last):
-                winner = winners[row, n]
-                above = y == 0 and winner < 2
-                below = y == height - 1 and winner >= 2
-                left = x == 0 and winner % 2 == 0
-                right = x == width - 1 and winner % 2 == 1
-                if above or below or left or right:
-                    for tap in range(TAPS):
-                        dy, dx = tap // 3, tap % 3
-                        if (above and dy == 0) or (below and dy == 2) or (left and dx == 0) or (
-                            right and dx == 2):  # fmt: skip
-                            out[n, tap] += g[row, n]
+            bits = _outside_places(row // width % height, row % width, height, width, tap)
+            if bits:
+                won, here = winners[row], g[row]
+                for n in range(sums.size):
+                    outside = (np.uint32(bits) >> np.uint32(won[n])) & np.uint32(1)
+                    sums[n] += here[n] if outside else np.float32(0)
 
 
 def filter_gradient(
@@ -185,7 +187,7 @@ def filter_gradient(
     _places(words.view(np.uint32), images, height, width, size, signs.view(np.uint32))
     out = np.empty((gradient.shape[1], TAPS, panels * WIDE), dtype=np.float32)
     _filters(whole_columns(gradient), winners, signs, size, images, height // 2, width // 2, out)
-    outside = np.empty((gradient.shape[1], TAPS), dtype=np.float32)
+    outside = np.empty((TAPS, gradient.shape[1]), dtype=np.float32)
     _outside(gradient, winners, height // 2, width // 2, outside)
-    out -= outside[:, :, None]
+    out -= outside.T[:, :, None]
     return out
