@@ -20,6 +20,7 @@ class Attachment:
             packed signs, int64 [planes, B, ceil(K/64)].
         signs: bfloat16 or float32, which the optimizer writes as it updates the weight.
         version: of the weight whose signs they are.
+        words: its signs packed, int64 [N, ceil(K/64)], on a CPU, and the ``words_version`` of them.
         wanted: whether the optimizer takes factors.
         update: the optimizer's, called once the gradient is there; None: it does so in its step.
     """
@@ -27,6 +28,8 @@ class Attachment:
     handed: Handed | None = None
     signs: Tensor | None = None
     version: int = -1
+    words: Tensor | None = None
+    words_version: int = -1
     wanted: bool = False
     update: Callable[[], None] | None = None
 

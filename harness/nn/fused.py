@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.nn import gpu
-from harness.nn.attached import Factors
+from harness.nn.attached import Factors, attachment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +58,7 @@ def _update(
     parameter: Tensor, gradient: Tensor | Factors, m: Tensor, v: Tensor,
     numbers: "np.ndarray", adamax: bool,
 ) -> None:  # fmt: skip
+    signs = None
     if isinstance(gradient, tuple):
         from kernels.cpu import signed, signed_update
         from kernels.cpu.threads import follow_torch
@@ -66,7 +67,7 @@ def _update(
         rows, planes = gradient
         patterns = signed.index(planes.numpy(), parameter.shape[1])
         arrays = (tensor.detach().numpy() for tensor in (parameter, m, v))
-        signed_update.update(rows.numpy(), patterns, len(planes), numbers, adamax, *arrays)
+        signs = signed_update.update(rows.numpy(), patterns, len(planes), numbers, adamax, *arrays)
     else:
         from kernels.cpu import steps
 
@@ -74,6 +75,9 @@ def _update(
         flats = flat(parameter), flat(gradient.contiguous()), flat(m), flat(v)
         take(*flats, numbers, torch.get_num_threads())
     torch.autograd.graph.increment_version([parameter, m, v])
+    if signs is not None:
+        beside = attachment(parameter)
+        beside.words, beside.words_version = torch.from_numpy(signs), parameter._version
 
 
 def draws(like: Tensor, generator: torch.Generator, p: float | None = None) -> Tensor:

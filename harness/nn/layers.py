@@ -11,6 +11,7 @@ from harness.nn import gpu, signed, tf32
 from harness.nn.attached import Attachment, attachment
 from harness.nn.binarize import binarize_weight, stochastic_sign
 from harness.spec import Binarization
+from kernels.packing import pack_rows
 
 
 class WeightedLayer(nn.Module):
@@ -87,6 +88,19 @@ class WeightedLayer(nn.Module):
             sign_(self.weight, kept.signs)
             kept.version = self.weight._version
         return kept.signs
+
+    @torch.no_grad()
+    def packed_signs(self) -> Tensor:
+        """Return the signs of :meth:`signed_weight`, packed int64 [N, ceil(K/64)], on a CPU.
+
+        Kept from step to step where training draws none: the optimizer makes them with weights.
+        """
+        if self.binarization == "stoch" and self._draws is not None:
+            return pack_rows(self.signed_weight()).words
+        kept = attachment(self.weight)
+        if kept.words is None or kept.words_version != self.weight._version:
+            kept.words, kept.words_version = pack_rows(self.weight).words, self.weight._version
+        return kept.words
 
     def gradient_buffer(self) -> Tensor:
         """Return memory for the weights' gradient, the same at each step.

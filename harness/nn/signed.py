@@ -85,7 +85,7 @@ class _SignedLinear(Function):
     def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
         follow_torch()
         planes = sign_planes(x, rate > 0)
-        weights = pack_rows(layer.signed_weight()).words
+        weights = layer.packed_signs()
         ctx.scale = 1 / (1 - rate) / len(planes)
         ctx.save_for_backward(planes, weights)
         ctx.layer, ctx.length = layer, x.shape[1]
@@ -110,7 +110,7 @@ class _IntegerLinear(Function):
         follow_torch()
         ctx.save_for_backward(x)
         ctx.layer = layer
-        weights = pack_rows(layer.signed_weight()).words
+        weights = layer.packed_signs()
         patterns = signed.index_of_rows(weights.numpy(), x.shape[1])
         out = torch.empty(len(x), signed.width_for(len(weights)))
         signed.product(x.contiguous().numpy(), patterns, 1, out.numpy(), unit)

@@ -48,7 +48,8 @@ def _word(compare: Callable[[Any, Any, Any], Any], element: Any) -> Any:
 
 
 @intrinsic
-def _positive_word(typingctx, values, at):
+def positive_word(typingctx, values, at):
+    """Return 64 bits ``values[at + j] >= 0``, float32."""
     compare = _word(lambda builder, x, zero: builder.fcmp_ordered(">=", x, zero), ir.FloatType())
     return types.uint64(values, types.intp), compare
 
@@ -83,7 +84,7 @@ def _reals(x, k, words):
     whole = k // _WORD
     for row in numba.prange(words.shape[0]):
         for t in range(whole):
-            words[row, t] = _positive_word(x, row * k + t * _WORD)
+            words[row, t] = positive_word(x, row * k + t * _WORD)
         if k % _WORD:
             word = np.uint64(0)
             for j in range(whole * _WORD, k):

@@ -12,13 +12,15 @@ import numpy as np
 from kernels.cpu import signed
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import LANES
+from kernels.cpu.pack import positive_word
 from kernels.cpu.steps import adam_part, adamax_part
 
+WORD = 64
 ROWS = 8  # whose gradient a thread keeps in its caches
 
 
 @jit(parallel=True, error_model="numpy")
-def _update(tables, scales, index, planes, length, parts, adamax, w, m, v, c):
+def _update(tables, scales, index, planes, length, parts, adamax, w, m, v, c, signs):
     rows, width = w.shape
     duos = (width // LANES + 1) // 2
     for part in numba.prange(parts):
@@ -33,6 +35,8 @@ def _update(tables, scales, index, planes, length, parts, adamax, w, m, v, c):
                 adamax_part(w[r], here, m[r], v[r], 0, width, c)
             else:
                 adam_part(w[r], here, m[r], v[r], 0, width, c)
+            for t in range(signs.shape[1]):
+                signs[r, t] = positive_word(w[r], t * WORD)
 
 
 def fits(columns: int) -> bool:
@@ -43,7 +47,7 @@ def fits(columns: int) -> bool:
 def update(
     a: np.ndarray, patterns: np.ndarray, planes: int, numbers: np.ndarray, adamax: bool,
     w: np.ndarray, m: np.ndarray, v: np.ndarray,
-) -> None:  # fmt: skip
+) -> np.ndarray | None:  # fmt: skip
     """Take the step on ``w`` [N, K] whose gradient is ``a @ s``, in place, on numba's threads.
 
     Args:
@@ -51,7 +55,17 @@ def update(
         patterns: of the signs ``s`` [B, K], and their ``planes``, as :func:`signed.index` has them.
         numbers: of the step (``steps.adam_numbers``, or ``steps.adamax_numbers`` if ``adamax``).
         w: weights with their moments ``m`` and ``v``, float32 [N, K]; :func:`fits` K.
+
+    Returns:
+        The new weights' signs, packed as int64 [N, K/64], which costs least here; None where K is
+        no multiple of 64.
     """
     tables, scales = signed.tables(a, planes)
     parts = -(-len(w) // ROWS)
-    _update(tables, scales, patterns, planes, a.shape[1], parts, adamax, w, m, v, numbers)
+    words = w.shape[1] // WORD if w.shape[1] % WORD == 0 else 0
+    signs = np.empty((len(w), words), dtype=np.int64)
+    _update(
+        tables, scales, patterns, planes, a.shape[1], parts, adamax, w, m, v, numbers,
+        signs.view(np.uint64),
+    )  # fmt: skip
+    return signs if words else None

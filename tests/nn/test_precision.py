@@ -15,6 +15,7 @@ from harness.nn.loss import squared_hinge
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
 from harness.spec import MODES, load_recipe
+from kernels.packing import pack_rows
 
 pytestmark = pytest.mark.skipif(not signed.available("cpu"), reason="needs numba and AVX2")
 
@@ -219,6 +220,21 @@ def test_a_gradient_spent_where_it_is_made_moves_no_bit(recipe: str, threads: in
         one.network.state_dict().items(), other.network.state_dict().values(), strict=True
     ):
         assert torch.equal(found, expected), name
+
+
+def test_packed_signs_are_those_of_the_weights_of_now() -> None:
+    method = _method("mnist", "bnn-det", "fast", **{"network.hidden": [128, 96]})
+    layers = method.network.binary_layers()
+    method.start_epoch(0, True)
+    method.step(*_batch("mnist"))
+    # The hidden layer's were made by the optimizer, whose step came after the forward pass.
+    made = [attachment(layer.weight).words_version == layer.weight._version for layer in layers]
+    assert made == [False, True, False]
+    for _ in range(2):
+        for layer in layers:
+            assert torch.equal(layer.packed_signs(), pack_rows(layer.weight.detach()).words)
+            with torch.no_grad():
+                layer.weight.neg_()
 
 
 def test_an_odd_map_is_not_pooled_and_no_linear_layer_is() -> None:
