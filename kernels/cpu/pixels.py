@@ -20,6 +20,8 @@ from kernels.cpu.vectors import VBMI
 from kernels.packing import Packed
 
 ROWS = 32  # whose tables, 8 bytes a pixel, or 22 those of 64, lie in L2: 196 or 528 KiB at 784
+ALONE = 1 << 23  # products that one thread makes in 23 us: a start of the others may take more
+_MOST = np.iinfo(np.int32).max
 _NIBBLES = 2 * PANEL  # bytes of a panel's weights for 8 pixels
 
 
@@ -145,19 +147,36 @@ def base_of(w: Packed) -> np.ndarray:
     return 255 * (w.k - 2 * ones)
 
 
+@jit()
+def _bounds(base, threshold, bounds):
+    for row in range(base.shape[0]):
+        for n in range(base.shape[1]):
+            least = np.int64(threshold[n]) - np.int64(base[row, n])
+            bounds[row, n] = min(max(least, np.int64(-_MOST - 1)), np.int64(_MOST))
+
+
 def bounds_of(base: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """Return the least sums of ``pick`` that reach a threshold, int32 as ``base`` [..., N']."""
-    most = np.iinfo(np.int32)
-    bounds: np.ndarray = (threshold.astype(np.int64) - base).clip(most.min, most.max)
-    return bounds.astype(np.int32)
+    """Return the least sums that reach a threshold, int32 as ``base`` [classes, N']."""
+    bounds = np.empty_like(base)
+    _bounds(base, threshold, bounds)
+    return bounds
+
+
+def _run(
+    u: np.ndarray, laid: np.ndarray, n: int, bounds: np.ndarray, flips: np.ndarray, out: np.ndarray
+) -> None:
+    rows, k = u.shape
+    if rows * n * k <= ALONE:
+        _task(u.reshape(-1), k, 0, rows, laid, 0, len(laid), n, bounds, flips, out)
+    else:
+        parts = tabled.parts(rows, len(laid), ROWS, 1)
+        _tasks(u.reshape(-1), k, rows, laid, n, bounds, flips, *parts, out)
 
 
 def product(u: np.ndarray, laid: np.ndarray, base: np.ndarray, out: np.ndarray) -> None:
     """Write ``(2u - 255) . w`` of uint8 u [M, K] to ``out`` int32 [M, N], both contiguous."""
-    rows, n = out.shape
-    if rows and n:
-        parts = tabled.parts(rows, len(laid), ROWS, 1)
-        _tasks(u.reshape(-1), u.shape[1], rows, laid, n, base, NO_FLIPS, *parts, out.reshape(-1))
+    if out.size:
+        _run(u, laid, out.shape[1], base, NO_FLIPS, out.reshape(-1))
 
 
 def product_bits(
@@ -178,9 +197,6 @@ def product_bits(
         flips: int64 [ceil(N/64)], packed, pads 0.
         out: int64 [M, ceil(N/64)].
     """
-    rows = len(out)
-    if rows and len(laid):
-        bounds = bounds_of(base, threshold)
-        flips, parts = flips.view(np.uint64), tabled.parts(rows, len(laid), ROWS, 1)
-        n, words = base.size, out.view(np.uint64)
-        _tasks(u.reshape(-1), u.shape[1], rows, laid, n, bounds, flips, *parts, words)
+    if out.size:
+        bounds = bounds_of(base[None], threshold).reshape(-1)
+        _run(u, laid, base.size, bounds, flips.view(np.uint64), out.view(np.uint64))

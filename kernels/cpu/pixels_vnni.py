@@ -21,6 +21,7 @@ from kernels.conv import TAPS
 from kernels.cpu.borders import touched
 from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL, constant, vector_at
+from kernels.cpu.pixels import ALONE
 from kernels.cpu.tabled import NO_FLIPS, aligned, part
 from kernels.cpu.vectors import load, pointer, splat, store
 from kernels.packing import Packed, unpack_rows
@@ -135,15 +136,20 @@ def dots_tile(
     return signature, generate
 
 
-@jit(parallel=True)
-def _interleave(u, padded):
-    """Lay pixels [B, C, H, W] out as [B, H+2, W+2, C], within a border that is there."""
+@jit()
+def _interleave(u, image, padded):
+    """Lay an image's pixels [C, H, W] out as [H+2, W+2, C], within a border that is there."""
     channels, height, width = u.shape[1:]
-    for line in numba.prange(len(u) * height):
-        image, y = line // height, line % height
+    for y in range(height):
         for c in range(channels):
             for x in range(width):
                 padded[image, y + 1, x + 1, c] = u[image, c, y, x]
+
+
+@jit(parallel=True)
+def _interleave_all(u, padded):
+    for image in numba.prange(len(u)):
+        _interleave(u, image, padded)
 
 
 @jit()
@@ -191,25 +197,30 @@ def _put_bits(count, padded, starts, offsets, laid, at, numbers, places, panel, 
                   out, to, stride)  # fmt: skip
 
 
+@jit()
+def _task(padded, shape, offsets, row, last, laid, n, numbers, flips, out):
+    flat, total = numbers.reshape(-1), numbers.shape[1]
+    starts, places = np.empty(ROWS, dtype=np.int64), np.empty(ROWS, dtype=np.int64)
+    edge = np.empty(ROWS * PANEL, dtype=np.int32)
+    while row < last:
+        some = ROWS if row + ROWS <= last else 1
+        _place(shape, row, some, total, starts, places)
+        for panel in range(total // PANEL):
+            at = panel * offsets.size * PANEL * QUAD
+            if out.ndim == 2:
+                _put_bits(some, padded, starts, offsets, laid, at, flat, places, panel,
+                          flips[panel], row, out)  # fmt: skip
+            else:
+                _put_dots(some, padded, starts, offsets, laid, at, flat, places, panel, n, row,
+                          edge, out)  # fmt: skip
+        row += some
+
+
 @jit(parallel=True)
 def _tasks(padded, shape, offsets, positions, parts, laid, n, numbers, flips, out):
-    flat, total = numbers.reshape(-1), numbers.shape[1]
     for task in numba.prange(parts):
-        row, last = part(positions, parts, task)
-        starts, places = np.empty(ROWS, dtype=np.int64), np.empty(ROWS, dtype=np.int64)
-        edge = np.empty(ROWS * PANEL, dtype=np.int32)
-        while row < last:
-            some = ROWS if row + ROWS <= last else 1
-            _place(shape, row, some, total, starts, places)
-            for panel in range(total // PANEL):
-                at = panel * offsets.size * PANEL * QUAD
-                if out.ndim == 2:
-                    _put_bits(some, padded, starts, offsets, laid, at, flat, places, panel,
-                              flips[panel], row, out)  # fmt: skip
-                else:
-                    _put_dots(some, padded, starts, offsets, laid, at, flat, places, panel, n, row,
-                              edge, out)  # fmt: skip
-            row += some
+        first, last = part(positions, parts, task)
+        _task(padded, shape, offsets, first, last, laid, n, numbers, flips, out)
 
 
 class VnniConv:
@@ -244,8 +255,14 @@ class VnniConv:
         size = len(u) * (height + 2) * (width + 2) * channels
         padded = np.zeros(size + QUAD, dtype=np.uint8)  # the last run's quads end beyond it
         images = padded[:size].reshape(len(u), height + 2, width + 2, channels)
-        _interleave(u.contiguous().numpy(), images)
-        positions = len(u) * height * width
-        parts = min(-(-positions // ROWS), numba.get_num_threads())
-        _tasks(padded, self._shape, self._offsets, positions, parts, self._laid, self._n, numbers,
-               flips, out)  # fmt: skip
+        positions, pixels = len(u) * height * width, u.contiguous().numpy()
+        operands = padded, self._shape, self._offsets
+        rest = self._laid, self._n, numbers, flips, out
+        if positions * self._laid.size <= ALONE:
+            for image in range(len(u)):
+                _interleave(pixels, image, images)
+            _task(*operands, 0, positions, *rest)
+        else:
+            _interleave_all(pixels, images)
+            parts = min(-(-positions // ROWS), numba.get_num_threads())
+            _tasks(*operands, positions, parts, *rest)

@@ -21,6 +21,7 @@ VPOPCNT = AVX512 and bool(_FEATURES.get("avx512vpopcntdq", False))
 VNNI = bool(_FEATURES.get("avx512vnni", False) or _FEATURES.get("avxvnni", False))
 VNNI512 = bool(_FEATURES.get("avx512vnni", False))
 VBMI = bool(_FEATURES.get("avx512vbmi", False))
+AMX = bool(_FEATURES.get("amx-int8", False))
 AVX2 = bool(_FEATURES.get("avx2", False))
 
 
