@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from harness.bench.gate import NoTimeError
-from kernels.cpu import peaks, tabled, vectors, xnor
+from kernels.cpu import chains, peaks, sliced, slices, tabled, vectors, xnor
 from kernels.cpu.counts import LANES
 from kernels.cpu.jit import jit
 from kernels.cpu.tile import TILE_ROWS, dots_tile
@@ -95,6 +95,27 @@ def _lookup_peak() -> Bound:
     return Bound(run, 0, ops)
 
 
+@jit(parallel=True)
+def _slice_tiles(words, laid, steps, repeats, out):
+    for thread in numba.prange(out.shape[0]):
+        chained, tables, matrices, counts, _ = sliced.buffers(steps + 1, 1, 8)
+        sliced.arrange(words, 0, words.shape[0], chained)
+        sliced.prepare_run(chained, 1, 0, steps, tables, matrices)
+        for _ in range(repeats):
+            sliced.count(tables, matrices, 1, laid, 0, steps, 8, counts, 0)
+        out[thread] = counts[0]
+
+
+def _slice_peak() -> Bound:
+    threads, steps = numba.get_num_threads(), slices.RUN // chains.CHAINS
+    words = np.arange(sliced.PANEL * 5, dtype=np.int64).reshape(-1, 5)
+    rows = np.ascontiguousarray(words[: slices.ROWS]).view(np.uint64)
+    laid, out = sliced.panels(words, 40), np.empty(threads, dtype=np.int64)
+    repeats = 8 * _REPEATS  # 3 ms
+    ops = 2 * words.size * 64 * slices.ROWS * repeats * threads
+    return Bound(lambda: _slice_tiles(rows, laid, steps, repeats, out), 0, ops)
+
+
 def copy(device: str) -> Bound:
     """Return one read and one write of 256 MiB."""
     source = torch.ones(COPY_BYTES // 4, device=device)
@@ -109,7 +130,9 @@ def _fp32_product() -> Bound:
 
 
 def _count() -> Bound:
-    return _lookup_peak() if tabled.usable(_LENGTH) else _popcount_peak()
+    if sliced.usable(8 * _LENGTH):
+        return _slice_peak()
+    return _lookup_peak() if tabled.usable(8 * _LENGTH) else _popcount_peak()
 
 
 def _vector_popcounts() -> Bound:
@@ -127,8 +150,8 @@ def ceilings(device: str) -> list[Ceiling]:
 
     - ``copy``: one read and one write of 256 MiB.
     - ``fp32-product``: ``torch.mm`` of 2048³.
-    - ``xor+popcount``: the tile of ``xnor-cpu`` on operands that stay in the L1 cache, by tables or
-      popcounts as it goes here.
+    - ``xor+popcount``: the tile of ``xnor-cpu`` on operands that stay in the L1 cache, by slices,
+      tables or popcounts as it goes here.
     - ``popcount``: VPOPCNTQ alone, in registers: what a kernel that counts every xored word could
       reach. That of ``xnor-cpu`` counts one word for two, and may pass it.
     """

@@ -17,11 +17,8 @@ from pathlib import Path
 from typing import Any
 
 # Features beyond those that LLVM knows by the processor's name: which tile the sources choose.
-TARGETS = {
-    "icelake-server": "+avx2,+avx512f,+avx512bw,+avx512vl,+avx512vpopcntdq",
-    "znver4": "+avx2,+avx512f,+avx512bw,+avx512vl,+avx512vpopcntdq",
-    "znver3": "+avx2",
-}
+_AVX512 = "+avx2,+avx512f,+avx512bw,+avx512vl,+avx512vpopcntdq,+avx512vbmi,+gfni"
+TARGETS = {"icelake-server": _AVX512, "znver4": _AVX512, "znver3": "+avx2"}
 _LABEL, _JUMP = re.compile(r"^(\.LBB\w+):"), re.compile(r"^\s+j\w+\s+(\.LBB\w+)")
 
 
@@ -83,10 +80,10 @@ def _assembly(function: Any, *arguments: Any) -> str:
 
 
 def tiles() -> dict[str, Loop]:
-    """Return the hot loops of both ways for the processor that numba compiles for here."""
+    """Return the hot loops of all ways for the processor that numba compiles for here."""
     from numba.core import types
 
-    from kernels.cpu import tabled, xnor
+    from kernels.cpu import sliced, tabled, xnor
 
     place, words = types.intp, types.uint64[::1]
     octets, dots = types.uint8[::1], types.int32[::1]
@@ -98,10 +95,16 @@ def tiles() -> dict[str, Loop]:
         tabled.count, octets, place, types.uint8[:, :, ::1], place, octets, octets,
         types.uint16[::1],
     )  # fmt: skip
-    return {
+    found = {
         "popcounts": _widest(rows, "vpopcntq" if "vpopcntq" in rows else "vpshufb"),
         "tables": _widest(count, "vpshufb"),
     }
+    if sliced.usable(4096):
+        count = _assembly(
+            sliced.count, octets, octets, place, octets, place, place, place, octets, place
+        )
+        found["slices"] = _widest(count, "vpermb")
+    return found
 
 
 def _widest(assembly: str, mnemonic: str) -> Loop:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,23 +30,23 @@ class Naive(Float32Kernel):
         return out
 
 
-# Where popcounts beat tables on a Zen 3 core. 4096 x 4096 weights by 1, 2, 3 and 4 rows: 60, 106,
-# 164 and 204 us, by tables 78, 125, 183 and 204. 1000 rows of 8192 by 40 and 48 columns: 0.96 and
-# 1.14 ms, by tables 1.06 and 1.09.
-FEW_ROWS, FEW_COLUMNS = 3, 40
+def way_of(k: int) -> Any:
+    """Return the module by whose look-ups products of length ``k`` go here, None for popcounts."""
+    from kernels.cpu import sliced, tabled
+
+    return next((way for way in (sliced, tabled) if way.usable(k)), None)
 
 
 @dataclass(frozen=True)
 class Panels:
-    """Weights of ``xnor-cpu`` in panels: of 8 rows as prefix xors, or of 64 rows for tables.
+    """Weights of ``xnor-cpu`` in panels: of 8 rows as prefix xors, or of 64 rows for look-ups.
 
     Attributes:
-        laid: as ``kernels.cpu.xnor`` or, uint8 [panels, bytes, 64], ``kernels.cpu.tabled`` lays
-            them.
+        laid: as ``kernels.cpu.xnor`` or, uint8, ``way_of(k)`` lays them.
         n: rows.
         k: true length of a row.
         width: words of a row.
-        tabled: whether they are for tables.
+        tabled: whether they are for look-ups.
     """
 
     laid: torch.Tensor
@@ -54,22 +55,28 @@ class Panels:
     width: int
     tabled: bool
 
+    def way(self, rows: int) -> Any:
+        """Return ``way_of(k)`` where it takes ``rows`` rows, else None."""
+        way = way_of(self.k) if self.tabled else None
+        return way if way is not None and rows > way.FEW_ROWS else None
+
     @cached_property
     def for_few_rows(self) -> np.ndarray:
         """Panels of 8 rows also where ``tabled``: made when few rows first ask for them."""
-        from kernels.cpu import tabled, xnor
+        from kernels.cpu import xnor
 
         laid = self.laid.numpy()
         if not self.tabled:
             return laid
-        return xnor.panels(tabled.rows_of_panels(laid, self.n, self.width))
+        return xnor.panels(way_of(self.k).rows_of_panels(laid, self.n, self.width))
 
 
 class XnorCpu(Kernel):
     """Xor and popcount on packed words, blocked for registers and caches.
 
-    Where AVX2 is the widest vector, ones are looked up in tables of 16; elsewhere, for few rows or
-    columns and for K beyond 32767, they are counted by vector popcounts.
+    Where AVX2 is the widest vector, ones are looked up in tables of 16; with AVX-512 VBMI and GFNI
+    look-ups meet bit-sliced counters. Elsewhere, for few rows or columns and for K beyond 32767,
+    ones are counted by vector popcounts.
     """
 
     name = "xnor-cpu"
@@ -79,16 +86,17 @@ class XnorCpu(Kernel):
 
     def weights(self, p: Packed) -> Panels:
         """Return the weights in panels."""
-        from kernels.cpu import tabled, xnor
+        from kernels.cpu import xnor
 
         check_packed("weights", p, self.device)
-        width, tables = int(p.words.shape[1]), tabled.usable(p.k) and p.rows > FEW_COLUMNS
-        if tables:
+        width, way = int(p.words.shape[1]), way_of(p.k)
+        tabled = way is not None and p.rows > way.FEW_COLUMNS
+        if tabled:
             used = -(-p.k // 8) if p.segments == 1 else 8 * width
-            laid = tabled.panels(p.words.numpy(), used)
+            laid = way.panels(p.words.numpy(), used)
         else:
             laid = xnor.panels(p.words.numpy())
-        return Panels(torch.from_numpy(laid), p.rows, p.k, width, tables)
+        return Panels(torch.from_numpy(laid), p.rows, p.k, width, tabled)
 
     def activations(self, p: Packed) -> Packed:
         """Return ``p`` itself."""
@@ -96,12 +104,12 @@ class XnorCpu(Kernel):
 
     def product(self, a: Packed, w: Panels) -> torch.Tensor:
         """Return int32 dots [M, N] for any M, N, K."""
-        from kernels.cpu import pages, tabled, xnor
+        from kernels.cpu import pages, xnor
 
         self._check(a, w)
-        out = pages.empty(a.rows, w.n)
-        if w.tabled and a.rows > FEW_ROWS:
-            tabled.product(a.words.numpy(), w.laid.numpy(), w.n, w.k, out.numpy())
+        out, way = pages.empty(a.rows, w.n), w.way(a.rows)
+        if way is not None and way.dots_usable(w.n, w.k):
+            way.product(a.words.numpy(), w.laid.numpy(), w.n, w.k, out.numpy())
         else:
             xnor.product(a.words.numpy(), w.for_few_rows, w.n, w.k, out.numpy())
         return out
@@ -110,13 +118,13 @@ class XnorCpu(Kernel):
         self, a: Packed, w: Panels, threshold: torch.Tensor, flip: torch.Tensor
     ) -> Packed:
         """Return ``(dots >= threshold) ^ flip`` packed, from registers: no dots in memory."""
-        from kernels.cpu import tabled, xnor
+        from kernels.cpu import xnor
 
         self._check(a, w)
-        limits = pack_bounds(threshold, flip, w.n)
-        if w.tabled and a.rows > FEW_ROWS:
+        limits, way = pack_bounds(threshold, flip, w.n), w.way(a.rows)
+        if way is not None:
             out = torch.empty(a.rows, words_for(w.n), dtype=torch.int64)
-            tabled.product_bits(a.words.numpy(), w.laid.numpy(), w.n, w.k, *limits, out.numpy())
+            way.product_bits(a.words.numpy(), w.laid.numpy(), w.n, w.k, *limits, out.numpy())
         else:
             out = torch.zeros(a.rows, words_for(w.n), dtype=torch.int64)
             xnor.product_bits(a.words.numpy(), w.for_few_rows, w.n, w.k, *limits, out.numpy())

@@ -17,6 +17,7 @@ def _features() -> dict[str, bool]:
 _FEATURES = _features()
 AVX512 = bool(_FEATURES.get("avx512f", False))
 AVX512BW = bool(_FEATURES.get("avx512bw", False))
+GFNI = bool(_FEATURES.get("gfni", False))
 VPOPCNT = AVX512 and bool(_FEATURES.get("avx512vpopcntdq", False))
 VNNI = bool(_FEATURES.get("avx512vnni", False) or _FEATURES.get("avxvnni", False))
 VNNI512 = bool(_FEATURES.get("avx512vnni", False))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernels import reference, registry
-from kernels.cpu import kernels, tabled, xnor
+from kernels.cpu import sliced, tabled, xnor
 from kernels.cpu.vectors import AVX2
 from kernels.packing import pack_rows, unpack_rows
 from tests.operands import signs
@@ -18,9 +18,10 @@ WAYS = [
 @pytest.fixture(params=WAYS)
 def by_tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     wanted = bool(request.param)
+    monkeypatch.setattr(sliced, "usable", lambda k: False)
     monkeypatch.setattr(tabled, "usable", lambda k: wanted and k <= tabled.LONGEST)
-    monkeypatch.setattr(kernels, "FEW_ROWS", 0)
-    monkeypatch.setattr(kernels, "FEW_COLUMNS", 0)
+    monkeypatch.setattr(tabled, "FEW_ROWS", 0)
+    monkeypatch.setattr(tabled, "FEW_COLUMNS", 0)
     return wanted
 
 
@@ -72,11 +73,12 @@ def test_the_longest_rows(by_tables: bool, k: int) -> None:
 
 
 @pytest.mark.skipif(not AVX2, reason="needs AVX2")
-@pytest.mark.parametrize("n", [kernels.FEW_COLUMNS, kernels.FEW_COLUMNS + 1], ids="N{}".format)
-@pytest.mark.parametrize("m", [kernels.FEW_ROWS, kernels.FEW_ROWS + 1], ids="M{}".format)
+@pytest.mark.parametrize("n", [tabled.FEW_COLUMNS, tabled.FEW_COLUMNS + 1], ids="N{}".format)
+@pytest.mark.parametrize("m", [tabled.FEW_ROWS, tabled.FEW_ROWS + 1], ids="M{}".format)
 def test_few_rows_and_columns_go_by_popcounts(
     monkeypatch: pytest.MonkeyPatch, m: int, n: int
 ) -> None:
+    monkeypatch.setattr(sliced, "usable", lambda k: False)
     monkeypatch.setattr(tabled, "usable", lambda k: True)
     ways = []
     for way, name in ((tabled, "tables"), (xnor, "popcounts")):
@@ -87,7 +89,7 @@ def test_few_rows_and_columns_go_by_popcounts(
     weights = kernel.weights(w)
     kernel.product(a, weights)
     kernel.product_bits(a, weights, torch.zeros(n, dtype=torch.int32), torch.zeros(n) > 0)
-    few = m <= kernels.FEW_ROWS or n <= kernels.FEW_COLUMNS
+    few = m <= tabled.FEW_ROWS or n <= tabled.FEW_COLUMNS
     assert ways == ["popcounts" if few else "tables"] * 2
 
 
