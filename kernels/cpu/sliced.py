@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.cpu.chains import CHAINS, INDEX, OCTETS, chain, prepare, steps_for
 from kernels.cpu.jit import jit
-from kernels.cpu.slices import LANES, ROWS, RUN, count_tile, read_counts
+from kernels.cpu.slices import LANES, ROWS, RUN, count_tile, reached_words, read_counts
 from kernels.cpu.tabled import ALONE, LINE, LONGEST, NO_FLIPS, aligned, limits, part, parts, put
 from kernels.cpu.vectors import GFNI, VBMI
 
@@ -154,11 +154,20 @@ def count(tables, matrices, octets, laid, at, steps, planes, slices, to):
 @jit()
 def _write(slices, at, planes, odds, laid, last, panel, row, some, n, bounds, flips, stream, sums,
            out):  # fmt: skip
+    """Write the panel's dots or words of ``some`` rows: numba compiles the one branch."""
+    words = sums[: 4 * ROWS].view(np.uint64)
     for i in range(some):
         o, r = i // ROWS, i % ROWS
-        if r == 0:
-            read_counts(slices, at + o * planes * PANEL, planes, odds[o], laid, last, sums)
-        put(stream, sums, r, bounds, panel * PANEL, panel, n, flips, out, row + i)
+        to = at + o * planes * PANEL
+        if out.ndim == 2:
+            if r == 0:
+                limit = panel * (planes + 2) * PANEL
+                reached_words(slices, to, planes, odds[o], laid, last, bounds, limit, words)
+            out[row + i, panel] = words[r] ^ flips[panel]
+        else:
+            if r == 0:
+                read_counts(slices, to, planes, odds[o], laid, last, sums)
+            put(stream, sums, r, bounds, panel * PANEL, panel, n, flips, out, row + i)
 
 
 @jit()
@@ -215,6 +224,16 @@ def _run(
         _tasks(words, laid, n, planes, bounds, flips, stream, out, *cut)
 
 
+@jit()
+def _split(most, planes, bounds):
+    for n in range(most.size):
+        at = n // PANEL * (planes + 2) * PANEL + n % PANEL
+        limit = min(max(np.int64(most[n]), 0), (1 << planes + 1) - 1)
+        bounds[at] = 255 * (most[n] >= 0)
+        for p in range(planes + 1):
+            bounds[at + (p + 1) * PANEL] = 255 * (limit >> p & 1)
+
+
 def product(words: np.ndarray, laid: np.ndarray, n: int, k: int, out: np.ndarray) -> None:
     """Write the dots of packed rows (int64 [M, W]) and panels of N rows to ``out`` int32 [M, N]."""
     if len(words) and n:
@@ -235,4 +254,7 @@ def product_bits(
     """Write ``(dots >= threshold) ^ flips`` as packed rows: as ``tabled.product_bits``."""
     if len(words) and n:
         most = limits(np.full((1, threshold.size), k, dtype=np.int32), threshold).reshape(-1)
-        _run(words, laid, n, k, most, flips.view(np.uint64), False, out.view(np.uint64))
+        planes = slices_for(k)
+        bounds = np.empty(most.size * (planes + 2), dtype=np.uint8)
+        _split(most, planes, bounds)
+        _run(words, laid, n, k, bounds, flips.view(np.uint64), False, out.view(np.uint64))

@@ -30,6 +30,7 @@ LANES = 64  # outputs of a tile
 RUN = 64  # indices that a tile counts at a time: 192 at most, eight slices
 _STEP = 4  # indices whose counts leave one bit of weight 16
 _SUM, _CARRY = 0x96, 0xE8  # truth tables of a ^ b ^ c and of the majority
+_LESS = 0x8E  # of a < b, or c where they are equal
 _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
 BYTES = ir.VectorType(_BYTE, LANES)
 WORDS = ir.VectorType(_WORD, LANES // 8)
@@ -202,6 +203,11 @@ def _swap(builder: Any, planes: list[Any]) -> list[Any]:
     return planes
 
 
+def _parity(builder: Any, indices: Any, odd: Any) -> Any:
+    own = builder.trunc(load(builder, indices, BYTES, 1), ir.VectorType(ir.IntType(1), LANES))
+    return builder.xor(builder.sext(own, BYTES), splat(builder, odd, BYTES))
+
+
 @intrinsic
 def read_counts(typingctx, slices, at, count, odd, indices, indices_at, sums):
     """``sums[64*r + n]`` = ``2 * h + parity`` of 8 rows and 64 outputs, uint16.
@@ -219,8 +225,7 @@ def read_counts(typingctx, slices, at, count, odd, indices, indices_at, sums):
         source = pointer(context, builder, sig.args[0], args[0], args[1])
         index = pointer(context, builder, sig.args[4], args[4], args[5])
         target = pointer(context, builder, sig.args[6], args[6], _WORD(0))
-        own = builder.trunc(load(builder, index, BYTES, 1), ir.VectorType(ir.IntType(1), LANES))
-        parity = builder.xor(builder.sext(own, BYTES), splat(builder, args[3], BYTES))
+        parity = _parity(builder, index, args[3])
         planes = [cgutils.alloca_once_value(builder, constant([0] * LANES)) for _ in range(16)]
         builder.store(parity, planes[0])
         for p in range(15):
@@ -233,6 +238,39 @@ def read_counts(typingctx, slices, at, count, odd, indices, indices_at, sums):
             upper = builder.shl(builder.zext(high[r], _SHORTS), ir.Constant(_SHORTS, [8] * LANES))
             counts = builder.or_(builder.zext(low[r], _SHORTS), upper)
             store(builder, counts, builder.gep(target, [_WORD(LANES * r)]), 2)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def reached_words(typingctx, slices, at, count, odd, indices, indices_at, limits, limits_at, words):
+    """``words[r]`` = the 64 bits ``2 * h + parity <= limit`` of row r, uint64 [8].
+
+    As ``read_counts``; ``limits``, uint8 [count + 2, 64] from ``limits_at`` on, are 255 for a bit
+    1: whether there is a limit at all, then its bits from the lowest on.
+    """
+    place = types.intp
+    signature = types.void(slices, place, place, types.uint8, indices, place, limits, place, words)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        source, index, limit = (
+            pointer(context, builder, sig.args[i], args[i], args[i + 1]) for i in (0, 4, 6)
+        )
+        target = pointer(context, builder, sig.args[8], args[8], _WORD(0))
+        parity = as_kind(builder, _parity(builder, index, args[3]), WORDS)
+        first = [words_at(builder, limit, i) for i in (1, 0)]
+        found = cgutils.alloca_once_value(builder, _ternary(builder, _LESS, parity, *first))
+        with cgutils.for_range(builder, args[2]) as loop:
+            bound = words_at(builder, limit, builder.add(loop.index, _WORD(2)))
+            slice_p = words_at(builder, source, loop.index)
+            reached = _ternary(builder, _LESS, slice_p, bound, builder.load(found))
+            builder.store(reached, found)
+        octets = as_kind(builder, builder.load(found), BYTES)
+        for r in range(ROWS):
+            bits = builder.and_(octets, constant([1 << r] * LANES))
+            word = builder.bitcast(builder.icmp_signed("!=", bits, constant([0] * LANES)), _WORD)
+            builder.store(word, builder.gep(target, [_WORD(r)]))
         return context.get_dummy_value()
 
     return signature, generate
