@@ -47,7 +47,7 @@ def _multiply(planes: Tensor, k: int, weights: Tensor) -> Tensor:
 
     kernel = XnorCpu()
     rows = Packed(planes.reshape(-1, planes.shape[-1]), k)
-    dots = kernel.product(rows, kernel.weights(Packed(weights, k)))
+    dots = kernel.product(rows, kernel.weights(Packed(weights, k), often=False))
     dots = dots.view(len(planes), -1, len(weights))
     return dots[0] + dots[1] if len(planes) == 2 else dots[0]
 

@@ -90,7 +90,7 @@ def _columns(frames: Frames) -> list[float]:
     longest = max((len(name) for name in frames.kernels["kernel"]), default=len("vendor-bf16"))
     packed = " to bits" if (frames.kernels["includes"] == "gemm+bits").any() else ""
     packed = " + pack" if (frames.kernels["includes"] == PACKED_TOO).any() else packed
-    first, others = (0.068 * (longest + len(packed)) + 0.2, 0.068 * longest + 0.35)
+    first, others = (0.068 * (longest + len(packed)) + 0.2, 0.068 * longest + 0.45)
     width = (FULL_WIDTH - 0.1 - first - 2 * others) / 3
     return [first, width, others, width, others, width]
 

@@ -84,12 +84,19 @@ class XnorCpu(Kernel):
     fused = True
     summary = "packed words, xor and popcount, register- and cache-blocked"
 
-    def weights(self, p: Packed) -> Panels:
-        """Return the weights in panels."""
-        from kernels.cpu import xnor
+    def weights(self, p: Packed, often: bool = True) -> Panels:
+        """Return the weights in panels.
+
+        ``often``: they meet many rows. Indices for bit-sliced counters take 32 times as long to
+        make as panels for popcounts (4096 x 4096: 6.5 ms on two Zen 4 cores, and 0.2), more than
+        a training step saves by them.
+        """
+        from kernels.cpu import sliced, xnor
 
         check_packed("weights", p, self.device)
         width, way = int(p.words.shape[1]), way_of(p.k)
+        if way is sliced and not often:
+            way = None
         tabled = way is not None and p.rows > way.FEW_COLUMNS
         if tabled:
             used = -(-p.k // 8) if p.segments == 1 else 8 * width

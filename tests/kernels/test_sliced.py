@@ -169,3 +169,13 @@ def test_the_way_by_rows_columns_and_length(
     many = m > sliced.FEW_ROWS and n > sliced.FEW_COLUMNS and k > sliced.SHORT
     expected = ["slices" if many and k == 2048 else "popcounts", "slices" if many else "popcounts"]
     assert ways == expected
+
+
+def test_weights_of_a_training_step_are_laid_out_for_popcounts() -> None:
+    """They are other ones at each step, and indices take longer to make than they save."""
+    a, w = signs(100, 2048, 0), signs(512, 2048, 1)
+    kernel, rows, packed = registry.get("xnor-cpu"), pack_rows(a), pack_rows(w)
+    weights = kernel.weights(packed, often=False)
+    assert weights.way(len(a)) is None
+    assert kernel.weights(packed).way(len(a)) is sliced
+    assert torch.equal(kernel.product(rows, weights), reference.gemm(a, w))
