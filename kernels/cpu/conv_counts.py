@@ -76,9 +76,7 @@ def _dots_tile(count, alpha, panels, words, lengths, places, panel, n, row, edge
     else:
         bordered_dots_tile(1, alpha, panels, at, words, lengths, places, panel, target, to, stride)
     if not whole:
-        for i in range(count):
-            for lane in range(left):
-                out[(row + i) * n + panel * LANES + lane] = edge[i * LANES + lane]
+        xnor.copy_edge(edge, count, left, LANES, out, row * n + panel * LANES, n)
 
 
 @jit()

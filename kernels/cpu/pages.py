@@ -8,6 +8,7 @@ more lay in is therefore kept for the next of its size.
 
 import mmap
 import weakref
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -20,10 +21,8 @@ _idle: list[mmap.mmap] = []  # the longest idle first
 def _map(size: int) -> mmap.mmap:
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        with suppress(OSError):  # advice: a system without huge pages says no, small ones serve
             memory.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:  # advice: a system without huge pages says no, and small ones serve
-            return memory
     return memory
 
 

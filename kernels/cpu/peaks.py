@@ -6,6 +6,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -23,9 +24,8 @@ def _again_and_again(typingctx, words, steps):
     signature = types.void(words, types.intp)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        word = numba.core.types.intp
         places = [
-            pointer(context, builder, sig.args[0], args[0], context.get_constant(word, LANES * i))
+            pointer(context, builder, sig.args[0], args[0], ir.IntType(64)(LANES * i))
             for i in range(CHAINS)
         ]
         held = [cgutils.alloca_once_value(builder, load(builder, at, VECTOR, 8)) for at in places]

@@ -63,26 +63,28 @@ def store_tables(typingctx, u, at, count, tables, to):
     return signature, generate
 
 
-class _Sums:
-    """Sums of 32 outputs' digits: of 16-bit lanes as they are, and of the odd bytes alone."""
+class Sums:
+    """Sums of outputs' digits: of 16-bit lanes as they are, and of the odd bytes alone."""
 
-    def __init__(self, builder: Any) -> None:
+    def __init__(self, builder: Any, kind: ir.VectorType) -> None:
+        """Begin with zeros; ``kind``: 16-bit lanes, half as many as outputs."""
+        self.kind = kind
         self.lanes, self.odd = (
-            cgutils.alloca_once_value(builder, constant(_SHORTS, 0)) for _ in (0, 1)
+            cgutils.alloca_once_value(builder, constant(kind, 0)) for _ in (0, 1)
         )
 
     def add(self, builder: Any, octets: Any) -> None:
-        lanes = builder.bitcast(octets, _SHORTS)
+        """Add a vector of bytes."""
+        lanes = builder.bitcast(octets, self.kind)
         builder.store(builder.add(builder.load(self.lanes), lanes), self.lanes)
-        odd = builder.lshr(lanes, constant(_SHORTS, 8))
+        odd = builder.lshr(lanes, constant(self.kind, 8))
         builder.store(builder.add(builder.load(self.odd), odd), self.odd)
 
-    def outputs(self, builder: Any) -> tuple[Any, Any]:
-        """Return the sums of the first 16 outputs and of the others, as int32."""
+    def halves(self, builder: Any) -> tuple[Any, Any]:
+        """Return the sums of the even and of the odd bytes."""
         odd = builder.load(self.odd)
-        above = builder.shl(odd, constant(_SHORTS, 8))
-        even = builder.sub(builder.load(self.lanes), above)
-        return builder.zext(even, _WIDE), builder.zext(odd, _WIDE)
+        above = builder.shl(odd, constant(self.kind, 8))
+        return builder.sub(builder.load(self.lanes), above), odd
 
 
 @intrinsic
@@ -98,7 +100,7 @@ def pick_tile(typingctx, tables, at, steps, nibbles, nibbles_at, picked, to):
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         tables = pointer(context, builder, sig.args[0], args[0], args[1])
         source = pointer(context, builder, sig.args[3], args[3], args[4])
-        sums = [[_Sums(builder) for _ in range(2)] for _ in range(2)]  # vector, digit
+        sums = [[Sums(builder, _SHORTS) for _ in range(2)] for _ in range(2)]  # vector, digit
         with cgutils.for_range(builder, args[2]) as loop:
             table = builder.gep(tables, [builder.shl(loop.index, _WORD(7))])
             base = builder.gep(source, [builder.shl(loop.index, _WORD(8))])
@@ -117,7 +119,10 @@ def pick_tile(typingctx, tables, at, steps, nibbles, nibbles_at, picked, to):
                 sums[v][digit].add(builder, octets)
         target = pointer(context, builder, sig.args[5], args[5], args[6])
         for v in (0, 1):
-            low, high = (sums[v][digit].outputs(builder) for digit in (0, 1))
+            low, high = (
+                [builder.zext(half, _WIDE) for half in sums[v][digit].halves(builder)]
+                for digit in (0, 1)
+            )
             for half in (0, 1):
                 total = builder.add(builder.shl(high[half], constant(_WIDE, 4)), low[half])
                 total = builder.shl(total, constant(_WIDE, 2))

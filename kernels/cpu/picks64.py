@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 
 from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL, constant, vector_at
+from kernels.cpu.picks import Sums
 from kernels.cpu.vectors import pointer, splat, store
 
 GROUP, BASE = 6, 40  # pixels a table; of its 64 sums' digits
@@ -106,27 +107,11 @@ def store_tables(typingctx, u, at, groups, tables, to):
     return signature, generate
 
 
-class _Sums:
-    """Sums of 64 outputs' digits: of 16-bit lanes as they are, and of the odd bytes alone."""
-
-    def __init__(self, builder: Any) -> None:
-        self.lanes, self.odd = (
-            cgutils.alloca_once_value(builder, constant(_SHORTS, 0)) for _ in (0, 1)
-        )
-
-    def add(self, builder: Any, octets: Any) -> None:
-        lanes = builder.bitcast(octets, _SHORTS)
-        builder.store(builder.add(builder.load(self.lanes), lanes), self.lanes)
-        odd = builder.lshr(lanes, constant(_SHORTS, 8))
-        builder.store(builder.add(builder.load(self.odd), odd), self.odd)
-
-    def quarters(self, builder: Any) -> list[Any]:
-        """Return the sums of 16 outputs each, int32."""
-        odd = builder.load(self.odd)
-        even = builder.sub(builder.load(self.lanes), builder.shl(odd, constant(_SHORTS, 8)))
-        some = [ir.Constant(_INTS, list(range(first, first + 16))) for first in (0, 16)]
-        halves = [builder.shuffle_vector(x, x, part) for x in (even, odd) for part in some]
-        return [builder.zext(half, _INTS) for half in halves]
+def _quarters(builder: Any, sums: Sums) -> list[Any]:
+    """Return the sums of 16 outputs each, int32."""
+    some = [ir.Constant(_INTS, list(range(first, first + 16))) for first in (0, 16)]
+    parts = [builder.shuffle_vector(x, x, part) for x in sums.halves(builder) for part in some]
+    return [builder.zext(part, _INTS) for part in parts]
 
 
 def _step(builder: Any, tables: Any, sources: list[Any]) -> list[list[Any]]:
@@ -173,7 +158,7 @@ def pick_tile(typingctx, panels, tables, at, steps, laid, laid_at, stride, start
             pointer(context, builder, sig.args[i], args[i], args[i + 1]) for i in (1, 4, 8)
         )
         sources = [builder.gep(first, [builder.mul(args[6], _WORD(v))]) for v in range(count)]
-        sums = [[_Sums(builder) for _ in range(2)] for _ in sources]  # panel, digit
+        sums = [[Sums(builder, _SHORTS) for _ in range(2)] for _ in sources]  # panel, digit
         with cgutils.for_range(builder, args[3]) as loop:
             table = builder.gep(tables, [builder.mul(loop.index, _WORD(STEP_BYTES))])
             place = builder.mul(loop.index, _WORD(GROUPS * PANEL))
@@ -183,7 +168,7 @@ def pick_tile(typingctx, panels, tables, at, steps, laid, laid_at, stride, start
                     digit.add(builder, some)
         start = splat(builder, args[7], _INTS)
         for v, (low, high) in enumerate(sums):
-            parts = zip(low.quarters(builder), high.quarters(builder), strict=True)
+            parts = zip(_quarters(builder, low), _quarters(builder, high), strict=True)
             for q, (units, tens) in enumerate(parts):
                 upper = builder.mul(tens, constant(_INTS, 4 * BASE))
                 total = builder.add(upper, builder.shl(units, constant(_INTS, 2)))

@@ -24,6 +24,7 @@ from kernels.cpu.nibbles import PANEL, constant, vector_at
 from kernels.cpu.pixels import ALONE
 from kernels.cpu.tabled import NO_FLIPS, aligned, part
 from kernels.cpu.vectors import load, pointer, splat, store
+from kernels.cpu.xnor import copy_edge
 from kernels.packing import Packed, unpack_rows
 
 SIDE, QUAD = 3, 4  # of a filter; pixels that an instruction multiplies
@@ -180,9 +181,7 @@ def _put_dots(count, padded, starts, offsets, laid, at, numbers, places, panel, 
         dots_tile(1, padded, starts, offsets, laid, at, steps, numbers, places, panel * PANEL,
                   target, to, stride)  # fmt: skip
     if not whole:
-        for i in range(count):
-            for lane in range(left):
-                out[(row + i) * n + panel * PANEL + lane] = edge[i * PANEL + lane]
+        copy_edge(edge, count, left, PANEL, out, row * n + panel * PANEL, n)
 
 
 @jit()

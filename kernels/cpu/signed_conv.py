@@ -164,10 +164,9 @@ def input_gradient(
     rounded up to a multiple of 32.
     """
     taps = [np.ascontiguousarray(filters[None, :, tap]) for tap in range(TAPS)]
-    by_tap = np.concatenate([index(tap, channels) for tap in taps])
+    by_tap = [index(tap, channels) for tap in taps]
     out = np.empty((len(gradient), width_for(channels)), dtype=np.float32)
-    patterns = aligned(by_tap.size)
-    patterns[:] = by_tap
+    patterns = np.concatenate(by_tap, out=aligned(TAPS * by_tap[0].size))
     _input(gradient, patterns, height, width, out)
     return out
 

@@ -59,6 +59,14 @@ def _panels_of(words):
 
 
 @jit()
+def copy_edge(edge, count, left, wide, out, at, n):
+    """Copy the first ``left`` of ``wide`` dots of ``count`` rows to ``out``, a row every ``n``."""
+    for i in range(count):
+        for lane in range(left):
+            out[at + i * n + lane] = edge[i * wide + lane]
+
+
+@jit()
 def dots_rows(words, first, count, panels, begin, end, n, k, alpha, edge, out):
     """Rows ``first..first+count`` (TILE_ROWS or 1) times panels ``begin..end``, to dots."""
     even = words.shape[1] + words.shape[1] % 2
@@ -75,9 +83,7 @@ def dots_rows(words, first, count, panels, begin, end, n, k, alpha, edge, out):
         else:
             dots_tile(1, alpha, panels, at, even, k, target, out_at, stride)
         if not whole:
-            for i in range(count):
-                for lane in range(left):
-                    out[(first + i) * n + panel * LANES + lane] = edge[i * LANES + lane]
+            copy_edge(edge, count, left, LANES, out, first * n + panel * LANES, n)
 
 
 @jit()
