@@ -5,15 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.data.standin import write_standin
+from harness.deploy import evaluate
 from harness.deploy.evaluate import evaluate_run
 from harness.deploy.export import export_run
 from harness.deploy.modelfile import Model, load_model, save_model
+from harness.deploy.packed import PackedNetwork
 from harness.deploy.trained import TrainedRun
 from harness.errors import HarnessError
 from harness.files import read_json, write_json
@@ -22,6 +25,7 @@ from harness.train.evaluation import predict_scores
 from harness.train.record import RunSpec
 from harness.train.run import run_training
 from kernels import registry
+from kernels.cpu import sliced, tabled
 
 IMAGES = 2000  # test images of the stand-in
 SEED = 0
@@ -113,6 +117,24 @@ def test_a_kernel_that_fails_is_a_record_and_the_others_go_on(
     found = CliRunner().invoke(app, command)
     assert (found.exit_code, "naive: failed" in found.output) == (0, True)
     assert CliRunner().invoke(app, [*command, "--strict"]).exit_code == 1
+
+
+def test_all_that_a_kernel_compiles_comes_before_its_time(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+
+    def predict(network: PackedNetwork, pixels: np.ndarray, *_: str) -> torch.Tensor:
+        rows.append(len(pixels))
+        return torch.zeros(len(pixels), 10)
+
+    monkeypatch.setattr(PackedNetwork, "predict", predict)
+    check = evaluate._Check(TrainedRun(run, data), run / "model.bnn")
+    for device in ("cpu", "cuda"):
+        check.compare(Mock(packed=False, device=device))
+    assert rows[2:] == [IMAGES, IMAGES]  # a GPU's kernels are compiled for the number of rows
+    assert rows[1] == IMAGES
+    assert rows[0] > max(sliced.FEW_ROWS, tabled.FEW_ROWS)
 
 
 def test_unknown_kernel(run: Path, data: Path) -> None:
