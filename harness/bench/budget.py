@@ -24,6 +24,9 @@ UNKNOWN = {"cpu": 0.02, "cuda": 5.0}
 START_S = {"cpu": 0.2, "cuda": 1.0}  # to make operands and to compile, where that is still to do
 CEILING_S = 0.2  # that a bound of the machine is foreseen to take
 CALLS = 3  # to check, to foresee and to clock
+# Of one step; a kernel that takes longer counts as hung. On a CPU a call may take minutes.
+STEP_S = {"cpu": math.inf, "cuda": 90.0}
+CALLS_A_STEP = 6  # that fit into one, so that no slow kernel is taken for a hung one
 
 
 @dataclass

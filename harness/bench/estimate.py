@@ -8,6 +8,7 @@ from typing import Any
 from harness.bench.budget import Budget
 from harness.bench.cases import CLASSES, Case
 from harness.bench.correctness import SHAPES
+from harness.bench.measure import LONG_S, MIN_ROUNDS
 from harness.bench.presets import get_preset, preset_settings
 from harness.bench.problems import PROBES
 from harness.bench.runner import Settings
@@ -30,7 +31,7 @@ VARIANTS = 6  # of a Triton kernel that the checks compile
 PROCESSORS, TILES = 132, (128 * 256, 128 * 128)  # of an H200; outputs of the two larger tiles
 CEILINGS, CEILINGS_COMPILED = {"cpu": 3, "cuda": 8}, {"cpu": 0, "cuda": 3}
 WORTH = {"cpu": 1.2, "cuda": 1.0}  # warm-up beside the clocked time
-REPLAYS = 2  # of a long call on a GPU: to foresee and to clock; one more to check
+REPLAYS = 2  # of a long call, for each that is clocked: to foresee or to warm up; two to check
 PLAN_WIDTH = 160  # columns of the printed plan where no terminal says
 
 
@@ -92,7 +93,9 @@ def _foresee(case: Case, settings: Settings, compiled: set[tuple[Any, ...]]) -> 
             compiled |= variants
             compile_s += COMPILE_S * len(variants)
         if call_s <= most:
-            clocked_s += max(WORTH[device] * settings.seconds, REPLAYS * call_s) + call_s
+            rounds = MIN_ROUNDS if MIN_ROUNDS * call_s <= LONG_S else 1
+            clocked_s += max(WORTH[device] * settings.seconds, REPLAYS * rounds * call_s)
+            clocked_s += 2 * call_s
             other_s += HOST_S[device]
     if case.group == "ceiling":
         chosen = [("", "")] * CEILINGS[device]

@@ -12,11 +12,16 @@ from typing import Any
 
 ROTATED_BYTES = 1 << 28  # of operand copies: over four times the L2 of an H200
 MOST_COPIES = 64
+L2_BYTES = 1 << 26  # no smaller than that of an H200
 WARM_REPLAYS = 3
 _QUERIES = (
     "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw", "power.limit",
     "utilization.gpu",
 )  # fmt: skip
+
+
+class CaptureError(RuntimeError):
+    """No graph takes the calls. torch then frees no memory until the process ends."""
 
 
 def copies_for(operand_bytes: int, rotated_bytes: int = ROTATED_BYTES) -> int:
@@ -34,6 +39,9 @@ def capture(calls: Sequence[Callable[[], Any]], cuda: Any) -> tuple[Any, list[An
     ``cuda`` is ``torch.cuda``, or a stand-in that has its ``Stream``, ``stream``, ``CUDAGraph`` and
     ``graph``. The first call runs once before, on a side stream, as a capture demands: the others
     are the same on other operands.
+
+    Raises:
+        CaptureError: a call does what a graph cannot hold.
     """
     side = cuda.Stream()
     side.wait_stream(cuda.current_stream())
@@ -41,8 +49,11 @@ def capture(calls: Sequence[Callable[[], Any]], cuda: Any) -> tuple[Any, list[An
         calls[0]()
     cuda.current_stream().wait_stream(side)
     graph = cuda.CUDAGraph()
-    with cuda.graph(graph):
-        results = [call() for call in calls]
+    try:
+        with cuda.graph(graph):
+            results = [call() for call in calls]
+    except Exception as error:
+        raise CaptureError(f"no graph takes it: {type(error).__name__}: {error}") from error
     return graph, results
 
 
@@ -74,12 +85,12 @@ def keep_samples(benchmark: Any, samples: Sequence[float]) -> None:
 def gpu_state(run: Callable[..., Any] = subprocess.run) -> dict[str, str] | None:
     """Return clocks (MHz), temperature (°C) and power (W) as nvidia-smi reads them; never set.
 
-    None where there is no nvidia-smi, or it fails.
+    None where there is no nvidia-smi, or it fails, or says something else.
     """
     command = ["nvidia-smi", f"--query-gpu={','.join(_QUERIES)}", "--format=csv,noheader,nounits"]
     try:
-        done = run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    values = [value.strip() for value in done.stdout.splitlines()[0].split(",")]
-    return dict(zip(_QUERIES, values, strict=True))
+    values = [value.strip() for value in done.stdout.partition("\n")[0].split(",")]
+    return dict(zip(_QUERIES, values, strict=True)) if len(values) == len(_QUERIES) else None

@@ -12,8 +12,15 @@ from torch import Tensor
 from harness.bench.budget import CEILING_S, Budget
 from harness.bench.ceilings import Bound
 from harness.bench.gate import NoTimeError, check_available, check_dots
-from harness.bench.gpu import WARM_REPLAYS, capture, copies_for, keep_samples, replay_seconds
-from harness.bench.subject import Problem, Subject, nbytes
+from harness.bench.gpu import (
+    L2_BYTES,
+    WARM_REPLAYS,
+    capture,
+    copies_for,
+    keep_samples,
+    replay_seconds,
+)
+from harness.bench.subject import Problem, Subject, nbytes, spoil
 from kernels.base import Kernel
 
 MIN_ROUNDS = 3
@@ -24,6 +31,8 @@ LONG_SAMPLE = 2.0  # seconds of the first call, beyond which one more must do
 FORESIGHT = 4  # a small product is less efficient than the whole by up to this
 LEAST_COPIES = 2  # of a GPU's operand, however long a call takes
 WARM_S = 0.02  # of replays before those that count
+LONG_S = 4.0  # that a GPU's kernel may take beyond its time, to be clocked more than once
+BOUND_CALLS = 4  # of a bound in a replay, whose own launch takes some microseconds
 
 
 def rounds_for(call_s: float, seconds: float) -> int:
@@ -61,9 +70,13 @@ def _replays(
     count = len(calls)
     graph, results = capture(calls, torch.cuda)
     (first,) = replay_seconds(graph, count, 1, torch.cuda, warm=0)  # warms up, too
-    budget.check_seconds(first * count)
-    rounds = rounds_for(first * count, budget.seconds(seconds))
-    samples = replay_seconds(graph, count, rounds, torch.cuda, warm_replays(first * count, rounds))
+    replay_s = first * count
+    budget.check_seconds(replay_s)
+    spoil(results)
+    if MIN_ROUNDS * replay_s <= LONG_S:
+        seconds = max(seconds, MIN_ROUNDS * replay_s)
+    rounds = rounds_for(replay_s, budget.seconds(seconds))
+    samples = replay_seconds(graph, count, rounds, torch.cuda, warm_replays(replay_s, rounds))
     keep_samples(benchmark, samples)
     return results, min(samples)
 
@@ -101,7 +114,7 @@ def _measure_on_gpu(
     benchmark: Any,
     seconds: float,
     budget: Budget,
-) -> dict[str, int] | None:
+) -> dict[str, Any] | None:
     """Check a whole call, then clock replays; the sampled rows alone would compile once more.
 
     ``make`` makes the case ready: each copy has weights of its own, which leave the L2 too.
@@ -124,7 +137,8 @@ def _measure_on_gpu(
     budget.saw(kernel.name, kernel.device, case.ops, call_s)
     for result in (results[0], results[-1]):
         check_dots(subject.dots(result)[problem.rows], expected)
-    return {"bytes": nbytes([operand, subject.weights, results[-1]])}
+    found = {"bytes": nbytes([operand, subject.weights, results[-1]]), "copies": count}
+    return found | {"caches": "rotated" if count * size > L2_BYTES else "warm"}
 
 
 def measure_ceiling(
@@ -141,7 +155,7 @@ def measure_ceiling(
     if bound.check is not None:
         bound.check()
     if on_gpu:
-        _replays([bound.run], benchmark, seconds, budget)
+        _replays([bound.run] * BOUND_CALLS, benchmark, seconds, budget)
         return
     warm_s, _ = _warm_up(bound.run, WARM_UP * seconds)
     benchmark.pedantic(bound.run, rounds=rounds_for(warm_s, budget.seconds(seconds)))
@@ -155,7 +169,7 @@ def measure(
     seconds: float,
     limit: float = math.inf,
     budget: Budget | None = None,
-) -> dict[str, int] | None:
+) -> dict[str, Any] | None:
     """Check ``kernel`` on the case, then clock it with pytest-benchmark's fixture.
 
     On a CPU the kernel first multiplies the sampled rows alone, on a GPU the whole; the result must
@@ -166,7 +180,8 @@ def measure(
     longer than ``limit`` seconds, or than ``budget`` has left, has no time.
 
     Returns:
-        {"bytes": of operands and result}, or None where there is nothing to clock.
+        {"bytes": of operands and result}, on a GPU also ``copies`` and where these lie,
+        ``caches``; or None where there is nothing to clock.
 
     Raises:
         NoTimeError: the kernel cannot run here, is wrong, or takes too long.

@@ -86,7 +86,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     found = yield
     if record.crash is not None:
         tell("crash", **record.crash)
-        pytest.exit(f"{record.crash['kernel']} has brought the device down", returncode=CRASHED)
+        pytest.exit(f"{record.crash['kernel']} has ended this process", returncode=CRASHED)
     place = _place(item)
     if place != _place(nextitem):
         record.finish(place)

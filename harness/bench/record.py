@@ -1,5 +1,6 @@
 """What a bench writes: pytest-benchmark's samples and the rows without a time, a file a case."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from harness.bench.cases import Case, get_case
 from harness.bench.ceilings import Ceiling, ceilings
 from harness.bench.correctness import Verdict, check_kernel
 from harness.bench.gate import NoTimeError
-from harness.bench.gpu import gpu_state
+from harness.bench.gpu import CaptureError, gpu_state
 from harness.bench.problems import build
 from harness.bench.subject import Problem
 from harness.bench.work import Step, Work
@@ -37,7 +38,7 @@ class Record:
     Attributes:
         work: what is to do.
         tell: takes events: ``step``, ``case``, ``correctness``.
-        crash: the kernel after which the device does nothing more, and why.
+        crash: the kernel after which this process is of no more use, and why.
     """
 
     def __init__(self, work: Work, tell: Callable[..., None]) -> None:
@@ -73,8 +74,8 @@ class Record:
         self._verdicts.append(verdict)
         if verdict.status in ("wrong", "failed"):
             self.excluded[name] = verdict.status, f"before any clock: {verdict.reason}"
-        if verdict.status == "failed":
-            self._look(name, str(verdict.reason))
+        if verdict.status == "failed" and not device_answers():
+            self._crash(name, f"brought the device down: {verdict.reason}")
         return verdict
 
     @contextmanager
@@ -87,7 +88,7 @@ class Record:
             "m": None, "n": None, "k": None, "ops": None, "caches": "",
         }  # fmt: skip
         with self._kept(info, benchmark):
-            self._check_not_excluded(ceiling.name)
+            self._check_not_excluded(ceiling.name, "ceiling")
             yield benchmark.extra_info
 
     @contextmanager
@@ -104,15 +105,16 @@ class Record:
             "first_layer": kernel.first_layer if case.group == "mlp" else None,
         }  # fmt: skip
         with self._kept(info, benchmark):
-            self._check_not_excluded(step.kernel)
+            self._check_not_excluded(step.kernel, step.includes)
             # Before operands are made: most of what no longer fits is left out at once.
             self.budget.check(step.kernel, self.work.device, case.ops)
             yield benchmark.extra_info
 
-    def _check_not_excluded(self, name: str) -> None:
-        if name in self.excluded:
-            status, reason = self.excluded[name]
-            raise NoTimeError(status, reason, over_budget=status == "skipped")
+    def _check_not_excluded(self, name: str, includes: str) -> None:
+        for key in (name, f"{name}, {includes}"):
+            if key in self.excluded:
+                status, reason = self.excluded[key]
+                raise NoTimeError(status, reason, over_budget=status == "skipped")
 
     @contextmanager
     def _kept(self, info: dict[str, Any], benchmark: Any) -> Iterator[None]:
@@ -128,7 +130,10 @@ class Record:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             self._no_time(benchmark, "failed", reason)
-            self._look(info["kernel"], reason)
+            if not device_answers():
+                self._crash(info["kernel"], f"brought the device down: {reason}")
+            elif isinstance(error, CaptureError):
+                self._crash(f"{info['kernel']}, {info['includes']}", str(error))
             raise
         found: dict[str, Any] = benchmark.stats.as_dict(include_data=True)
         self._rows.append(found)
@@ -138,18 +143,13 @@ class Record:
         row = {**benchmark.extra_info, "status": status, "reason": reason, "over_budget": over}
         self._rows.append({"extra_info": row, "stats": None})
 
-    def _look(self, kernel: str, reason: str) -> None:
-        """After a failure: note the crash if the device answers nothing more."""
-        if self.work.device != "cuda" or not torch.cuda.is_available():
-            return
-        try:
-            torch.cuda.synchronize()
-        except RuntimeError:
-            self.crash = {"kernel": kernel, "reason": reason}
+    def _crash(self, kernel: str, reason: str) -> None:
+        self.crash = {"kernel": kernel, "reason": reason}
 
     def finish(self, place: int | str) -> None:
         """Write the file of the case at ``place``, or of the checks."""
-        before, self._state = self._state, machine_state()
+        before = self._state
+        self._state = machine_state(ask_gpu=before["gpu"] is not None)
         if place == "correctness":
             path = Path(str(self.work.correctness))
             body: dict[str, Any] = {"kernels": [verdict.row for verdict in self._verdicts]}
@@ -182,7 +182,19 @@ def free_device() -> None:
     if torch.cuda.is_available():
         most = KEPT_SHARE * torch.cuda.get_device_properties("cuda").total_memory
         if torch.cuda.memory_reserved() > most:
+            gc.collect()  # a failed step's traceback may hold what it made
             torch.cuda.empty_cache()
+
+
+def device_answers() -> bool:
+    """Tell whether the GPU, if this process uses one, still does what it is asked."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return True
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _columns(case: Case, device: str) -> dict[str, Any]:
@@ -222,11 +234,14 @@ def _named(row: dict[str, Any]) -> dict[str, Any]:
     return kept | {key: row[key] for key in ("extra_info", "options", "stats") if key in row}
 
 
-def machine_state() -> dict[str, Any]:
-    """Return the load and the clock; read, never set."""
+def machine_state(ask_gpu: bool = True) -> dict[str, Any]:
+    """Return the load and the clock; read, never set.
+
+    A GPU that has given no answer is not asked again: each time may take seconds.
+    """
     frequency = psutil.cpu_freq()
     return {
         "load_1_5_15_min": [round(load, 2) for load in os.getloadavg()],
         "cpu_mhz": round(frequency.current) if frequency else None,
-        "gpu": gpu_state(),
+        "gpu": gpu_state() if ask_gpu else None,
     }

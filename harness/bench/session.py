@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.bench.budget import STEP_S
 from harness.bench.record import leave_out
 from harness.bench.work import MARK, Work
 from harness.errors import HarnessError
@@ -22,6 +23,7 @@ from harness.errors import HarnessError
 PYTEST_RAN = (0, 1)  # all passed, some failed: either way there are rows
 LAST_LINES = 30
 GRACE_S = 60.0  # beyond the budget, before a process that hangs is killed
+WATCH_S = 0.5  # between two looks at a process's time
 
 
 @dataclass
@@ -30,8 +32,10 @@ class _Watched:
 
     done: set[str] = field(default_factory=set)
     step: dict[str, Any] | None = None
+    since: float = math.inf  # when the step began
     crash: dict[str, str] | None = None
     overdue: bool = False  # killed, as it still ran ``GRACE_S`` after the time was over
+    hung_s: float | None = None  # killed, as its step did not end within that
     last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
 
 
@@ -40,10 +44,12 @@ def run_work(work: Work, show: Callable[[str, Path], None]) -> dict[str, tuple[s
 
     Files lie where ``work`` says: pytest-benchmark's, with a benchmark for each kernel; those that
     could not run, were wrong or failed have no ``stats``, and ``extra_info`` says why. A kernel
-    that brings the process down is a failed one from then on, and another process goes on.
+    that brings the process or the GPU down, or hangs, is a failed one from then on, and another
+    process goes on.
 
     Returns:
-        The kernels that brought a process down, with status and reason.
+        The kernels that brought a process down, or what is clocked of them (``kernel, includes``),
+        with status and reason.
 
     Raises:
         HarnessError: the process failed as a whole; the message ends with its output.
@@ -54,7 +60,7 @@ def run_work(work: Work, show: Callable[[str, Path], None]) -> dict[str, tuple[s
             leave_out(work, lambda event, **facts: _written(event, facts, show))
             return down
         code, heard = _run(work, show)
-        if code in PYTEST_RAN:
+        if code in PYTEST_RAN and heard.step is not None:
             return down
         culprit = _culprit(code, heard)
         if culprit is None or culprit[0] in down:
@@ -69,11 +75,12 @@ def run_work(work: Work, show: Callable[[str, Path], None]) -> dict[str, tuple[s
 def _culprit(code: int, heard: _Watched) -> tuple[str, str, str] | None:
     """Return the kernel that brought a process down, its rows' status, and how it did."""
     if heard.crash is not None:
-        kernel, reason = heard.crash["kernel"], heard.crash["reason"]
-        return kernel, "failed", f"brought the device down: {reason}"
-    if heard.step is None or code > 0:  # an error of the bench itself
+        return heard.crash["kernel"], "failed", heard.crash["reason"]
+    if heard.step is None or code >= 0:  # an error of the bench itself
         return None
     kernel, case = heard.step["kernel"], heard.step["case"]
+    if heard.hung_s is not None:
+        return kernel, "failed", f"hangs: {case} still ran after {heard.hung_s:.0f} s"
     if heard.overdue:  # a hang, or a machine with other work: the next call tries it again
         return kernel, "skipped", f"{case} still ran {GRACE_S:.0f} s after the time was over"
     return kernel, "failed", f"brought the process down in {case} (signal {-code})"
@@ -107,10 +114,8 @@ def _run(work: Work, show: Callable[[str, Path], None]) -> tuple[int, _Watched]:
         with subprocess.Popen(
             command, cwd=folder, env=_environment(work.threads), stdout=subprocess.PIPE, text=True
         ) as process:
-            watch = threading.Timer(_patience_s(work), _end, (process, heard))
-            watch.daemon = True
-            if math.isfinite(watch.interval):
-                watch.start()
+            over = threading.Event()
+            threading.Thread(target=_watch, args=(process, heard, work, over), daemon=True).start()
             try:
                 for line in process.stdout or ():
                     _hear(line.rstrip("\n"), heard, show)
@@ -118,19 +123,26 @@ def _run(work: Work, show: Callable[[str, Path], None]) -> tuple[int, _Watched]:
                 process.kill()
                 raise
             finally:
-                watch.cancel()
+                over.set()
         return process.returncode, heard
 
 
-def _end(process: "subprocess.Popen[str]", heard: _Watched) -> None:
-    heard.overdue = True
-    process.kill()
-
-
-def _patience_s(work: Work) -> float:
-    if work.deadline is None:
-        return math.inf
-    return max(0.0, work.deadline - time.monotonic()) + GRACE_S
+def _watch(
+    process: "subprocess.Popen[str]", heard: _Watched, work: Work, over: threading.Event
+) -> None:
+    """Kill a process whose time is over, or whose step does not end, before ``over`` is set."""
+    last = math.inf if work.deadline is None else max(work.deadline, time.monotonic()) + GRACE_S
+    step_s = STEP_S[work.device]
+    while not over.wait(WATCH_S):
+        now = time.monotonic()
+        if now > last:
+            heard.overdue = True
+        elif now > heard.since + step_s:
+            heard.hung_s = step_s
+        else:
+            continue
+        process.kill()
+        return
 
 
 def _hear(line: str, heard: _Watched, show: Callable[[str, Path], None]) -> None:
@@ -140,13 +152,14 @@ def _hear(line: str, heard: _Watched, show: Callable[[str, Path], None]) -> None
     found = json.loads(line.removeprefix(MARK))
     event = found.pop("event")
     if event == "step":
-        heard.step = found
+        heard.step, heard.since = found, time.monotonic()
         clocked = f", {found['includes']}" if found["includes"] else ""
         print(f"{found['case']}: {found['kernel']}{clocked}", file=sys.stderr, flush=True)
     elif event == "crash":
         heard.crash = found
     else:
         heard.done.add(found["path"])
+        heard.since = math.inf
         _written(event, found, show)
 
 

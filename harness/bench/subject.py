@@ -1,6 +1,6 @@
 """What the clock needs to know of a case, and of the case made ready for one kernel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
@@ -8,6 +8,8 @@ from torch import Tensor
 
 from harness.bench.cases import Case
 from kernels.base import Kernel
+
+SPOILT = 77  # all dtypes hold it
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,24 @@ class Problem(Protocol):
         """Return the case for one kernel; None where ``includes`` adds nothing to clock."""
 
 
-def nbytes(value: Any) -> int:
-    """Return the bytes of all tensors in ``value``: a tensor, a dataclass or a sequence of them."""
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Yield all tensors in ``value``: a tensor, a dataclass or a sequence of them."""
     if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, (list, tuple)):
-        return sum(nbytes(part) for part in value)
-    if is_dataclass(value):
-        return sum(nbytes(getattr(value, field.name)) for field in fields(value))
-    return 0
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from tensors(part)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from tensors(getattr(value, field.name))
+
+
+def nbytes(value: Any) -> int:
+    """Return the bytes of all tensors in ``value``."""
+    return sum(x.numel() * x.element_size() for x in tensors(value))
+
+
+def spoil(value: Any) -> None:
+    """Overwrite all tensors in ``value``, so that what is right in them later was written later."""
+    for x in tensors(value):
+        x.fill_(SPOILT)

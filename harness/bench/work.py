@@ -1,13 +1,12 @@
 """What a session of a bench is to do: cases, kernels and files, handed over as a file."""
 
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.bench.budget import Budget
+from harness.bench.budget import CALLS_A_STEP, STEP_S, Budget
 from harness.bench.cases import Case, get_case
 from harness.files import read_json, write_json
 from kernels import registry
@@ -86,7 +85,8 @@ class Work:
     @property
     def call_limit(self) -> float:
         """Seconds that a call may be foreseen to take."""
-        return math.inf if self.limit is None else self.limit
+        most = STEP_S[self.device] / CALLS_A_STEP
+        return most if self.limit is None else min(most, self.limit)
 
     def steps(self) -> list[Step]:
         """Return the benchmarks of kernels in turn; ceilings have none."""

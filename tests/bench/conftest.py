@@ -63,11 +63,13 @@ for kernel in (Wrong(), Large(), Tires(), Raises(), Absent()):
 
 
 ODD = '''
-"""A kernel that ends its process, one that takes its time, one that misplaces a bit."""
+"""Kernels that end or spoil their process or take their time, and one that misplaces a bit."""
 
 import os
 import time
 
+from harness.bench import record
+from harness.bench.gpu import CaptureError
 from kernels import registry
 from kernels.cpu.kernels import Naive, XnorCpu
 
@@ -78,6 +80,37 @@ class Aborts(Naive):
     def product(self, a, w):
         if len(a) == 9:
             os.abort()
+        return super().product(a, w)
+
+
+class Spoils(Naive):
+    name, baseline, summary = "spoils", False, "after it on 9 rows the device answers nothing more"
+    spoilt = False
+
+    def product(self, a, w):
+        Spoils.spoilt |= len(a) == 9
+        return Victim.product(self, a, w)
+
+
+class Victim(Naive):
+    name, baseline, summary = "victim", False, "runs on the device that another spoils"
+
+    def product(self, a, w):
+        if Spoils.spoilt:
+            raise RuntimeError("CUDA error: an illegal instruction was encountered")
+        return Naive.product(self, a, w)
+
+
+answers = record.device_answers
+record.device_answers = lambda: not Spoils.spoilt and answers()
+
+
+class Uncaptured(Naive):
+    name, baseline, summary = "uncaptured", False, "no graph takes it on 9 rows"
+
+    def product(self, a, w):
+        if len(a) == 9:
+            raise CaptureError("no graph takes it")
         return super().product(a, w)
 
 
@@ -100,7 +133,7 @@ class Shifted(XnorCpu):
         return super().activations(type(p)(words, p.k))
 
 
-for kernel in (Aborts(), Slow(), Shifted()):
+for kernel in (Aborts(), Spoils(), Victim(), Uncaptured(), Slow(), Shifted()):
     registry.KERNELS[kernel.name, kernel.device] = kernel
 '''
 

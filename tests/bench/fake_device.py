@@ -1,5 +1,6 @@
 """A stand-in for ``torch.cuda``: work takes time on a clock of its own."""
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,13 @@ class FakeDevice:
         class Graph:
             def __init__(self) -> None:
                 self.calls = 0
+                self.writes: list[Callable[[], Any]] = []
 
             def replay(self) -> None:
                 device.log.append("replay")
                 device.now_ms += self.calls * device.CALL_MS
+                for write in self.writes:
+                    write()
 
         class Event:
             def __init__(self, enable_timing: bool) -> None:
@@ -55,9 +59,11 @@ class FakeDevice:
     def synchronize(self) -> None:
         self.log.append("synchronize")
 
-    def work(self) -> str:
+    def work(self, write: Callable[[], Any] = str) -> str:
+        """Take the time of a call, whose replays ``write`` its result."""
         if self.graph_now is not None:
             self.graph_now.calls += 1
+            self.graph_now.writes.append(write)
         else:
             self.now_ms += 100  # a launch from the host, which no sample may hold
         return "result"

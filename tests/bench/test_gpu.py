@@ -14,6 +14,7 @@ from harness.bench.ceilings import Bound
 from harness.bench.gate import NoTimeError
 from harness.bench.gpu import (
     WARM_REPLAYS,
+    CaptureError,
     capture,
     copies_for,
     gpu_state,
@@ -37,16 +38,35 @@ def test_samples_are_seconds_a_call_by_the_devices_events() -> None:
     assert device.log.count("synchronize") == 1
 
 
-class OnDevice(XnorCpu):
-    """``xnor-cpu`` whose products take a call of the fake device; a set bit of ``wrong`` lies."""
+def test_a_capture_that_fails_is_told_apart() -> None:
+    device = FakeDevice()
 
-    def __init__(self, device: FakeDevice, wrong: range = range(0)) -> None:
-        self.fake, self.wrong, self.calls = device, wrong, 0
+    def waits() -> None:
+        if device.graph_now is not None:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(CaptureError, match="no graph takes it: RuntimeError: operation not"):
+        capture([waits], device)
+
+
+class OnDevice(XnorCpu):
+    """``xnor-cpu`` whose products take a call of the fake device; a set bit of ``wrong`` lies.
+
+    ``once``: replays write no result.
+    """
+
+    def __init__(
+        self, device: FakeDevice, wrong: range = range(0), once: bool = False, call_ms: float = 2.0
+    ) -> None:
+        self.fake, self.wrong, self.calls, self.once = device, wrong, 0, once
+        device.CALL_MS = call_ms
 
     def product(self, a: Any, w: Any) -> torch.Tensor:
-        self.fake.work()
         self.calls += 1
-        return super().product(a, w) + 2 * (self.calls in self.wrong)
+        dots = super().product(a, w) + 2 * (self.calls in self.wrong)
+        right = dots.clone()
+        self.fake.work(str if self.once else lambda: dots.copy_(right))
+        return dots
 
 
 @pytest.fixture
@@ -69,6 +89,7 @@ def test_a_kernel_is_checked_then_clocked_by_replays_over_copies(
     assert benchmark.stats.stats.data == pytest.approx([0.002] * 7)  # 64 calls a replay, a second
     assert budget.foreseen_s(kernel.name, kernel.device, problem.case.ops) == pytest.approx(0.002)
     assert found["bytes"] >= 70 * 2 * 8 + 70 * 5 * 4
+    assert (found["copies"], found["caches"]) == (64, "warm")  # small: they stay in the L2
 
 
 def unread() -> Any:
@@ -82,6 +103,27 @@ def test_wrong_results_on_a_gpu_have_no_time(device: FakeDevice, wrong: range) -
     make = partial(problem.subject, kernel, "gemm")
     with pytest.raises(NoTimeError, match="320 of 320 sampled results differ"):
         _measure_on_gpu(make, problem, kernel, unread(), 1.0, Budget())
+
+
+def test_a_result_that_replays_do_not_write_has_no_time(device: FakeDevice) -> None:
+    """Memory that a right result was in may hold it still."""
+    problem, kernel = build(get_case("layer-70x5x65")), OnDevice(device, once=True)
+    make = partial(problem.subject, kernel, "gemm")
+    with pytest.raises(NoTimeError, match="320 of 320 sampled results differ"):
+        _measure_on_gpu(make, problem, kernel, unread(), 1.0, Budget())
+
+
+@pytest.mark.parametrize(("call_ms", "rounds"), [(600.0, 3), (900.0, 1)])
+def test_a_kernel_that_takes_beyond_its_time_is_clocked_three_times_if_it_may(
+    device: FakeDevice, benchmark: Any, call_ms: float, rounds: int
+) -> None:
+    benchmark.disabled = False
+    kernel = OnDevice(device, call_ms=call_ms)
+    problem, budget = build(get_case("layer-70x5x65")), Budget()
+    budget.saw(kernel.name, kernel.device, problem.case.ops, call_ms / 1000)
+    make = partial(problem.subject, kernel, "gemm")
+    _measure_on_gpu(make, problem, kernel, benchmark, 0.1, budget)
+    assert benchmark.stats.stats.data == pytest.approx([call_ms / 1000] * rounds)
 
 
 def test_a_replay_that_no_longer_fits_is_left_out(device: FakeDevice) -> None:
@@ -102,7 +144,7 @@ def test_a_bound_with_a_wrong_result_has_no_time(device: FakeDevice, benchmark: 
         measure_ceiling(Bound(device.work, 0, 1, check), benchmark, 0.1, True)
     benchmark.disabled = False
     measure_ceiling(Bound(device.work, 0, 1), benchmark, 0.1, True)
-    assert benchmark.stats.stats.data == pytest.approx([0.002] * 50)
+    assert benchmark.stats.stats.data == pytest.approx([0.002] * 12)  # of BOUND_CALLS each
 
 
 @pytest.mark.parametrize(
@@ -140,3 +182,8 @@ def test_without_nvidia_smi_there_is_no_state(error: Exception) -> None:
         raise error
 
     assert gpu_state(run) is None
+
+
+@pytest.mark.parametrize("said", ["", "No devices were found\n", "1980, 2619\n"])
+def test_an_answer_of_another_form_is_no_state(said: str) -> None:
+    assert gpu_state(lambda command, **options: SimpleNamespace(stdout=said)) is None

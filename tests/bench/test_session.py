@@ -1,4 +1,4 @@
-"""One process for many cases: its files, its death, and kernels that bring it down."""
+"""One process for many cases: its files, and its death."""
 
 import os
 import signal
@@ -7,28 +7,20 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-import torch
-from typer.testing import CliRunner
 
-from harness.bench import presets, session
-from harness.bench import record as record_module
+from harness.bench import session
 from harness.bench.correctness import KINDS, SHAPES, check_kernel
 from harness.bench.positions import POSITIONS
-from harness.bench.presets import Item, Preset
-from harness.bench.record import Record
-from harness.bench.work import CRASHED, Entry, Work, read_work
-from harness.cli import app
-from harness.errors import HarnessError
+from harness.bench.work import Entry, Work, read_work
 from harness.files import read_json
 from harness.report.frames import read_frames
 from kernels import registry
+from tests.bench.small_preset import CASES, bench
 
-CASES = ("layer-5x4x65", "layer-9x4x65", "layer-6x4x65")
 DRIVER = f"""
 import odd_kernels
 from harness.bench import presets
@@ -39,15 +31,6 @@ presets.PRESETS["cpu"] = presets.Preset("cpu", lambda: items)
 main()
 """
 PATIENCE_S = 240.0
-
-
-def bench(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernels: tuple[str, ...], *options: str
-) -> Any:
-    items = [Item(case, kernels, 0.01) for case in CASES]
-    monkeypatch.setitem(presets.PRESETS, "cpu", Preset("cpu", lambda: items))
-    command = ["bench", "--preset", "cpu", "--out", str(tmp_path), *options]
-    return CliRunner().invoke(app, command)
 
 
 def test_work_is_handed_over_as_it_is(tmp_path: Path) -> None:
@@ -118,51 +101,6 @@ def test_a_kill_keeps_the_finished_cases_and_the_same_command_goes_on(
     assert set(kernels["status"]) == {"ok"}
 
 
-@pytest.mark.usefixtures("odd")
-def test_a_kernel_that_ends_the_process_is_a_failed_one_from_then_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
-) -> None:
-    found = bench(tmp_path, monkeypatch, ("aborts", "naive"), "--strict")
-    assert found.exit_code == 1, found.output
-    kernels = read_frames(tmp_path).kernels.set_index(["case", "kernel"])
-    assert kernels.loc[(CASES[0], "aborts"), "status"] == "ok"
-    for case in CASES[1:]:
-        row = kernels.loc[(case, "aborts")]
-        assert row["status"] == "failed"
-        reason = f"brought the process down in {CASES[1]} (signal {signal.SIGABRT})"
-        assert row["reason"] == reason
-    assert set(kernels.xs("naive", level="kernel")["status"]) == {"ok"}
-
-
-def test_a_device_that_answers_nothing_more_names_the_kernel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def dead() -> None:
-        raise RuntimeError("an illegal memory access was encountered")
-
-    events: list[tuple[str, dict[str, Any]]] = []
-    entry = Entry("square-8", ("xnor-popc", "naive"), 0.1, str(tmp_path / "a.json"))
-    work = Work("cuda", 1, (entry,))
-    record = Record(work, lambda event, **facts: events.append((event, facts)))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(record_module, "free_device", lambda: None)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    benchmark = SimpleNamespace(extra_info={})
-    with pytest.raises(ValueError, match="no room"), record.row(work.steps()[0], benchmark):
-        raise ValueError("no room")
-    assert record.crash is None, "the device goes on"
-    monkeypatch.setattr(torch.cuda, "synchronize", dead)
-    with pytest.raises(ValueError, match="no room"), record.row(work.steps()[0], benchmark):
-        raise ValueError("no room")
-    assert record.crash == {"kernel": "xnor-popc", "reason": "ValueError: no room"}
-    heard = session._Watched(crash=record.crash)
-    reason = "brought the device down: ValueError: no room"
-    assert session._culprit(CRASHED, heard) == ("xnor-popc", "failed", reason)
-    left = session._left(work, heard, {"xnor-popc": ("failed", reason)})
-    assert left.entries == work.entries
-    assert left.excluded == {"xnor-popc": ("failed", reason)}
-
-
 def test_a_spent_budget_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(session, "_run")
     entries = [Entry("ceilings", ("naive",), 0.1, str(tmp_path / "a.json"))]
@@ -198,38 +136,13 @@ def test_a_spent_budget_starts_no_process(tmp_path: Path, monkeypatch: pytest.Mo
     assert all(row["stats"] is None for path in seen for row in read_json(path)["benchmarks"])
 
 
-def test_a_process_that_hangs_beyond_the_budget_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "GRACE_S", 0.01)
-    entry = Entry("square-8", ("naive",), 0.1, str(tmp_path / "a.json"))
-    work = Work("cpu", 1, (entry,), deadline=time.monotonic() + 0.05, total_s=1.0)
-    with pytest.raises(HarnessError, match=f"square-8 ended with status -{signal.SIGKILL}"):
-        session.run_work(work, lambda event, path: None)
-
-
-def test_a_kernel_that_was_killed_for_time_is_tried_again_by_the_next_call(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        heard = session._Watched(step={"kernel": "naive", "case": "square-8"})
-        session._end(process, heard)
-    reason = "square-8 still ran 60 s after the time was over"
-    assert session._culprit(process.returncode, heard) == ("naive", "skipped", reason)
-    excluded = {"naive": ("skipped", reason)}
-    work = Work("cpu", 1, (Entry("square-8", ("naive",), 0.1, "a.json"),), excluded=excluded)
-    record = Record(work, lambda event, **facts: None)
-    benchmark = SimpleNamespace(extra_info={})
-    with pytest.raises(pytest.skip.Exception), record.row(work.steps()[0], benchmark):
-        raise AssertionError("it gets no time")
-    assert record._rows[0]["extra_info"]["over_budget"]
-
-
 @pytest.mark.usefixtures("odd")
 def test_a_wrong_kernel_is_found_first_and_gets_no_time_in_any_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
 ) -> None:
     """Its cases here are right by chance of their rows: only the checks tell."""
-    monkeypatch.setattr(sys.modules[__name__], "CASES", ("layer-8x4x65", "square-6"))
-    found = bench(tmp_path, monkeypatch, ("naive", "shifted"), "--strict")
+    cases = "layer-8x4x65", "square-6"
+    found = bench(tmp_path, monkeypatch, ("naive", "shifted"), "--strict", cases=cases)
     assert found.exit_code == 1, found.output
     assert "shifted: wrong, random operands of 129 x 257 x 65" in found.output
     frames = read_frames(tmp_path)
