@@ -199,7 +199,7 @@ class VendorInt8(VendorCuda):
 
 
 @cache
-def _one(device: torch.device) -> torch.Tensor:
+def one(device: torch.device) -> torch.Tensor:
     """Return the scale 1, made once: filled in each call it would cost a launch beside it."""
     return torch.ones((), dtype=torch.float32, device=device)
 
@@ -215,9 +215,8 @@ class VendorFp8(VendorCuda):
     fast: ClassVar[bool] = False
 
     def _multiply(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        one = _one(a.device)
-        kind = torch.float32
-        return torch._scaled_mm(a, w.T, one, one, out_dtype=kind, use_fast_accum=self.fast)
+        scale, kind = one(a.device), torch.float32
+        return torch._scaled_mm(a, w.T, scale, scale, out_dtype=kind, use_fast_accum=self.fast)
 
 
 class VendorFp8Fast(VendorFp8):

@@ -26,7 +26,7 @@ from harness.bench.positions import OUTPUTS, POSITIONS
 from harness.bench.problems import build
 from harness.bench.subject import Problem
 from harness.bench.work import Entry, pairs
-from kernels import registry
+from kernels import registry, vendor_cuda
 from kernels.base import Kernel
 from kernels.cpu.threads import available_threads
 from kernels.packing import Packed, words_for
@@ -90,14 +90,20 @@ def _case_calls(entry: Entry) -> Calls:
 
 @contextmanager
 def without_data() -> Iterator[None]:
-    """Let tensors be made and moved without data, with an address aligned as a real one's."""
+    """Let tensors be made and moved without data, with an address aligned as a real one's.
+
+    None of them outlives it: the next such mode refuses a tensor of this one.
+    """
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
     def address(x: torch.Tensor) -> int:
         return int(x.storage_offset()) * x.element_size()
 
     with patch.object(FakeTensor, "data_ptr", address), FakeTensorMode():
-        yield
+        try:
+            yield
+        finally:
+            vendor_cuda.one.cache_clear()
 
 
 def _reason(error: BaseException) -> str:

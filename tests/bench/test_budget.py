@@ -9,13 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.bench import presets
-from harness.bench.budget import CALLS, RATES, START_S, Budget
+from harness.bench.budget import CALLS, CALLS_A_STEP, RATES, START_S, STEP_S, Budget
 from harness.bench.cases import get_case
 from harness.bench.estimate import foresee
 from harness.bench.gate import NoTimeError
 from harness.bench.measure import copies_in, measure
 from harness.bench.presets import Item, Preset, preset_settings
 from harness.bench.problems import build
+from harness.bench.work import Work
 from harness.cli import app
 from harness.files import read_json
 from harness.report.frames import read_frames
@@ -50,6 +51,13 @@ def test_what_fits_is_foreseen_by_counts_then_by_the_largest_clocked_case() -> N
     assert (found.value.status, found.value.over_budget) == ("skipped", True)
     clock.now = 200.0
     assert (budget.left_s, budget.seconds(0.5)) == (0.0, 0.0)
+
+
+def test_a_call_on_a_gpu_may_be_long_but_not_take_a_step_s_time() -> None:
+    """A kernel that is only slow is left out, and not taken for one that hangs."""
+    assert CALLS_A_STEP * Work("cuda", 1, ()).call_limit <= STEP_S["cuda"]
+    assert Work("cuda", 1, (), limit=0.5).call_limit == 0.5
+    assert Work("cpu", 1, ()).call_limit == math.inf
 
 
 def test_without_a_budget_everything_fits() -> None:

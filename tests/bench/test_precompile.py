@@ -13,7 +13,6 @@ import triton
 
 from harness.bench import precompile
 from harness.bench.work import Entry
-from kernels import vendor_cuda
 from kernels.triton import ahead, device
 
 GPU = device.Gpu((9, 0), 132)
@@ -30,10 +29,8 @@ CASES = {
 def hopper(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(triton.runtime.driver, "_active", None)
     ahead.compile_for(GPU)
-    vendor_cuda._one.cache_clear()
     yield
     device.compile_for(None)
-    vendor_cuda._one.cache_clear()
 
 
 @pytest.mark.skipif(torch.version.cuda is None, reason="a torch without CUDA has no such tensors")
