@@ -15,6 +15,7 @@ from harness.inspect.commands import inspect
 from harness.plan.commands import plan
 from harness.report.commands import claims, collect, report
 from harness.run.commands import run
+from harness.text import one_line
 from harness.track.commands import app as track_app
 from harness.train.commands import train
 
@@ -53,6 +54,11 @@ def main() -> None:
         app()
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:  # torch's says what it wanted
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        print(f"error: not enough memory: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
 
 

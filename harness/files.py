@@ -69,13 +69,30 @@ def read_json(path: Path | str) -> Any:
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         writer = "`bnn train` writes it" if path.name == "run.json" else "its stage has not run"
         raise HarnessError(f"{path} does not exist; {writer}") from error
+    except OSError as error:
+        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise HarnessError(
             f"{path} is not valid JSON ({error}); delete it and run again"
         ) from error
+
+
+def read_record(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON record and check that it is a mapping with ``keys``.
+
+    Raises:
+        HarnessError: not JSON, not a mapping, or a key is missing; the message names the file.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise HarnessError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    for key in keys:
+        if key not in value:
+            raise HarnessError(f"{path}: key {key!r} is missing; delete the file and run again")
+    return value
 
 
 def sha256_file(path: Path | str) -> str:

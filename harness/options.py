@@ -19,4 +19,4 @@ Kernels = Annotated[
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, or auto: the first that has all kernels, a GPU first")
 ]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0)]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 takes all", min=0, max=1024)]

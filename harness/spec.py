@@ -275,5 +275,8 @@ def load_recipe(name: str, dataset: str, overrides: Mapping[str, Any] | None = N
     Raises:
         HarnessError: an unknown recipe, dataset, key or value; the message gives the allowed ones.
     """
+    for key in ("name", "dataset"):
+        if key in (overrides or {}):
+            raise HarnessError(f"recipe {name}-{dataset}: {key!r} is chosen by the recipe's file")
     values = merge(_read_recipe(name, dataset), nest(overrides or {}))
     return from_mapping(Recipe, values, f"recipe {name}-{dataset}")

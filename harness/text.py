@@ -1,4 +1,6 @@
-"""Times and sizes in words."""
+"""Times and sizes in words, errors in a line."""
+
+import textwrap
 
 
 def hours_text(hours: float) -> str:
@@ -16,3 +18,8 @@ def bytes_text(count: float) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count / 1e3:.0f} kB"
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says in at most 200 characters; where it says nothing, its name."""
+    return textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" ...")

@@ -141,6 +141,8 @@ def test_a_recipe_survives_its_own_record(name: str, dataset: str) -> None:
         ({"network.norm.kind": "group"}, ["norm.kind", "'group'", "lasagne, torch, shift"]),
         ({"optimizer.kind": "sgd"}, ["optimizer.kind", "'sgd'", "adam-lasagne", "shift-adamax"]),
         ({"preprocess": "none"}, ["preprocess", "'none'", "scale, global, zca, gcn-lcn"]),
+        ({"name": "../x"}, ["'name' is chosen by the recipe's file"]),
+        ({"dataset": "svhn"}, ["'dataset' is chosen by the recipe's file"]),
         ({"epochs": "5"}, ["epochs", "expected int", "'5'"]),
         ({"epochs": True}, ["epochs", "expected int", "True"]),
         ({"epochs": 2.5}, ["epochs", "expected int", "2.5"]),

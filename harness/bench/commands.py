@@ -1,5 +1,6 @@
 """``bnn bench`` and ``bnn doctor``."""
 
+import math
 import statistics
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,11 +73,11 @@ def bench(
     from kernels import registry
     from kernels.cpu.threads import available_threads
 
-    if seconds <= 0:
-        raise HarnessError(f"--seconds must be above 0, found {seconds}")
+    if not 0 < seconds < math.inf:
+        raise HarnessError(f"--seconds must be above 0 and finite, found {seconds}")
     if (preset is None) == (case is None):
         raise HarnessError("give either --case or --preset")
-    if minutes is not None and minutes <= 0:
+    if minutes is not None and not minutes > 0:
         raise HarnessError(f"--minutes must be above 0, found {minutes}")
     if preset is not None:
         _bench_preset(preset, out, limit, fresh, minutes, plan, strict)

@@ -64,12 +64,21 @@ def run_work(work: Work, show: Callable[[str, Path], None]) -> dict[str, tuple[s
             return down
         culprit = _culprit(code, heard)
         if culprit is None or culprit[0] in down:
-            first = work.entries[0].case if work.entries else "correctness"
-            last = "\n".join(heard.last)
-            raise HarnessError(f"the bench of {first} ended with status {code}:\n{last}")
+            raise HarnessError(_why_it_ended(work, code, heard))
         down[culprit[0]] = culprit[1:]
         work = _left(work, heard, down)
     return down
+
+
+def _why_it_ended(work: Work, code: int, heard: _Watched) -> str:
+    """Return what the bench itself said in plain words, or else its last lines."""
+    for line in heard.last:
+        _, sign, said = line.partition("harness.errors.HarnessError: ")
+        if sign:
+            return said
+    first = work.entries[0].case if work.entries else "correctness"
+    last = "\n".join(heard.last)
+    return f"the bench of {first} ended with status {code}:\n{last}"
 
 
 def _culprit(code: int, heard: _Watched) -> tuple[str, str, str] | None:

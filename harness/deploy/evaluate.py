@@ -15,7 +15,7 @@ from harness.deploy.modelfile import MODEL
 from harness.deploy.packed import PackedNetwork
 from harness.deploy.trained import TrainedRun
 from harness.errors import HarnessError
-from harness.files import read_json, sha256_file, write_json
+from harness.files import read_record, sha256_file, write_json
 from harness.provenance import provenance
 from kernels import registry
 from kernels.base import Kernel
@@ -160,7 +160,7 @@ def _check_model(model: Path) -> None:
     beside = model.with_name(EXPORT)
     if not (model.exists() and beside.exists()):
         return
-    wanted, found = read_json(beside).get("model_sha256"), sha256_file(model)
+    wanted, found = read_record(beside).get("model_sha256"), sha256_file(model)
     if wanted is not None and wanted != found:
         raise HarnessError(
             f"{model} has SHA-256 {found[:16]}, {beside.name} says {wanted[:16]}: it is damaged or "

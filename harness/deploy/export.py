@@ -23,7 +23,7 @@ from harness.deploy.modelfile import (
     weight_bytes,
 )
 from harness.errors import HarnessError
-from harness.files import read_json, sha256_file, write_json
+from harness.files import read_record, sha256_file, write_json
 from harness.nn.layers import Conv3x3
 from harness.nn.networks import BinaryNetwork, Block, build_network
 from harness.nn.streams import Streams
@@ -32,6 +32,7 @@ from harness.train.checkpoint import BEST, load_weights
 from harness.train.record import RUN
 
 EXPORT, EXPORT_SCHEMA = "export.json", 1
+IDENTITY = ("preset", "dataset", "source", "recipe", "variant", "mode", "seed")
 
 
 def read_run(folder: Path, allow_running: bool = False) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def read_run(folder: Path, allow_running: bool = False) -> dict[str, Any]:
     Raises:
         HarnessError: there is none, or the run still trains and ``allow_running`` is not set.
     """
-    run = dict(read_json(folder / RUN))
+    run = read_record(folder / RUN, "status", "resolved", "fingerprint", "data", *IDENTITY)
     if run["status"] == "running" and not allow_running:
         raise HarnessError(
             f"{folder / RUN}: status 'running', expected 'done'; let bnn train end, or take the "
@@ -158,7 +159,7 @@ def export_run(
     reason = why_not(run, recipe)
     record = {"schema": EXPORT_SCHEMA, "status": "skipped", "reason": reason, **identity(run)}
     if reason is None:
-        model = build_model(run, recipe, load_weights(folder / BEST))
+        model = build_model(run, recipe, load_weights(folder / BEST, run.get("best_sha256")))
         save_model(path, model)
         record.update(status="done", **_sizes(path, model.spec))
     else:
@@ -187,8 +188,7 @@ def build_model(run: Mapping[str, Any], recipe: Recipe, tensors: Mapping[str, Te
 
 def identity(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return what names a run in every record that derives from it."""
-    keys = ("preset", "dataset", "source", "recipe", "variant", "mode", "seed")
-    return {**{key: run[key] for key in keys}, "label": run.get("label", "")}
+    return {**{key: run[key] for key in IDENTITY}, "label": run.get("label", "")}
 
 
 def _sizes(path: Path, spec: ModelSpec) -> dict[str, Any]:

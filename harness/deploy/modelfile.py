@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.errors import HarnessError
-from harness.files import atomic_path
 from harness.spec import NormSpec, as_mapping, from_mapping
+from harness.train.checkpoint import write_whole
 from kernels.packing import Packed, pack_rows, unpack_rows, words_for
 
 MODEL = "model.bnn"
@@ -131,11 +131,15 @@ def unpack_weight(words: Tensor, spec: LayerSpec) -> Tensor:
 
 
 def save_model(path: Path, model: Model) -> None:
-    """Write ``model.bnn``, atomically, with a digest of all that it holds."""
+    """Write ``model.bnn``, atomically, with a digest of all that it holds.
+
+    Raises:
+        HarnessError: the file cannot be written; the last whole one stays.
+    """
     tensors = {name: tensor.contiguous() for name, tensor in model.tensors.items()}
     text = json.dumps(as_mapping(model.spec), sort_keys=True)
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: f"{_digest(text, tensors)} {text}"})
+    entry = {_KEY: f"{_digest(text, tensors)} {text}"}
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=entry))
 
 
 def load_model(path: Path) -> Model:

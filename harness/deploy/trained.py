@@ -48,7 +48,7 @@ class TrainedRun:
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
-        return load_weights(self.folder / BEST)
+        return load_weights(self.folder / BEST, self.run.get("best_sha256"))
 
     @cached_property
     def network(self) -> BinaryNetwork:

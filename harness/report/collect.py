@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.files import read_record
 from harness.preset import split_run_name
-from harness.report.folders import read_epochs, read_record
+from harness.report.folders import read_epochs
 from harness.report.frames import COLUMNS, write_frame
 from harness.report.inspected import INSPECT, inspect_rows, network_costs
 from harness.report.kept import with_kept
@@ -70,7 +71,7 @@ def _collect_run(
         frames["runs"].append(_missing_run(folder, results))
         return
     run = read_record(folder / "run.json", "status", *_IDENTITY)
-    epochs = read_epochs(folder)
+    epochs = read_epochs(folder, run)
     who: Row = {key: run[key] for key in _IDENTITY}
     who |= {"label": run.get("label", ""), "changes": changes(run)}
     run["epochs_done"] = run.get("epochs_done") or len(epochs)  # written when the run ends

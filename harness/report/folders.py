@@ -1,40 +1,31 @@
-"""Reading what the stages wrote into a run folder."""
+"""Reading the epochs that training wrote into a run folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.files import read_json
 
 
-def read_record(path: Path, *keys: str) -> dict[str, Any]:
-    """Read a JSON record and check that it is a mapping with ``keys``.
-
-    Raises:
-        HarnessError: not JSON, not a mapping, or a key is missing; the message names the file.
-    """
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise HarnessError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    for key in keys:
-        if key not in value:
-            raise HarnessError(f"{path}: key {key!r} is missing; delete the file and run again")
-    return value
-
-
-def read_epochs(folder: Path) -> list[dict[str, Any]]:
+def read_epochs(folder: Path, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the lines of a run's ``metrics.jsonl``; none where the file is missing.
 
     Raises:
-        HarnessError: a line is not a JSON object with an epoch; the message names file and line.
-            A last line without its newline is what a killed process leaves, and is dropped.
+        HarnessError: a line is not a JSON object with an epoch, or the file is cut short: it has
+            fewer epochs than ``run``, the run's record; the message names the file.
     """
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return [_epoch(path, number, line) for number, line in enumerate(lines[:-1], 1)]
+    rows = [_epoch(path, number, line) for number, line in enumerate(lines[:-1], 1)]
+    done = run.get("epochs_done") or 0
+    if len(rows) < done:
+        raise HarnessError(
+            f"{path} holds {len(rows)} of {done} epochs: delete the run folder and train it again"
+        )
+    return rows
 
 
 def _epoch(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The tidy frames between collect and report: their columns, and how they are read and written."""
 
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +116,23 @@ def write_frame(path: Path, name: str, rows: list[dict[str, object]]) -> None:
         frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
+def read_rows(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """Return the header of a CSV file, and its rows by it.
+
+    Raises:
+        ValueError: the file is empty, no text, or cut short.
+    """
+    text = path.read_text(encoding="utf-8")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ValueError(error) from error
+    if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
+        raise ValueError("it is cut short" if text else "it is empty")
+    return reader.fieldnames or (), rows
+
+
 def _read(path: Path, name: str, required: bool) -> "pd.DataFrame":
     import pandas as pd
 
@@ -122,15 +142,16 @@ def _read(path: Path, name: str, required: bool) -> "pd.DataFrame":
             raise HarnessError(f"{path} does not exist; write it with `bnn collect`")
         return _typed(pd.DataFrame(columns=list(columns), dtype=object))
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        header, rows = read_rows(path)
+    except ValueError as error:
         raise HarnessError(f"{path} is not a CSV frame ({error}); run `bnn collect`") from error
-    missing = [column for column in columns if column not in frame]
+    missing = [column for column in columns if column not in header]
     if missing:
         raise HarnessError(
-            f"{path} lacks the column {missing[0]!r}; found: {', '.join(frame)}; "
+            f"{path} lacks the column {missing[0]!r}; found: {', '.join(header)}; "
             "write it again with `bnn collect`"
         )
+    frame = pd.DataFrame(rows, columns=list(header), dtype=object)
     try:
         return _typed(frame[list(columns)])
     except ValueError as error:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.files import read_record
 from harness.nn.costs import layer_costs, total_macs, weight_memory_bits, word_operations
-from harness.report.folders import read_record
 from harness.report.frames import COLUMNS
 from harness.spec import Recipe, from_mapping, get_mode
 

@@ -1,11 +1,11 @@
 """Rows of frames whose records are elsewhere: kept where frames are written anew."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.report.frames import COLUMNS
+from harness.errors import HarnessError
+from harness.report.frames import COLUMNS, read_rows
 
 Row = dict[str, Any]
 _RUN = ("preset", "dataset", "source", "recipe", "label", "mode", "seed")
@@ -24,6 +24,9 @@ def with_kept(frames: Mapping[str, list[Row]], folder: Path) -> dict[str, list[R
     A run replaces its own rows in every frame (a run is preset, dataset, source, recipe, label,
     mode and seed), a bench those of its machine, case, device and threads, an origin its own row.
     Frames in a fresh clone keep so what was measured elsewhere, where the records stayed.
+
+    Raises:
+        HarnessError: a frame of ``folder`` is damaged.
     """
     runs = {_key(row, _RUN) for row in frames["runs"]}
     found = {}
@@ -53,8 +56,15 @@ def _origins(before: list[Row], rows: list[Row]) -> list[Row]:
 def _read(path: Path, name: str) -> list[Row]:
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        header, rows = read_rows(path)
+        if COLUMNS[name][0] not in header:
+            raise ValueError(f"it lacks the column {COLUMNS[name][0]!r}")
+    except ValueError as error:
+        raise HarnessError(
+            f"{path} is damaged ({error}) and has rows to keep: get it back from where it came, "
+            "or delete it to go on without them"
+        ) from error
     return [{column: row.get(column) or None for column in COLUMNS[name]} for row in rows]
 
 

@@ -63,14 +63,20 @@ class Clock:
         self.over = True
         self.check()
 
+    def note(self, number: int) -> None:
+        """Keep a stop in mind that came to a trainer: its last step may have been behind it."""
+        self._asked = number
+
     def check(self) -> None:
-        """Stop here if the time is over: a network may have ended its training as the alarm came.
+        """Stop here if a stop was asked for: a network may have ended its training as it came.
 
         Raises:
-            Interrupted: the time is over.
+            Interrupted: the time is over, or a signal asked for it.
         """
         if self.over:
             raise Interrupted(signal.SIGTERM)
+        if self._asked is not None:
+            raise Interrupted(self._asked)
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:

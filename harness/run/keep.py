@@ -7,7 +7,8 @@ from typing import Any
 from harness.deploy.evaluate import evaluation_name
 from harness.deploy.export import EXPORT
 from harness.deploy.modelfile import MODEL
-from harness.files import atomic_path, read_json
+from harness.errors import HarnessError
+from harness.files import atomic_path, read_record
 from harness.inspect.run import INSPECT
 from harness.run.setup import Setup
 from harness.train.checkpoint import BEST, CHECKPOINT
@@ -27,8 +28,11 @@ def kept_run(setup: Setup, name: str) -> dict[str, Any] | None:
         if finished_run(setup.work_folder(name), wanted) is not None:
             kernels = [kernel for found in setup.kernels.values() for kernel in found]
             files += map(evaluation_name, kernels)
-        if (folder / EXPORT).exists() and read_json(folder / EXPORT).get("status") == "done":
-            files += [MODEL]
+        try:
+            if read_record(folder / EXPORT, "status")["status"] == "done":
+                files += [MODEL]
+        except HarnessError:  # missing or damaged: to be made again
+            return None
     return finished_run(folder, wanted, files)
 
 
@@ -43,7 +47,7 @@ def keep(work: Path, out: Path) -> None:
 
     A run that still trains has run.json (status ``running``) and metrics.jsonl alone.
     """
-    running = read_json(work / RUN)["status"] == "running"
+    running = read_record(work / RUN, "status")["status"] == "running"
     found = [] if running else stages_files(work)
     wanted = {path.name for path in found}
     for old in stages_files(out):

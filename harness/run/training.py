@@ -72,6 +72,7 @@ class Training:
                 NOT_TRACKED,
                 [partial(_lines, title, name, group) for name, title in titles.items()],
                 until_one_ends=True,
+                on_stop=self.clock.note,
             )
         finally:  # a checkpoint is written after a step alone
             after = [_written(folder / CHECKPOINT) for folder in folders]

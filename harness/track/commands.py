@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from harness.errors import HarnessError
+from harness.text import one_line
 from harness.track.store import DEFAULT_URI, Store, errors
 
 app = typer.Typer(help="Mirror run folders in MLflow.", no_args_is_help=True)
@@ -29,7 +30,7 @@ def init(
     try:
         store = Store(uri, preset)
     except errors() as error:
-        raise HarnessError(f"cannot open MLflow at {uri}: {error}") from error
+        raise HarnessError(f"cannot open MLflow at {uri}: {one_line(error)}") from error
     typer.echo(f"{uri}: experiment {store.experiment_id} holds preset {preset}")
 
 
@@ -51,5 +52,5 @@ def sync(
     try:
         counts = sync_runs(uri, runs)
     except errors() as error:
-        raise HarnessError(f"cannot sync {runs} to MLflow at {uri}: {error}") from error
+        raise HarnessError(f"cannot sync {runs} to MLflow at {uri}: {one_line(error)}") from error
     typer.echo(f"{runs}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))

@@ -1,12 +1,12 @@
 """The live mirror of one run: what training calls while it goes on."""
 
 import logging
-import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.text import one_line
 from harness.track import record
 from harness.track.store import Store, errors
 
@@ -133,10 +133,9 @@ class Mirror:
         if self._warned:
             return
         self._warned = True
-        reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
         _log.warning(
             "tracking at %s does not work (%s); training goes on and the run folder keeps "
             "everything: replay it later with `bnn track sync`",
             self._uri,
-            reason,
+            one_line(error),
         )

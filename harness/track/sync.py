@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.errors import HarnessError
-from harness.files import read_json, sha256_file
+from harness.files import read_record, sha256_file
 from harness.report.folders import read_epochs
 from harness.track import record
 from harness.track.store import LOCK_SECONDS, Store
@@ -47,7 +47,7 @@ def sync_runs(uri: str, results: Path) -> dict[str, int]:
     counts: Counter[str] = Counter()
     with FileLock(Path(results) / ".track-sync.lock", timeout=LOCK_SECONDS):
         for folder in folders:
-            run = read_json(folder / "run.json")
+            run = read_record(folder / "run.json", "status", *record.IDENTITY)
             preset = str(run.get("preset"))
             stores[preset] = stores.get(preset) or Store(uri, preset)
             counts[_sync_run(stores[preset], run, folder)] += 1
@@ -107,7 +107,7 @@ def _digest(run: Mapping[str, Any], folder: Path) -> str:
 
 
 def _points(run: Mapping[str, Any], folder: Path) -> Points:
-    rows = read_epochs(folder)
+    rows = read_epochs(folder, run)
     times = record.epoch_times(run, rows)
     points: Points = {
         (name, int(row["epoch"])): (value, at)
@@ -125,8 +125,8 @@ def _points(run: Mapping[str, Any], folder: Path) -> Points:
 def _packed(folder: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for path in sorted(folder.glob("evaluate-*.json")):
-        result = read_json(path)
-        if result.get("status") == "done":
+        result = read_record(path, "status", "kernel")
+        if result["status"] == "done":
             names = {key: f"packed/{result['kernel']}/{key}" for key in ("agree", "test_error_pct")}
             found |= record.numbers(result, names)
     return found
@@ -145,7 +145,7 @@ def _attach(store: Store, run_id: str, run: Mapping[str, Any], folder: Path) -> 
     for name in _ARTIFACTS:
         if (folder / name).exists():
             store.client.log_artifact(run_id, str(folder / name))
-    rows = read_epochs(folder)
+    rows = read_epochs(folder, run)
     if not rows:
         return
     try:

@@ -1,8 +1,11 @@
 """Checkpoints that are whole or absent, and weights as plain data."""
 
+import errno
 import logging
+import os
+import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +15,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.errors import HarnessError
-from harness.files import atomic_path
+from harness.files import atomic_path, sha256_file
 
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.safetensors"
+FULL_BYTES = 1 << 20  # free on a disk while what did not fit on it still lies there
 _log = logging.getLogger("harness.train")
 
 
-def _write(path: Path, write: Callable[[Path], None]) -> None:
-    try:
-        with atomic_path(path) as temporary:
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` of torch or safetensors make ``path``, atomically.
+
+    Raises:
+        HarnessError: the file cannot be written; the last whole one stays.
+    """
+    with atomic_path(path) as temporary:
+        try:
             write(temporary)
-    except (RuntimeError, SafetensorError) as error:  # how the two libraries report a full disk
-        raise HarnessError(f"cannot write {path}: {error}") from error
+        except (RuntimeError, SafetensorError) as error:  # how the two report a full disk
+            full = shutil.disk_usage(path.parent).free < FULL_BYTES
+            why = os.strerror(errno.ENOSPC) if full else error
+            raise HarnessError(f"cannot write {path}: {why}") from error
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -33,12 +44,12 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         HarnessError: the file cannot be written; the last whole one stays.
     """
-    _write(folder / CHECKPOINT, lambda temporary: torch.save(state, temporary))
+    write_whole(folder / CHECKPOINT, lambda temporary: torch.save(state, temporary))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove half-written checkpoints and weights that a killed process left in ``folder``."""
-    for name in (CHECKPOINT, BEST):
+def remove_leftovers(folder: Path, names: Sequence[str]) -> None:
+    """Remove what a killed process left half-written of these files in ``folder``."""
+    for name in names:
         for leftover in folder.glob(f".{name}.*.tmp"):
             leftover.unlink(missing_ok=True)
 
@@ -61,14 +72,14 @@ def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = _read(path)
+        state = dict(_read(path))
     except Exception as error:  # damage shows as any of a dozen exceptions
         _log.warning("%s cannot be read (%s); starting anew", path, error)
         return None
     if state.get("fingerprint") != fingerprint:
         _log.warning("%s belongs to other settings; starting anew", path)
         return None
-    return dict(state)
+    return state
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -78,11 +89,11 @@ def save_weights(path: Path, tensors: dict[str, Tensor]) -> None:
         HarnessError: the file cannot be written; the last whole one stays.
     """
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    _write(path, lambda temporary: save_file(plain, temporary))
+    write_whole(path, lambda temporary: save_file(plain, temporary))
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read tensors from safetensors.
+def load_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Read tensors from safetensors; ``sha256`` is the file's, where it is known.
 
     Raises:
         HarnessError: the file is missing or damaged; the message names it and the remedy.
@@ -92,8 +103,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             f"{path} does not exist; train the run first: bnn train --out {path.parent}"
         )
     try:
+        if sha256 not in (None, sha256_file(path)):
+            raise ValueError(f"its SHA-256 is not {sha256}, as run.json says")
         return dict(load_file(path))
-    except SafetensorError as error:
+    except (SafetensorError, ValueError) as error:
         raise HarnessError(
             f"{path} is damaged ({error}); delete its folder and train again"
         ) from error

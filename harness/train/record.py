@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.data.dataset import Dataset
 from harness.errors import HarnessError
-from harness.files import read_json, write_json, write_text
+from harness.files import read_record, write_json, write_text
 from harness.nn.networks import BinaryNetwork
 from harness.provenance import provenance
 from harness.spec import Mode, Recipe, as_mapping
@@ -80,6 +80,7 @@ def new_run(
         "images_per_s": None,
         "epochs_done": 0,
         "best_epoch": None,
+        "best_sha256": None,  # of best.safetensors, once the run has ended
         "valid_error_pct": None,
         "test_error_pct": None,
         "other_weights": "",
@@ -104,11 +105,11 @@ def finished_run(
     if not all((folder / name).exists() for name in files):
         return None
     try:
-        run = read_json(folder / RUN)
+        run = read_record(folder / RUN, "status", "fingerprint")
     except HarnessError:  # damaged: training again rewrites it
         return None
-    ended = run.get("status") in ("done", "failed") and run.get("fingerprint") == wanted
-    return dict(run) if ended else None
+    ended = run["status"] in ("done", "failed") and run["fingerprint"] == wanted
+    return run if ended else None
 
 
 def write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """Training runs from data to record, alone or in turns, resumable at every moment."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,12 @@ def train_in_turns(
     tracking: Tracking,
     shows: Sequence[MakeShow],
     until_one_ends: bool = False,
+    on_stop: Callable[[int], None] = lambda number: None,
 ) -> dict[int, dict[str, Any]]:
     """Train as :func:`train_together`, and return the run.json of those that ended, by index.
 
     With ``until_one_ends`` the others are put away then, each with a checkpoint to go on from.
+    ``on_stop`` is told the number of a signal at once: runs past their last step end all the same.
     """
     check_count(len(specs), device)
     if len({spec.folder for spec in specs}) < len(specs):
@@ -90,7 +92,7 @@ def train_in_turns(
             return found
         sessions = {at: run for at, run in enumerate(opened) if isinstance(run, Session)}
         shown = {at: shows[at] for at in sessions}
-        return {**found, **_advance(sessions, shown, device, until_one_ends)}
+        return {**found, **_advance(sessions, shown, device, until_one_ends, on_stop)}
 
 
 def _advance(
@@ -98,10 +100,12 @@ def _advance(
     shows: Mapping[int, MakeShow],
     device: torch.device,
     until_one_ends: bool,
+    on_stop: Callable[[int], None],
 ) -> dict[int, dict[str, Any]]:
     trainers = [session.trainer for session in sessions.values()]
 
     def stop(number: int) -> None:
+        on_stop(number)
         for trainer in trainers:
             trainer.request_stop(number)
 

@@ -13,10 +13,12 @@ from harness.data.dataset import Dataset
 from harness.data.fitted import fitted
 from harness.data.preprocess import Preprocessor
 from harness.errors import HarnessError
+from harness.files import sha256_file
 from harness.methods import build_method
 from harness.nn import tf32
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
+from harness.text import one_line
 from harness.track import Mirror, Tracking
 from harness.train import record
 from harness.train.checkpoint import (
@@ -81,7 +83,7 @@ def locked(folder: Path) -> Iterator[None]:
             f"cannot write in the run folder {folder}: {error.strerror or error}"
         ) from error
     try:
-        remove_leftovers(folder)
+        remove_leftovers(folder, (CHECKPOINT, BEST, record.RUN, record.METRICS))
         yield
     finally:
         lock.release()
@@ -119,7 +121,13 @@ def open_session(
     run["other_weights"] = trainer.method.other_weights
     state = load_checkpoint(spec.folder, wanted)
     if state is not None:
-        trainer.resume(state)
+        try:
+            trainer.resume(state)
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise HarnessError(
+                f"{spec.folder / CHECKPOINT} does not fit this version of the code "
+                f"({one_line(error)}); delete it to train the run anew"
+            ) from error
         run["started"] = trainer.progress.started or run["started"]
         _log.info("resuming at epoch %d", trainer.progress.epoch + 1)
     trainer.progress.started = run["started"]
@@ -200,6 +208,8 @@ class Session:
             save_weights(
                 self.spec.folder / BEST, {**self.trainer.network.state_dict(), **self.extra}
             )
+        elif not (self.spec.folder / BEST).exists():
+            self._save_best()
         by_epoch: dict[int | None, dict[str, Any]] = {m["epoch"]: m for m in progress.metrics}
         best, other = (
             by_epoch.get(epoch, {}) for epoch in (progress.best_epoch, progress.other_best_epoch)
@@ -213,6 +223,7 @@ class Session:
             images_per_s=round(images / progress.seconds, 1) if progress.seconds else None,
             epochs_done=progress.epoch,
             best_epoch=progress.best_epoch,
+            best_sha256=sha256_file(self.spec.folder / BEST),
             valid_error_pct=best.get("valid_error_pct"),
             test_error_pct=best.get("test_error_pct") if status == "done" else None,
             other_best_epoch=progress.other_best_epoch,

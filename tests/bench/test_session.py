@@ -136,6 +136,15 @@ def test_a_spent_budget_starts_no_process(tmp_path: Path, monkeypatch: pytest.Mo
     assert all(row["stats"] is None for path in seen for row in read_json(path)["benchmarks"])
 
 
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    entry = Entry("square-8", ("naive",), 0.01, str(tmp_path / "file" / "a.json"))
+    with pytest.raises(HarnessError) as raised:
+        session.run_work(Work("cpu", 1, (entry,)), lambda event, path: None)
+    assert str(raised.value).startswith(f"cannot write {entry.path}: ")
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.usefixtures("odd")
 def test_a_wrong_kernel_is_found_first_and_gets_no_time_in_any_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str

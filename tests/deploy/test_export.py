@@ -82,6 +82,21 @@ def test_other_weights_are_refused(run: Path) -> None:
         export_run(run)
 
 
+@pytest.mark.parametrize("text", ["null", "[]", "{}"])
+def test_a_record_of_another_kind_is_refused(run: Path, text: str) -> None:
+    (run / "run.json").write_text(text)
+    with pytest.raises(HarnessError, match=r"run\.json: (expected a JSON object|key 'status')"):
+        export_run(run)
+
+
+def test_a_bit_that_flipped_in_the_weights_is_noticed(run: Path) -> None:
+    content = bytearray((run / "best.safetensors").read_bytes())
+    content[len(content) // 2] ^= 16
+    (run / "best.safetensors").write_bytes(content)
+    with pytest.raises(HarnessError, match=r"best\.safetensors is damaged \(its SHA-256 is not"):
+        export_run(run)
+
+
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"run.json does not exist"):
         export_run(tmp_path)

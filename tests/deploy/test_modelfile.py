@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from harness.deploy import modelfile
 from harness.deploy.modelfile import (
     LayerSpec,
     Model,
@@ -47,6 +49,21 @@ def test_round_trip(model: Model, path: Path) -> None:
 def test_the_same_model_gives_the_same_bytes(model: Model, path: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "again.bnn", model)
     assert (tmp_path / "again.bnn").read_bytes() == path.read_bytes()
+
+
+def test_a_model_that_does_not_fit_leaves_the_last_one(
+    model: Model, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: object, target: Path, metadata: object) -> None:
+        target.write_bytes(b"half")
+        raise SafetensorError("No space left on device (os error 28)")
+
+    before = path.read_bytes()
+    monkeypatch.setattr(modelfile, "save_file", full)
+    with pytest.raises(HarnessError, match=r"cannot write .*model\.bnn: No space left"):
+        save_model(path, model)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["model.bnn"]
 
 
 @pytest.mark.parametrize(

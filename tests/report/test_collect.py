@@ -140,6 +140,8 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         ("run.json", '{"preset": "x"}', "key 'status' is missing"),
         ("metrics.jsonl", '{"epoch": 1}\n{"ep\n', "line 2 is not JSON"),
         ("metrics.jsonl", "3\n", "no object with an epoch"),
+        ("metrics.jsonl", '{"epoch": 1}\n{"epoch": 2}\n{"ep', r"holds 2 of \d+ epochs"),
+        ("metrics.jsonl", "", r"holds 0 of \d+ epochs"),
     ],
 )
 def test_a_damaged_record_is_named(

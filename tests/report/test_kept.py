@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import HarnessError
 from harness.report.collect import collect
 from harness.report.frames import COLUMNS, read_frames
 
@@ -44,6 +45,28 @@ def test_keeping_twice_gives_the_same_bytes(parted: Path) -> None:
         collect(parted, keep=True)
         frames[turn] = {name: (parted / f"{name}.csv").read_bytes() for name in COLUMNS}
     assert frames[0] == frames[1]
+
+
+@pytest.mark.parametrize("name", ["runs", "epochs", "kernels"])
+@pytest.mark.parametrize("damage", ["empty", "half", "half-a-row", "bytes", "nulls"])
+def test_damaged_frames_are_not_written_over(parted: Path, name: str, damage: str) -> None:
+    path = parted / f"{name}.csv"
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "empty": b"",
+            "half": content[: len(content) // 2],
+            "half-a-row": content + b"adhoc,mnist\n",
+            "bytes": b"\xff" * 99 + b"\n",
+            "nulls": bytes(len(content)) + b"\n",
+        }[damage]
+    )
+    damaged = {frame: (parted / f"{frame}.csv").read_bytes() for frame in COLUMNS}
+    with pytest.raises(HarnessError, match=rf"{name}\.csv is damaged"):
+        collect(parted, keep=True)
+    assert {frame: (parted / f"{frame}.csv").read_bytes() for frame in COLUMNS} == damaged
+    with pytest.raises(HarnessError, match=rf"{name}\.csv (is|lacks)"):
+        read_frames(parted)
 
 
 def test_without_keep_frames_hold_the_records_alone(parted: Path) -> None:

@@ -116,6 +116,15 @@ def test_a_corrupt_line_is_named(make, tmp_path, uri):
         sync_runs(uri, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["run.json", "evaluate-naive.json"])
+@pytest.mark.parametrize("text", ["null", "[]", "{}"])
+def test_a_record_of_another_kind_is_named(make, tmp_path, uri, name, text):
+    folder = make.write_folder(tmp_path, make.ended(make.run_json()), make.epochs())
+    (folder / name).write_text(text)
+    with pytest.raises(HarnessError, match=rf"{name}: (expected a JSON object|key 'status')"):
+        sync_runs(uri, tmp_path)
+
+
 def test_a_folder_without_runs_is_refused(tmp_path, uri):
     with pytest.raises(HarnessError, match=r"no run\.json below"):
         sync_runs(uri, tmp_path)

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ from harness.spec import get_mode, load_recipe
 from harness.train import loop
 from harness.train.record import RunSpec
 from harness.train.run import run_training
+from harness.train.session import Session
 from harness.train.steps import EagerSteps
 
 Child = Callable[..., tuple[int, str]]
@@ -106,6 +108,25 @@ def test_sigterm_writes_a_checkpoint_and_the_frames(
     assert "preset small: 1 of 3 runs are there" in output
     assert f"[2/3] {FLOAT} goes on in epoch 2 of 2" in output
     assert_same_preset(tmp_path, whole)
+
+
+def test_a_stop_behind_the_last_step_keeps_the_run_and_begins_no_other(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Session._finish
+
+    def stopped(self: Session, *arguments: Any) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGTERM)
+        return finish(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_finish", stopped)
+        assert run_here(tmp_path, data_root) == 128 + signal.SIGTERM
+    assert list(read_frames(tmp_path / "out").runs["status"]) == ["done"]
+    assert not (tmp_path / "work" / "runs" / FLOAT).exists()
+    monkeypatch.setattr(EagerSteps, "learn", not_again(EagerSteps.learn, 3 * STEPS))
+    assert run_here(tmp_path, data_root) == FAILED
+    assert list(read_frames(tmp_path / "out").runs["status"]) == ["done", "done", "failed"]
 
 
 def test_pieces_of_limited_time_reach_the_end(

@@ -9,6 +9,7 @@ import torch
 from train_children import run_cli, run_cli_and_die
 from train_helpers import assert_same_results, command, read_metrics, read_run, train_here
 
+from harness.errors import HarnessError
 from harness.train.checkpoint import CHECKPOINT, load_checkpoint
 from harness.train.loop import Interrupted, Trainer
 from harness.train.steps import EagerSteps
@@ -142,6 +143,26 @@ def test_finished_run_is_not_trained_again(
     assert (tmp_path / "best.safetensors").exists(), "a run that lost a file makes it again"
     other = train_here(tmp_path, data_root, seed=1, **small)
     assert other["seed"] == 1, "other settings are another run"
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{}", ""])
+def test_a_record_that_is_none_is_made_again(data_root: Path, tmp_path: Path, text: str) -> None:
+    small = {"epochs": 1, "network.hidden": [4]}
+    first = train_here(tmp_path, data_root, **small)
+    (tmp_path / "run.json").write_text(text)
+    assert train_here(tmp_path, data_root, **small)["best_sha256"] == first["best_sha256"]
+    assert read_run(tmp_path)["status"] == "done"
+
+
+def test_a_checkpoint_of_another_version_of_the_code_is_named(
+    data_root: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    fingerprint = read_run(uninterrupted)["fingerprint"]
+    torch.save({"fingerprint": fingerprint, "network": {}}, tmp_path / CHECKPOINT)
+    with pytest.raises(HarnessError, match=r"checkpoint\.pt does not fit this version.*delete it"):
+        train_here(tmp_path, data_root)
+    torch.save([fingerprint], tmp_path / CHECKPOINT)
+    assert load_checkpoint(tmp_path, fingerprint) is None
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "bit", "other-settings"])

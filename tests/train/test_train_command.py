@@ -153,6 +153,20 @@ def test_bad_options_name_the_value_and_the_allowed_ones(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_too_many_threads_are_refused(bnn: Bnn, data_root: Path, tmp_path: Path) -> None:
+    code, errors = bnn([*command(tmp_path, data_root), "--threads", "100000"])
+    assert code == 2
+    assert "'--threads'" in errors
+    assert "1024" in errors
+
+
+def test_a_network_beyond_the_memory_is_one_line(bnn: Bnn, data_root: Path, tmp_path: Path) -> None:
+    code, errors = bnn(command(tmp_path, data_root, **{"network.hidden": [10**12]}))
+    assert code == 1
+    assert errors.startswith("error: not enough memory: ")
+    assert errors.count("\n") == 1
+
+
 def test_cuda_without_a_cuda_device_says_what_to_use(
     bnn: Bnn, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,9 +3,11 @@
 import errno
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +18,10 @@ from harness.errors import HarnessError
 from harness.train.checkpoint import (
     load_checkpoint,
     load_weights,
-    remove_leftovers,
     save_checkpoint,
     save_weights,
 )
+from harness.train.session import locked
 
 LIMIT = 8192  # bytes; the small states below take less, the large ones more
 SMALL, LARGE = torch.arange(10.0), torch.zeros(100_000)
@@ -55,6 +57,16 @@ def test_weights_that_do_not_fit_leave_the_last_ones(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["best.safetensors"]
 
 
+@pytest.mark.parametrize("free", [0, 1 << 30], ids=["full", "not-full"])
+def test_a_full_disk_is_called_one_where_the_library_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    says = "No space left on device" if free == 0 else "inline_container|unexpected pos"
+    with small_files_only(), pytest.raises(HarnessError, match=rf"checkpoint\.pt: .*({says})"):
+        save_checkpoint(tmp_path, {"fingerprint": "a", "w": LARGE})
+
+
 def test_run_on_a_full_disk_ends_with_an_error_and_goes_on_later(
     data_root: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,10 +91,12 @@ def test_run_on_a_full_disk_ends_with_an_error_and_goes_on_later(
 
 
 def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".checkpoint.pt.x1.tmp", ".best.safetensors.y2.tmp"):
+    for name in (".checkpoint.pt.x1.tmp", ".best.safetensors.y2.tmp", ".run.json.y3.tmp"):
         (tmp_path / name).write_bytes(b"half")
     kept = {"checkpoint.pt", "train.log", ".model.bnn.z3.tmp"}
     for name in kept:
         (tmp_path / name).write_bytes(b"whole")
-    remove_leftovers(tmp_path)
+    with locked(tmp_path):
+        pass
+    (tmp_path / "lock").unlink()
     assert {p.name for p in tmp_path.iterdir()} == kept
