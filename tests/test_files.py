@@ -19,6 +19,14 @@ def test_json_comes_back_and_folders_are_made(tmp_path: Path) -> None:
     assert path.read_text().endswith("}\n")
 
 
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "folder").mkdir()
+    for place, why in (("file/run.json", "does not exist"), ("folder", "cannot read .*folder: ")):
+        with pytest.raises(HarnessError, match=why):
+            read_json(tmp_path / place)
+
+
 def test_file_appears_whole_and_alone(tmp_path: Path) -> None:
     path = tmp_path / "f"
     with atomic_path(path) as temporary:

@@ -198,6 +198,9 @@ def _evaluation_rows(record: Mapping[str, Any]) -> list[Row]:
 
 def _bench_rows(path: Path, origins: Origins) -> list[Row]:
     record = read_record(path, "benchmarks")
+    rows = record["benchmarks"]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise HarnessError(f"{path}: 'benchmarks' is no list of objects; bench it again")
     machine = record.get("machine_info") or {}
     commit = record.get("commit_info") or {}
     provenance = machine.get("provenance") or {
@@ -209,7 +212,7 @@ def _bench_rows(path: Path, origins: Origins) -> list[Row]:
     when = record.get("datetime")
     origins.add("bench", provenance, when, when)
     where = {"machine": path.parent.name, "commit": provenance.get("commit")}
-    return [_kernel_row(benchmark, path) | where for benchmark in record["benchmarks"]]
+    return [_kernel_row(benchmark, path) | where for benchmark in rows]
 
 
 def _correctness_rows(path: Path) -> list[Row]:

@@ -147,7 +147,13 @@ def test_a_gpu_s_kernel_without_a_gpu_is_a_row_that_says_so(
             "--kernel, --device: no kernel 'fast'; allowed: all, naive",
         ),
         ("square", "xnor-cpu", (), "unknown case 'square'; allowed: square-<size>"),
-        ("square-8", "xnor-cpu", ("--seconds", "0"), "--seconds must be above 0, found 0"),
+        (
+            "square-8",
+            "xnor-cpu",
+            ("--seconds", "0"),
+            "--seconds must be above 0 and finite, found 0",
+        ),
+        ("square-8", "xnor-cpu", ("--seconds", "nan"), "--seconds must be above 0"),
     ],
     ids=["kernel", "case", "seconds"],
 )

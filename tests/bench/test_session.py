@@ -16,6 +16,7 @@ from harness.bench import session
 from harness.bench.correctness import KINDS, SHAPES, check_kernel
 from harness.bench.positions import POSITIONS
 from harness.bench.work import Entry, Work, read_work
+from harness.errors import HarnessError
 from harness.files import read_json
 from harness.report.frames import read_frames
 from kernels import registry
