@@ -155,7 +155,7 @@ def test_a_gpu_s_kernel_without_a_gpu_is_a_row_that_says_so(
         ),
         ("square-8", "xnor-cpu", ("--seconds", "nan"), "--seconds must be above 0"),
     ],
-    ids=["kernel", "case", "seconds"],
+    ids=["kernel", "case", "seconds", "no-number"],
 )
 def test_bad_arguments_are_refused_before_anything_runs(
     nothing_below: Path, case: str, kernel: str, options: tuple[str, ...], message: str
