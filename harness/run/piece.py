@@ -1,6 +1,8 @@
 """One piece of a preset: what is left of its runs, one after the other, until the time is over."""
 
 import gc
+import logging
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +26,7 @@ from harness.train.loop import Interrupted
 from harness.train.record import RUN
 from kernels.cpu.threads import available_threads, set_threads
 
+_log = logging.getLogger("harness.run")
 GO_ON = 75  # EX_TEMPFAIL: not all is done, and the same command goes on
 
 
@@ -106,11 +109,12 @@ class Piece:
         """Report an error, and try what met it again with the next piece, or one by one."""
         try:
             yield
-        except (HarnessError, torch.OutOfMemoryError) as error:
+        except Exception as error:  # a GPU's compiler, launcher and libraries have their own
+            reason = str(error) if isinstance(error, HarnessError) else _unforeseen(error)
             if len(names) > 1:
-                say(f"{self._title(names[0])} and {len(names) - 1} more, now one by one: {error}")
+                say(f"{self._title(names[0])} and {len(names) - 1} more, now one by one: {reason}")
             else:
-                say(f"{self._title(names[0])} error: {error}")
+                say(f"{self._title(names[0])} error: {reason}")
                 self.errors += names
 
     def _release(self) -> None:
@@ -201,3 +205,9 @@ class Piece:
         found = [needed_elsewhere(self.setup.work_folder(name)) for name in self.open]
         sizes = [f", {path} ({bytes_text(folder_bytes(path))})" for path in found if path]
         say(f"to go on on another machine, keep {self.setup.out}{''.join(sizes)}")
+
+
+def _unforeseen(error: Exception) -> str:
+    """Log where an error came from, and return it as a line."""
+    _log.error("not foreseen:", exc_info=error)
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")

@@ -160,20 +160,30 @@ def test_one_that_is_further_is_kept_before_the_others_end(
     assert_same_seeds(tmp_path, alone)
 
 
+ERRORS = {
+    "foreseen": (HarnessError("no room left"), "no room left"),
+    "of a GPU": (
+        RuntimeError("CUDA error: invalid\nCompile with"),
+        "RuntimeError: CUDA error: invalid Compile with",
+    ),
+}
+
+
+@pytest.mark.parametrize(("error", "line"), ERRORS.values(), ids=ERRORS)
 def test_an_error_of_one_leaves_the_others_to_go_on(
     alone: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], error: Exception, line: str,
 ) -> None:  # fmt: skip
     def broken(seed: int, steps: int) -> None:
         if seed == 1 and steps >= 50:
-            raise HarnessError("no room left")
+            raise error
 
     with monkeypatch.context() as patch:
         turns(patch, broken)
         assert run_seeds(tmp_path, data_root) == FAILED
     output = capsys.readouterr().out
-    assert f"[1/3] {name(0)} and 2 more, now one by one: no room left" in output
-    assert f"[2/3] {name(1)} error: no room left" in output
+    assert f"[1/3] {name(0)} and 2 more, now one by one: {line}\n" in output
+    assert f"[2/3] {name(1)} error: {line}\n" in output
     assert f"[3/3] {name(2)} goes on in epoch 1 of 2" in output
     assert "2 of 3 runs done" in output
     assert run_seeds(tmp_path, data_root) == 0
