@@ -120,11 +120,11 @@ class _Check:
     def compare(self, kernel: Kernel) -> dict[str, Any]:
         """Run ``kernel`` on every test image; the figures on top are the first first layer's.
 
-        Bit planes are packed words: kernels on packed words run them beside the integer product,
-        the others, which would only repeat the same first layer, the integer product alone.
+        Bit planes are packed words: a CPU's kernels on packed words run them beside the integer
+        product; the others, which would only repeat that first layer, the integer product alone.
         """
         first, *others = self.network.first_layers
-        ways = [first, *others] if kernel.packed else [first]
+        ways = [first, *others] if kernel.packed and kernel.device == "cpu" else [first]
         figures = {way: self._compare(kernel, way) for way in ways}
         return {
             "first_layer": first,
@@ -136,7 +136,8 @@ class _Check:
 
     def _compare(self, kernel: Kernel, first_layer: str) -> dict[str, Any]:
         # Compiling is no part of the time: a GPU's kernels are compiled for the number of rows too.
-        warm = WARM_IMAGES if kernel.device == "cpu" else len(self.labels)
+        few = self.network.few(len(self.labels), first_layer)
+        warm = WARM_IMAGES if kernel.device == "cpu" else few
         self.network.predict(self.test.pixels[:warm], kernel.name, first_layer, kernel.device)
         began = time.perf_counter()
         scores = self.network.predict(self.test.pixels, kernel.name, first_layer, kernel.device)

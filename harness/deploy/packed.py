@@ -229,6 +229,11 @@ class PackedNetwork:
         scores = [self._run(part, steps) for part in self._entries(pixels, first_layer)]
         return torch.cat(scores) if scores else torch.empty(0, self.layers[-1].spec.outputs)
 
+    def few(self, images: int, first_layer: str) -> int:
+        """Return how many images come in parts of all the sizes that ``images`` come in."""
+        whole = EVALUATION_BATCH if first_layer == "real" else self._images_at_once()
+        return min(images, whole + images % whole)
+
     def _check(self, pixels: npt.NDArray[np.uint8], first_layer: str) -> None:
         if pixels.dtype != np.uint8 or pixels.shape[1:] != self.spec.image_shape:
             raise HarnessError(

@@ -122,19 +122,22 @@ def test_a_kernel_that_fails_is_a_record_and_the_others_go_on(
 def test_all_that_a_kernel_compiles_comes_before_its_time(
     run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows: list[int] = []
+    calls: list[tuple[int, str]] = []
 
-    def predict(network: PackedNetwork, pixels: np.ndarray, *_: str) -> torch.Tensor:
-        rows.append(len(pixels))
+    def predict(network: PackedNetwork, pixels: np.ndarray, _: str, way: str, __: str) -> object:
+        calls.append((len(pixels), way))
         return torch.zeros(len(pixels), 10)
 
     monkeypatch.setattr(PackedNetwork, "predict", predict)
+    monkeypatch.setattr(PackedNetwork, "_images_at_once", lambda network: 900)
     check = evaluate._Check(TrainedRun(run, data), run / "model.bnn")
-    for device in ("cpu", "cuda"):
-        check.compare(Mock(packed=False, device=device))
-    assert rows[2:] == [IMAGES, IMAGES]  # a GPU's kernels are compiled for the number of rows
-    assert rows[1] == IMAGES
-    assert rows[0] > max(sliced.FEW_ROWS, tabled.FEW_ROWS)
+    check.compare(Mock(packed=True, device="cpu"))
+    ways = ["int8", "int8", "bitplanes", "bitplanes"]
+    assert [way for _, way in calls] == ways
+    assert calls[0][0] > max(sliced.FEW_ROWS, tabled.FEW_ROWS)
+    calls.clear()
+    check.compare(Mock(packed=True, device="cuda"))
+    assert calls == [(900 + IMAGES % 900, "int8"), (IMAGES, "int8")]
 
 
 def test_unknown_kernel(run: Path, data: Path) -> None:

@@ -188,6 +188,27 @@ def test_the_batch_bounds_memory_and_changes_nothing(
     assert found.predict(pixels[:0], "xnor-cpu").shape == (0, 10)
 
 
+@pytest.mark.parametrize("at_once", [3, 70, 700])
+@pytest.mark.parametrize("images", [1, 69, 500, 1203])
+@pytest.mark.parametrize("preprocess", ["scale", "zca"])
+def test_few_images_come_in_parts_of_every_size(
+    make_network: Callable[..., BinaryNetwork], make_model: Callable[..., Model],
+    monkeypatch: pytest.MonkeyPatch, preprocess: str, images: int, at_once: int,
+) -> None:  # fmt: skip
+    def sizes(count: int) -> set[int]:
+        return {len(part) for part in found._entries(pixels_of(shape, count), first)}
+
+    spec, shape = NetworkSpec("mlp", LASAGNE, LASAGNE, hidden=(8,)), (1, 4, 4)
+    more: tuple[object, ...] = () if preprocess == "scale" else ("zca", zca_state(16))
+    network = make_network(spec, shape, **({"affine": None} if more else {}))
+    found = PackedNetwork(make_model(network, spec, shape, *more))
+    monkeypatch.setattr(found, "_images_at_once", lambda: at_once)
+    first = found.first_layers[0]
+    few = found.few(images, first)
+    assert few < 2 * max(at_once, EVALUATION_BATCH)
+    assert sizes(few) == sizes(images)
+
+
 @pytest.fixture
 def small(
     make_network: Callable[..., BinaryNetwork], make_model: Callable[..., Model]
