@@ -35,3 +35,8 @@ rule train:
 rule bench:
     input:
         BENCH_FILES,
+
+
+onsuccess:
+    if Path(PAGE).exists():
+        print(f"The page: {PAGE}", file=sys.stderr)

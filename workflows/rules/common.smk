@@ -2,6 +2,7 @@
 import re
 import shlex
 import sys
+from pathlib import Path
 
 from snakemake.utils import validate
 

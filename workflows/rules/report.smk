@@ -1,4 +1,7 @@
 # Claims, tables, figures and the page, from the frames alone.
+PAGE = f"{OUT}/report.html"
+
+
 rule render:
     input:
         frames=FRAMES,
@@ -18,7 +21,7 @@ rule render:
             category="Figures",
             labels={"figure": "{name}"},
         ),
-        page=report(f"{OUT}/report.html", caption="../report/page.rst", category="Report"),
+        page=report(PAGE, caption="../report/page.rst", category="Report"),
     log:
         f"{OUT}/logs/report.log",
     threads: 1
