@@ -22,7 +22,7 @@ from harness.bench.gate import NoTimeError
 from harness.bench.gpu import CaptureError, gpu_state
 from harness.bench.problems import build
 from harness.bench.subject import Problem
-from harness.bench.work import Step, Work
+from harness.bench.work import Step, Work, blamed
 from harness.files import write_json
 from harness.provenance import provenance
 from kernels import registry
@@ -111,7 +111,7 @@ class Record:
             yield benchmark.extra_info
 
     def _check_not_excluded(self, name: str, includes: str) -> None:
-        for key in (name, f"{name}, {includes}"):
+        for key in (name, blamed(name, includes), f"{name}, {includes}"):
             if key in self.excluded:
                 status, reason = self.excluded[key]
                 raise NoTimeError(status, reason, over_budget=status == "skipped")
@@ -130,10 +130,11 @@ class Record:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             self._no_time(benchmark, "failed", reason)
+            kernel, includes = info["kernel"], info["includes"]
             if not device_answers():
-                self._crash(info["kernel"], f"brought the device down: {reason}")
+                self._crash(blamed(kernel, includes), f"brought the device down: {reason}")
             elif isinstance(error, CaptureError):
-                self._crash(f"{info['kernel']}, {info['includes']}", str(error))
+                self._crash(f"{kernel}, {includes}", str(error))
             raise
         found: dict[str, Any] = benchmark.stats.as_dict(include_data=True)
         self._rows.append(found)

@@ -17,7 +17,7 @@ from typing import Any
 import harness
 from harness.bench.budget import STEP_S
 from harness.bench.record import leave_out
-from harness.bench.work import MARK, Work
+from harness.bench.work import MARK, Work, blamed
 from harness.errors import HarnessError
 
 PYTEST_RAN = (0, 1)  # all passed, some failed: either way there are rows
@@ -44,12 +44,11 @@ def run_work(work: Work, show: Callable[[str, Path], None]) -> dict[str, tuple[s
 
     Files lie where ``work`` says: pytest-benchmark's, with a benchmark for each kernel; those that
     could not run, were wrong or failed have no ``stats``, and ``extra_info`` says why. A kernel
-    that brings the process or the GPU down, or hangs, is a failed one from then on, and another
-    process goes on.
+    that brings the process or the GPU down, or hangs, is a failed one from then on, or a part of
+    it is (``blamed``), and another process goes on.
 
     Returns:
-        The kernels that brought a process down, or what is clocked of them (``kernel, includes``),
-        with status and reason.
+        What brought a process down and is excluded, with status and reason.
 
     Raises:
         HarnessError: the process failed as a whole; the message ends with its output.
@@ -87,7 +86,7 @@ def _culprit(code: int, heard: _Watched) -> tuple[str, str, str] | None:
         return heard.crash["kernel"], "failed", heard.crash["reason"]
     if heard.step is None or code >= 0:  # an error of the bench itself
         return None
-    kernel, case = heard.step["kernel"], heard.step["case"]
+    kernel, case = blamed(heard.step["kernel"], heard.step["includes"]), heard.step["case"]
     if heard.hung_s is not None:
         return kernel, "failed", f"hangs: {case} still ran after {heard.hung_s:.0f} s"
     if heard.overdue:  # a hang, or a machine with other work: the next call tries it again

@@ -60,7 +60,8 @@ class Work:
         checked: kernels that this stage checks.
         limit: seconds that a call may be foreseen to take.
         deadline: by ``time.monotonic``, and ``total_s``, seconds of the whole budget; None: none.
-        excluded: kernels and ceilings that get no time, with status and reason.
+        excluded: kernels, ceilings and what ``blamed`` names that get no time, with status and
+            reason.
         parent: process that must go on for this one to.
     """
 
@@ -119,6 +120,19 @@ def read_work(path: Path) -> Work:
 def _entry(kernels: list[str], only: list[list[str]] | None, **others: Any) -> Entry:
     missing = None if only is None else tuple((kernel, includes) for kernel, includes in only)
     return Entry(kernels=tuple(kernels), only=missing, **others)
+
+
+def blamed(kernel: str, includes: str) -> str:
+    """Return what is left out once a benchmark has ended its process: all of the kernel, or a part.
+
+    Networks (their first layer) and convolutions are code of their own, which no check has tried.
+
+    >>> blamed("naive", "gemm+bits"), blamed("naive", "conv+bits"), blamed("naive", "network")
+    ('naive', 'naive, convolutions', 'naive, network')
+    """
+    if includes.startswith("conv"):
+        return f"{kernel}, convolutions"
+    return f"{kernel}, network" if includes == "network" else kernel
 
 
 def clocks(kernel: Kernel, includes: str) -> bool:

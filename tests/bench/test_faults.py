@@ -14,6 +14,7 @@ import torch
 
 from harness.bench import record as record_module
 from harness.bench import session
+from harness.bench.gate import NoTimeError
 from harness.bench.record import Record
 from harness.bench.work import CRASHED, MARK, Entry, Work
 from harness.errors import HarnessError
@@ -81,6 +82,32 @@ def test_a_slow_host_is_no_hanging_kernel(monkeypatch: pytest.MonkeyPatch) -> No
     assert heard.hung_s is None
 
 
+@pytest.mark.parametrize(
+    ("includes", "lost"),
+    [
+        ("gemm+bits", {"gemm", "pack+gemm", "gemm+bits", "conv", "conv+bits", "network"}),
+        ("conv", {"conv", "conv+bits"}),
+        ("network", {"network"}),
+    ],
+)
+def test_what_the_checks_have_not_tried_takes_none_of_a_kernels_other_benchmarks(
+    includes: str, lost: set[str]
+) -> None:
+    step = {"kernel": "naive", "case": "a", "includes": includes}
+    culprit = session._culprit(-signal.SIGSEGV, session._Watched(step=step))
+    assert culprit is not None
+    record = Record(Work("cpu", 1, (), excluded={culprit[0]: culprit[1:]}), print)
+    excluded = set()
+    for name in ("gemm", "pack+gemm", "gemm+bits", "conv", "conv+bits", "network"):
+        try:
+            record._check_not_excluded("naive", name)
+        except NoTimeError as error:
+            assert (error.status, error.over_budget) == ("failed", False)
+            excluded.add(name)
+        record._check_not_excluded("xnor-cpu", name)
+    assert excluded == lost
+
+
 @pytest.mark.usefixtures("odd")
 def test_what_no_graph_takes_ends_its_process_and_leaves_the_kernel_its_other_benchmarks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -136,7 +163,8 @@ def test_a_kernel_that_was_killed_for_time_is_tried_again_by_the_next_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        heard = session._Watched(step={"kernel": "naive", "case": "square-8"})
+        step = {"kernel": "naive", "case": "square-8", "includes": "gemm"}
+        heard = session._Watched(step=step)
         monkeypatch.setattr(session, "GRACE_S", 0.01)
         late = Work("cuda", 1, (), deadline=time.monotonic(), total_s=60.0)
         session._watch(process, heard, late, threading.Event())
