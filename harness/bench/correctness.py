@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from harness.bench.gate import NoTimeError, check_dots
+from harness.bench.gate import NoTimeError, check_dots, said
 from harness.bench.positions import POSITIONS, first_wrong_position
 from kernels import reference
 from kernels.base import Kernel
@@ -128,6 +128,6 @@ def check_kernel(kernel: Kernel) -> Verdict:
     except NoTimeError as error:
         status, reason = error.status, error.reason
     except Exception as error:  # a verdict: every failure is an answer
-        status, reason = "failed", f"{type(error).__name__}: {error}"
+        status, reason = "failed", said(error)
     seconds = round(time.perf_counter() - began, 3)
     return Verdict(kernel.name, kernel.device, status, reason, products, positions, seconds)

@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.bench.gate import said
+
 ROTATED_BYTES = 1 << 28  # of operand copies: over four times the L2 of an H200
 MOST_COPIES = 64
 L2_BYTES = 1 << 26  # no smaller than that of an H200
@@ -53,7 +55,7 @@ def capture(calls: Sequence[Callable[[], Any]], cuda: Any) -> tuple[Any, list[An
         with cuda.graph(graph):
             results = [call() for call in calls]
     except Exception as error:
-        raise CaptureError(f"no graph takes it: {type(error).__name__}: {error}") from error
+        raise CaptureError(f"no graph takes it: {said(error)}") from error
     return graph, results
 
 

@@ -22,6 +22,7 @@ import torch
 
 from harness.bench.cases import get_case
 from harness.bench.correctness import BITS_SHAPE, PROBES, SHAPES
+from harness.bench.gate import said
 from harness.bench.positions import OUTPUTS, POSITIONS
 from harness.bench.problems import build
 from harness.bench.subject import Problem
@@ -106,10 +107,6 @@ def without_data() -> Iterator[None]:
             vendor_cuda.one.cache_clear()
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
 def foresee(task: Entry | str) -> Foreseen:
     """Return what the benchmarks of an entry, or the checks of the kernel named, would launch."""
     from kernels.triton.ahead import recording
@@ -120,7 +117,7 @@ def foresee(task: Entry | str) -> Foreseen:
             try:
                 call()
             except Exception as error:  # the bench will meet it, and say so
-                lost.append(f"{what}: {_reason(error)}")
+                lost.append(f"{what}: {said(error)}")
     return Foreseen(frozenset(wanted), tuple(lost))
 
 
@@ -161,9 +158,9 @@ def precompile(entries: Iterable[Entry], checked: Iterable[str], gpu: Any, secon
         for done in finished([pool.submit(compile_wanted, one) for one in wanted]):
             error = done.exception()
             compiled += error is None
-            lost += [] if error is None else [_reason(error)]
+            lost += [] if error is None else [said(error)]
     except Exception as error:  # the bench compiles the rest, at the first launch of each
-        lost.append(_reason(error))
+        lost.append(said(error))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     took_s = time.monotonic() - began

@@ -18,7 +18,7 @@ from harness.bench.budget import CEILING_S
 from harness.bench.cases import Case, get_case
 from harness.bench.ceilings import Ceiling, ceilings
 from harness.bench.correctness import Verdict, check_kernel
-from harness.bench.gate import NoTimeError
+from harness.bench.gate import NoTimeError, said
 from harness.bench.gpu import CaptureError, gpu_state
 from harness.bench.problems import build
 from harness.bench.subject import Problem
@@ -128,7 +128,7 @@ class Record:
             red = error.status in ("wrong", "failed")
             (pytest.fail if red else pytest.skip)(error.reason)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = said(error)
             self._no_time(benchmark, "failed", reason)
             kernel, includes = info["kernel"], info["includes"]
             if not device_answers():
