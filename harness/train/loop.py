@@ -185,17 +185,21 @@ class Trainer:
         steps = self._steps
         steps.begin(self.order, progress.step, progress.loss_sum, progress.wrong)
         # Of the time that several runs take in turn, each counts its share.
-        began, before, turns = time.monotonic(), progress.epoch_seconds, self.turns
+        began, turns = time.monotonic(), self.turns
+
+        def take_totals() -> None:
+            progress.loss_sum, progress.wrong = steps.totals()  # waits for the device
+            progress.epoch_seconds += (time.monotonic() - began) / turns
+
         while progress.step < self.steps_per_epoch:
             steps.step()
             progress.step += 1
-            progress.epoch_seconds = before + (time.monotonic() - began) / turns
             if self._due():
-                progress.loss_sum, progress.wrong = steps.totals()
+                take_totals()
                 self._checkpoint_if_due()
+                began = time.monotonic()
             yield progress
-        progress.loss_sum, progress.wrong = steps.totals()
-        progress.epoch_seconds = before + (time.monotonic() - began) / turns
+        take_totals()
 
     def _due(self) -> bool:
         asked = self._stop is not None or self._pause
