@@ -6,6 +6,7 @@ holds bit 0, which is -1 where the convolution has 0: each tap outside adds back
 weights (the border correction), so that the result is the zero-padded convolution, exactly.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -125,16 +126,21 @@ def border_positions(height: int, width: int) -> torch.Tensor:
     return torch.tensor(found, dtype=torch.int64)
 
 
-def border_classes(sums: torch.Tensor) -> torch.Tensor:
-    """Return the same by which borders a position touches, int32 [16, N], of tap sums [N, 9]."""
-    outside = torch.zeros(CLASSES, TAPS, dtype=torch.bool)
+@cache
+def _outside() -> torch.Tensor:
+    """Return which taps lie outside the map by the borders that are touched, bool [16, 1, 9]."""
+    outside = torch.zeros(CLASSES, 1, TAPS, dtype=torch.bool)
     for touched in range(CLASSES):
         for tap in range(TAPS):
             y, x = tap // 3, tap % 3
             beyond = (y == 0, y == 2, x == 0, x == 2)
-            outside[touched, tap] = any(beyond[b] and touched >> b & 1 for b in range(4))
-    missing = torch.where(outside.to(sums.device)[:, None], sums, 0)
-    return missing.sum(2, dtype=torch.int32)
+            outside[touched, 0, tap] = any(beyond[b] and touched >> b & 1 for b in range(4))
+    return outside
+
+
+def border_classes(sums: torch.Tensor) -> torch.Tensor:
+    """Return the same by which borders a position touches, int32 [16, N], of tap sums [N, 9]."""
+    return torch.where(_outside().to(sums.device), sums, 0).sum(2, dtype=torch.int32)
 
 
 class Conv3x3:

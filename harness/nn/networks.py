@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -26,7 +27,8 @@ class Block(nn.Module):
     the pooling after the activation; among tied maxima the first takes the gradient. ``gated`` is
     the straight-through estimator's gate. ``binary_input`` says that the block's inputs are ±1
     (before dropout), ``takes_integers`` that they are integers up to 255; ``by_signs`` that their
-    products with ±1 weights go by packed kernels.
+    products with ±1 weights go by packed kernels; ``fast`` that a step need not keep the bits of
+    the library's batch norm, ``packs`` that the next block takes its outputs' signs packed.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Block(nn.Module):
         self.scale, self.offset = 1.0, 0.0
         self.binary_input = binary_input
         self.takes_integers = binary_input
-        self.by_signs = False
+        self.by_signs = self.fast = self.packs = False
         self._streams = streams
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +93,8 @@ class Block(nn.Module):
         draws = self.draws("activations", dots) if self.activation == "stoch" else None
         norm = cast(VanillaBatchNorm, self.norm)
         bias = self._bias(row_sums)
-        return norm_sign.norm_sign(dots, bias, self.scale, norm, draws, self.gated)
+        form = {"signs": self.activation != "none", "packed": self.packs}
+        return norm_sign.norm_sign(dots, bias, self.scale, norm, draws, self.gated, **form)
 
     @torch.no_grad()
     def norm_from_dots(self, dots: Tensor, channel_dim: int = -1) -> Tensor:
@@ -155,6 +158,12 @@ class BinaryNetwork(nn.Module):
             linear = isinstance(block.layer, Linear) and not block.offset
             takes_pixels = block is blocks[0] and self.integer_input and linear
             block.by_signs = block.layer.is_binary and (block.binary_input or takes_pixels)
+        for block in blocks:
+            block.fast = any(each.binary_input for each in blocks)
+        for block, after in pairwise(blocks):
+            flattened = type(block.layer) is not type(after.layer)
+            changed = block.pool_last or flattened or after.dropout
+            block.packs = after.by_signs and not changed
 
     def lay_channels_last(self) -> None:
         """Lay the filters out in memory as the convolutions of a GPU want them, to copy none."""

@@ -1,8 +1,8 @@
-"""A vanilla batch norm and the binary activation behind it, fused on a GPU (paper, section 1.3).
+"""A vanilla batch norm and the binary activation behind it, fused (paper, section 1.3).
 
 What ``Block`` does between a layer's products and the next layer's inputs at train time: bias,
-batch norm with the batch's statistics, sign with the straight-through estimator. On tensors of
-``kernels.triton.device.DEVICE`` alone, with no wait for the device: a CUDA graph can hold it.
+batch norm with the batch's statistics, sign with the straight-through estimator. On a GPU with no
+wait for it, so that a CUDA graph can hold it; on the CPU for ``precision: fast``, where numba is.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,16 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from harness.nn import gpu
+from harness.nn import fused, gpu, signed
 from harness.nn.norm import VanillaBatchNorm
 
 if TYPE_CHECKING:
     from harness.nn.networks import Block
+
+
+def _dense(x: Tensor) -> Tensor:
+    """Return ``x`` in its order in memory, channels last."""
+    return x.permute(0, 2, 3, 1) if x.dim() == 4 else x
 
 
 def rows_of(name: str, x: Tensor) -> Tensor:
@@ -26,7 +31,7 @@ def rows_of(name: str, x: Tensor) -> Tensor:
     """
     if x.dim() not in (2, 4):
         raise ValueError(f"{name} must be [R, C] or [B, C, H, W], got {list(x.shape)}")
-    dense = x.permute(0, 2, 3, 1) if x.dim() == 4 else x
+    dense = _dense(x)
     if not dense.is_contiguous():
         wanted = "channels-last" if x.dim() == 4 else "contiguous"
         raise ValueError(f"{name} must be {wanted}, got strides {x.stride()}")
@@ -42,14 +47,18 @@ def _like(rows: Tensor, x: Tensor) -> Tensor:
 
 
 def takes(block: "Block", dots: Tensor, activations: tuple[str, ...] = ("sign", "stoch")) -> bool:
-    """Return True where :func:`norm_sign` is the block's norm and activation on ``dots``."""
-    dense = dots.dim() == 2 or dots.is_contiguous(memory_format=torch.channels_last)
+    """Return True where :func:`norm_sign` is the block's norm and activation on ``dots``.
+
+    On a CPU the output layer's too, which has no activation.
+    """
+    dense = _dense(dots)
+    on_cpu = block.fast and fused.takes(dense)
     return (
         block.training
-        and dense
-        and block.activation in activations
+        and dense.is_contiguous()
+        and block.activation in (*activations, "none" if on_cpu else "")
         and isinstance(block.norm, VanillaBatchNorm)
-        and gpu.takes(dots)
+        and (on_cpu or gpu.takes(dots))
     )
 
 
@@ -65,29 +74,42 @@ class _NormSign(Function):
         norm: VanillaBatchNorm,
         draws: Tensor | None,
         gated: bool,
+        signs: bool,
+        packed: bool,
     ) -> Tensor:
-        from kernels.triton.norm import norm_sign
-
         rows = rows_of("dots", dots)
         drawn = None if draws is None else rows_of("draws", draws)
-        signs, mean, inv_std = norm_sign(rows, bias, scale, gamma, beta, norm.eps, drawn)
+        operands = (rows, bias, scale, gamma, beta, norm.eps, drawn)
+        if gpu.runs_on(dots):
+            from kernels.triton.norm import norm_sign as on_gpu
+
+            packed = False
+            out, mean, inv_std = on_gpu(*operands, signs=signs)
+        else:
+            from kernels.cpu.norm import norm_sign as on_cpu
+
+            out, mean, inv_std = on_cpu(*operands, signs=signs, packed=packed)
         norm.average(mean, inv_std, len(rows))
         ctx.save_for_backward(dots, bias, gamma, beta, mean, inv_std)
-        ctx.scale, ctx.gated = scale, gated
-        return _like(signs, dots)
+        ctx.scale, ctx.gated = scale, gated and signs
+        return signed.stand_in(out, dots) if packed else _like(out, dots)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        from kernels.triton.norm_backward import norm_sign_backward
-
         dots, bias, gamma, beta, mean, inv_std = ctx.saved_tensors
         form = torch.channels_last if dots.dim() == 4 else torch.contiguous_format
         gradient = rows_of("gradient", gradients[0].contiguous(memory_format=form))
-        rows, columns = rows_of("dots", dots), (gamma, beta, mean, inv_std)
-        d_dots, d_gamma, d_beta, d_bias = norm_sign_backward(
-            gradient, rows, bias, ctx.scale, *columns, gated=ctx.gated
-        )
-        return _like(d_dots, dots), d_bias, d_gamma, d_beta, None, None, None, None
+        rows = rows_of("dots", dots)
+        operands = (gradient, rows, bias, ctx.scale, gamma, beta, mean, inv_std)
+        if gpu.runs_on(dots):
+            from kernels.triton.norm_backward import norm_sign_backward as on_gpu
+
+            d_dots, d_gamma, d_beta, d_bias = on_gpu(*operands, gated=ctx.gated)
+        else:
+            from kernels.cpu.norm_backward import norm_sign_backward as on_cpu
+
+            d_dots, d_gamma, d_beta, d_bias = on_cpu(*operands, gated=ctx.gated)
+        return _like(d_dots, dots), d_bias, d_gamma, d_beta, None, None, None, None, None, None
 
 
 def norm_sign(
@@ -97,6 +119,8 @@ def norm_sign(
     norm: VanillaBatchNorm,
     draws: Tensor | None = None,
     gated: bool = True,
+    signs: bool = True,
+    packed: bool = False,
 ) -> Tensor:
     """Return the signs of ``norm(scale * dots + layer_bias)`` at train time, as ``Block`` does.
 
@@ -111,9 +135,11 @@ def norm_sign(
         norm: in training mode.
         draws: float32 in the shape and order of ``dots``.
         gated: the straight-through estimator's gate.
+        signs: False returns the batch norm's values in their place, ungated.
+        packed: on a CPU, keep the signs' bits alone, for ``signed.packed_signs``.
 
     Returns:
-        ±1 float32 in the shape and order of ``dots``.
+        ±1 float32 in the shape and order of ``dots``, or where ``packed`` their stand-in.
 
     Raises:
         TypeError: another dtype.
@@ -122,6 +148,6 @@ def norm_sign(
     if not norm.training:
         raise ValueError("norm_sign takes the batch's statistics: norm must be in training mode")
     result: Tensor = _NormSign.apply(  # type: ignore[no-untyped-call]
-        dots, layer_bias, norm.weight, norm.bias, scale, norm, draws, gated
+        dots, layer_bias, norm.weight, norm.bias, scale, norm, draws, gated, signs, packed
     )
     return result

@@ -31,13 +31,32 @@ def available(device: torch.device | str) -> bool:
     return AVAILABLE
 
 
+def stand_in(words: Tensor, like: Tensor) -> Tensor:
+    """Return what stands for signs among autograd's tensors where only their bits are in memory.
+
+    It has the shape of ``like``, int64 ``words`` [R, ceil(C/64)] beside it, and no values: NaN.
+    """
+    found = torch.full((), torch.nan).expand(like.shape)
+    found.words = words  # type: ignore[attr-defined]
+    return found
+
+
+def packed_signs(x: Tensor) -> Tensor:
+    """Return the packed signs of rows [B, K] or a map [B, K, H, W]: int64 [..., ceil(K/64)]."""
+    words: Tensor | None = getattr(x, "words", None)
+    if x.dim() == 2:
+        return pack_rows(x).words if words is None else words
+    batch, _, height, width = x.shape
+    return pack_map(x) if words is None else words.view(batch, height, width, -1)
+
+
 def sign_planes(x: Tensor, dropped: bool) -> Tensor:
     """Return the packed signs of rows x [B, K], int64 [planes, B, ceil(K/64)].
 
     ``dropped``: x also holds zeros. Then two planes, in which they count as +1 and as -1: half the
     planes' sum is the sign of x, 0 at 0.
     """
-    first = pack_rows(x).words
+    first = packed_signs(x)
     return torch.stack([first, pack_rows(x > 0).words]) if dropped else first.unsqueeze(0)
 
 
@@ -131,7 +150,7 @@ class _SignedConv(Function):
 
         follow_torch()
         batch, channels, height, width = x.shape
-        words, filters = pack_map(x), pack_filters(layer.signed_weight())
+        words, filters = packed_signs(x), pack_filters(layer.signed_weight())
         dots = Conv3x3(XnorCpu(), filters, height, width)(words)
         ctx.layer, ctx.channels, ctx.winners = layer, channels, None
         ctx.save_for_backward(words, filters.words)

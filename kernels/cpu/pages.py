@@ -1,9 +1,10 @@
 """Memory for large results, in huge pages where the system has them, and used again.
 
-A result of 32 MiB and more would be mapped anew at each call, and the system hands fresh memory out
-page by page, as zeros: 64 MiB take 10 to 20 ms at 4 KiB a page and 7 at 2 MiB, beside 57 for the
-product of 4096 x 4096 x 4096 that fills them (one Zen 4 core). What a result that nobody holds any
-more lay in is therefore kept for the next of its size.
+A result of 32 MiB and more would be mapped anew at each call, one of half of that whenever the
+allocator has given its memory back. The system hands fresh memory out page by page, as zeros: 64
+MiB take 10 to 20 ms at 4 KiB a page and 7 at 2 MiB, beside 57 for the product of 4096 x 4096 x 4096
+that fills them; the 25 MiB of a ConvNet's first gradient 7.5 beside 4 (Zen 4). What a result that
+nobody holds any more lay in is therefore kept for the next of its size.
 """
 
 import mmap
@@ -13,7 +14,7 @@ from contextlib import suppress
 import numpy as np
 import torch
 
-LARGE_BYTES = 1 << 25  # glibc keeps and reuses what is smaller
+LARGE_BYTES = 1 << 24  # the allocator mostly reuses what is smaller
 KEPT_BYTES = 1 << 28  # at most so much lies idle
 _idle: list[mmap.mmap] = []  # the longest idle first
 

@@ -9,7 +9,9 @@ is that of ``kernels.cpu.signed_conv``: over a pixel's maps, up to 512.
 
 import numba
 import numpy as np
+import torch
 
+from kernels.cpu import pages
 from kernels.cpu.compress import SIXTEEN, chosen
 from kernels.cpu.gather import WIDE, gather, row_size, spread
 from kernels.cpu.jit import jit
@@ -151,6 +153,6 @@ def input_gradient(
     size = row_size(panels)
     signs = aligned(TAPS * panels * maps * LANES)
     _places(filters.view(np.uint32), size, signs.view(np.uint32))
-    out = np.empty((4 * len(gradient), panels * WIDE), dtype=np.float32)
+    out: np.ndarray = pages.empty(4 * len(gradient), panels * WIDE, torch.float32).numpy()
     _input(gradient, winners, signs, size, height // 2, width // 2, out)
     return out

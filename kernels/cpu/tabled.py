@@ -22,13 +22,13 @@ from kernels.cpu.nibbles import (
     store_dots,
     tables,
 )
-from kernels.cpu.pages import LARGE_BYTES
 from kernels.cpu.vectors import AVX2, AVX512
 
 LINE = 64  # bytes of a cache line
 LONGEST = (1 << 15) - 1  # K: counts are compared as signed 16-bit integers
 BLOCK, ROWS = 64, 4  # rows that meet a panel together; rows of a tile
 STRIDE = 32  # bytes of a run in a block
+LARGE_BYTES = 1 << 25  # of a result that overflows the caches
 ALONE = 1 << 23  # products that one thread makes in 14 us: a start of the others may take more
 # Where popcounts beat tables on a Zen 3 core. 4096 x 4096 weights by 1, 2, 3 and 4 rows: 60, 106,
 # 164 and 204 us, by tables 78, 125, 183 and 204. 1000 rows of 8192 by 40 and 48 columns: 0.96 and

@@ -1,4 +1,4 @@
-"""``precision: fast``: the same bits forward, gradients within the stated tolerance backward."""
+"""``precision: fast``: the same signs forward, gradients within the stated tolerance backward."""
 
 from typing import Any
 
@@ -22,6 +22,9 @@ pytestmark = pytest.mark.skipif(not signed.available("cpu"), reason="needs numba
 # Of a gradient's norm, after up to eight products of some 5e-4 each. bf16 would round each number
 # by up to 4e-3 of itself.
 TOLERANCE = 5e-3
+# Of scores of size 1 to 3, whose batch norm is rounded elsewhere. A sign that differs moves most of
+# them by 0.01 and more.
+SCORE_TOLERANCE = 1e-5
 BINARY_INPUTS = ("bnn-det", "bnn-stoch", "bnn-stoch-w", "bnn-w-stoch")
 SIZES: dict[str, dict[str, Any]] = {
     "mnist": {"network.hidden": [96, 130]},
@@ -57,11 +60,15 @@ def _gradients(network: BinaryNetwork, dataset: str) -> tuple[Tensor, list[Tenso
 
 @pytest.mark.parametrize("mode", BINARY_INPUTS)
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-def test_forward_keeps_its_bits_and_gradients_their_values(dataset: str, mode: str) -> None:
+def test_forward_keeps_its_signs_and_gradients_their_values(dataset: str, mode: str) -> None:
     exact, fast = (_method(dataset, mode, p).network for p in ("exact", "fast"))
     assert sum(block.by_signs for block in fast.blocks) >= 3
+    for network in (exact, fast):  # a product may be its mean, whose sign the library rounds to
+        for i, block in enumerate(network.blocks):
+            generator = torch.Generator().manual_seed(i)
+            torch.nn.init.uniform_(block.norm.bias, -0.5, 0.5, generator=generator)
     (scores, gradients), (found, approximate) = (_gradients(n, dataset) for n in (exact, fast))
-    assert torch.equal(scores, found)
+    assert torch.allclose(scores, found, rtol=0, atol=SCORE_TOLERANCE)
     assert len(gradients) == len(approximate)
     for one, other in zip(gradients, approximate, strict=True):
         assert one.shape == other.shape
@@ -108,9 +115,9 @@ def test_steps_are_the_same_at_each_run_and_for_any_threads() -> None:
         losses = [float(method.step(*_batch("mnist"))[0]) for _ in range(3)]
         runs.append((losses, [p.detach().clone() for p in method.network.parameters()]))
     torch.set_num_threads(before)
-    assert runs[1][0] == runs[2][0]
-    assert all(torch.equal(a, b) for a, b in zip(runs[1][1], runs[2][1], strict=True))
-    assert runs[0][0] == pytest.approx(runs[1][0], rel=1e-4)
+    for losses, parameters in runs[1:]:
+        assert losses == runs[0][0]
+        assert all(torch.equal(a, b) for a, b in zip(parameters, runs[0][1], strict=True))
 
 
 def test_learns_as_the_exact_one_does() -> None:

@@ -12,7 +12,8 @@ from harness.nn.norm_sign import norm_sign as layer_norm_sign
 from kernels.triton import norm
 from kernels.triton.norm import norm_sign
 from kernels.triton.norm_backward import MOST_PIECES, norm_sign_backward
-from tests.triton.norms import EPS, MARGIN, SCALE, TOLERANCE, Case, case, chain, close
+from tests.norms import EPS, MARGIN, SCALE, TOLERANCE, chain, close
+from tests.triton.norms import Case, case
 from tests.triton.operands import DEVICE, on_device
 
 SIZES = [(2, 1), (7, 10), (100, 33), (1000, 33), (1000, 128)]
