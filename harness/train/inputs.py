@@ -16,6 +16,9 @@ from harness.nn import gpu
 # A split whose preprocessed float32 images take more stays uint8, preprocessed batch by batch:
 # CIFAR-10's 45,000 are 0.55 GB, SVHN's 598,388 would be 7.4 GB.
 HELD_BYTES = 2**30
+# What a batch is preprocessed by on its device; a GPU holds splits of other kinds whole, as a
+# captured step cannot ask the host.
+ON_DEVICE = ("zca", "gcn-lcn")
 Transform = Callable[[Tensor], Tensor]
 
 
@@ -56,7 +59,8 @@ def resident(
 ) -> Resident:
     """Move one split to ``device``: raw pixels for an integer first layer, else preprocessed."""
     labels = torch.from_numpy(np.ascontiguousarray(images.labels)).long().to(device)
-    by_batch = not integer_input and 4 * images.pixels.size > HELD_BYTES
+    large = not integer_input and 4 * images.pixels.size > HELD_BYTES
+    by_batch = large and (device.type == "cpu" or preprocessor.kind in ON_DEVICE)
     raw = integer_input or by_batch
     pixels = images.pixels if raw else preprocessor.apply(images.pixels)
     on_device = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)

@@ -39,6 +39,18 @@ def test_a_batch_equals_the_whole_split(kind: str, monkeypatch: pytest.MonkeyPat
         assert torch.equal(labels, same)
 
 
+@pytest.mark.parametrize("kind", preprocess.KINDS)
+def test_a_batch_of_a_gpu_asks_nothing_of_the_host(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "HELD_BYTES", 0)
+    split, elsewhere = images(), torch.device("meta")  # from which nothing can be copied
+    held = resident(split, preprocess.fit(kind, split.pixels), False, elsewhere)
+    x, labels = held.batch(torch.zeros(4, dtype=torch.long, device=elsewhere))
+    assert (x.dtype, x.shape, x.device) == (torch.float32, (4, 3, 16, 16), elsewhere)
+    assert labels.device == elsewhere
+
+
 def test_pixels_of_an_integer_first_layer_stay_bytes() -> None:
     split = images()
     held = resident(split, preprocess.fit("scale", split.pixels), True, CPU)
