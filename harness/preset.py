@@ -5,15 +5,25 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from harness import ablations
 from harness.errors import HarnessError
-from harness.spec import MODES, Recipe, as_mapping, get_mode, load_recipe
+from harness.spec import (
+    MODES,
+    RECIPES,
+    DatasetName,
+    Recipe,
+    as_mapping,
+    from_mapping,
+    get_mode,
+    load_recipe,
+)
+from harness.text import one_line
 
 PRESETS = Path(__file__).resolve().parent.parent / "workflows" / "presets"
 
@@ -32,9 +42,66 @@ def preset_file(name: str) -> Path:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """Return a preset's mapping; the schema is checked where Snakemake is at hand."""
-    values = yaml.safe_load(preset_file(name).read_text(encoding="utf-8"))
-    return dict(values)
+    """Return a preset's mapping: :func:`check_form` checks it, and Snakemake by its schema.
+
+    Raises:
+        ValueError: no such preset, or a file that is no YAML mapping.
+    """
+    path = preset_file(name)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a mapping, found {values!r}")
+    return values
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of a preset's ``runs``."""
+
+    dataset: DatasetName
+    recipe: str
+    modes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    threads: int
+    label: str = ""
+    set: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a preset is made of, where no schema is at hand."""
+
+    name: str
+    source: Literal["standin", "official"]
+    kernels: tuple[str, ...]
+    bench: dict[str, Any] = field(default_factory=dict)
+    runs: tuple[_Entry, ...] = ()
+    ablations: dict[str, Any] = field(default_factory=dict)
+
+
+def check_form(values: dict[str, Any], where: str) -> None:
+    """Check the keys and types of a preset's mapping, found at ``where``.
+
+    Raises:
+        HarnessError: an unknown or missing key, a value that is not allowed, or no run at all.
+    """
+    found = from_mapping(_Form, values, where)
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", found.name):
+        raise HarnessError(
+            f"{where}.name: {found.name!r} names a folder: use lower-case letters, digits and '-'"
+        )
+    if not found.runs and not found.ablations:
+        raise HarnessError(f"{where}: expected runs or ablations, found neither")
+    for entry in found.runs:
+        if entry.recipe not in RECIPES:
+            raise HarnessError(
+                f"{where}.runs: recipe {entry.recipe!r} is not one of {', '.join(RECIPES)}"
+            )
+        if min(entry.seeds, default=0) < 0 or entry.threads < 1:
+            raise HarnessError(f"{where}.runs: seeds are at least 0, threads at least 1")
 
 
 def check_label(label: str) -> str:

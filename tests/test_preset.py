@@ -1,10 +1,55 @@
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import HarnessError
-from harness.preset import PRESETS, check_settings, jobs_of, load_preset, run_name, split_run_name
+from harness.preset import (
+    PRESETS,
+    check_form,
+    check_settings,
+    jobs_of,
+    load_preset,
+    run_name,
+    split_run_name,
+)
 from harness.spec import MODES, RECIPE_FOLDER, RECIPES, load_recipe
+
+FORM = {"name": "mine", "source": "standin", "kernels": ["naive"]}
+RUN = {"dataset": "mnist", "recipe": "theano", "modes": ["float"], "seeds": [0], "threads": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../x"}, "name: '../x' names a folder"),
+        ({"source": "web"}, "'web' is not one of standin, official"),
+        ({"runs": "x"}, "runs: expected a list, found 'x'"),
+        ({"runs": []}, "expected runs or ablations"),
+        ({"runs": ["x"]}, "runs: expected a mapping, found 'x'"),
+        ({"runs": [{**RUN, "recipe": "../../x"}]}, "recipe '../../x' is not one of theano"),
+        ({"runs": [{**RUN, "dataset": "/tmp"}]}, "'/tmp' is not one of mnist"),
+        ({"runs": [{**RUN, "seeds": [-1]}]}, "seeds are at least 0"),
+        ({"runs": [{**RUN, "seeds": ["a"]}]}, "seeds: expected int, found 'a'"),
+        ({"rums": []}, "unknown key 'rums'"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else None,
+)
+def test_a_preset_of_another_form_is_refused(change: dict[str, Any], message: str) -> None:
+    check_form({**FORM, "runs": [RUN]}, "mine")
+    with pytest.raises(HarnessError, match=re.escape(message)):
+        check_form({**FORM, "runs": [RUN], **change}, "mine")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "{", "a: b: c", "!!python/object/apply:os.system [id]"]
+)
+def test_a_file_that_is_no_preset_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.yaml(: expected a mapping| is no YAML)") as caught:
+        load_preset(str(tmp_path / "mine.yaml"))
+    assert "\n" not in str(caught.value)
 
 
 def preset(**changes: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from harness.errors import HarnessError
 from harness.plan.calibrate import Calibration, Throughput, describe, key_of, measure_throughput
 from harness.plan.cost import Cost, cost_of
-from harness.preset import Job, jobs_of, load_preset
+from harness.preset import Job, check_form, jobs_of, load_preset
 from harness.spec import Recipe
 from harness.text import bytes_text, hours_text
 
@@ -37,6 +37,7 @@ def make_plan(
     """
     try:
         values = load_preset(preset)
+        check_form(values, f"--preset {preset}")
         jobs = jobs_of(values, groups)
     except ValueError as error:
         raise HarnessError(str(error)) from error

@@ -13,7 +13,7 @@ from harness.data.dataset import load_dataset
 from harness.data.standin import write_standin
 from harness.deploy.evaluate import resolve_kernels
 from harness.errors import HarnessError
-from harness.preset import Job, check_settings, jobs_of, load_preset
+from harness.preset import Job, check_form, check_settings, jobs_of, load_preset
 from harness.provenance import machine_name
 from harness.spec import get_mode
 from harness.train.record import RunSpec, fingerprint
@@ -92,13 +92,9 @@ def make_setup(
 def _read(preset: str) -> tuple[dict[str, Any], dict[str, Job]]:
     try:
         values = load_preset(preset)
-        jobs = jobs_of(values)
-        for key in ("source", "kernels"):
-            values[key]
-        return values, jobs
-    except KeyError as error:
-        raise HarnessError(f"--preset {preset}: {error} is missing") from error
-    except (ValueError, TypeError) as error:
+        check_form(values, f"--preset {preset}")
+        return values, jobs_of(values)
+    except ValueError as error:
         raise HarnessError(f"--preset {preset}: {error}") from error
 
 

@@ -58,10 +58,11 @@ def test_an_unknown_preset_lists_those_there_are(tmp_path: Path, data_root: Path
 
 def test_a_preset_of_another_form_names_what_is_missing(tmp_path: Path, data_root: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("name: mine\nsource: standin\nruns: [{dataset: mnist, recipe: theano}]\n")
+    start = "name: mine\nkernels: [naive]\n"
+    path.write_text(start + "source: standin\nruns: [{dataset: mnist, recipe: theano, seeds: [0]}]")
     message = refused(tmp_path, data_root, "--preset", str(path))
-    assert "'threads' is missing" in message
-    path.write_text("name: mine\nruns: []\n")
+    assert ".runs: key 'modes' is missing" in message
+    path.write_text(start)
     assert "'source' is missing" in refused(tmp_path, data_root, "--preset", str(path))
 
 
