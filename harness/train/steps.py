@@ -118,7 +118,8 @@ class GraphedSteps:
         graph = cuda.CUDAGraph()
         for generator in method.streams.on_device():
             graph.register_generator_state(generator)
-        with cuda.graph(graph, stream=side):
+        # A capture that fails leaves its stream the current one.
+        with cuda.stream(cuda.current_stream()), cuda.graph(graph, stream=side):
             self._body()
         return graph
 

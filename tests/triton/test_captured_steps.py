@@ -148,6 +148,40 @@ def test_captured_steps_go_on_from_a_checkpoint_within_an_epoch() -> None:
         assert torch.equal(state_of(fresh)[name], value), name
 
 
+class Failing(StandIn):
+    """A device whose captures fail, and leave their stream the current one, as torch's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.current: list[Any] = ["the run's"]
+
+    def current_stream(self) -> Any:
+        return SimpleNamespace(wait_stream=lambda other: None, name=self.current[-1])
+
+    @contextmanager
+    def stream(self, side: Any) -> Iterator[None]:
+        before = list(self.current)
+        self.current.append(side)
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextmanager
+    def graph(self, graph: Any, stream: Any) -> Iterator[None]:
+        self.current.append(stream)
+        yield
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_a_capture_that_fails_leaves_the_stream_of_before() -> None:
+    device = Failing()
+    steps = GraphedSteps(method_of(), images(), BATCH, IMAGES // BATCH, device)
+    with pytest.raises(RuntimeError, match="during capture"):
+        steps.begin(torch.arange(IMAGES), 0, 0.0, 0)
+    assert device.current == ["the run's"]
+
+
 class Seen(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
