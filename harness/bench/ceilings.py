@@ -98,21 +98,24 @@ def _lookup_peak() -> Bound:
 @jit(parallel=True)
 def _slice_tiles(words, laid, steps, repeats, out):
     for thread in numba.prange(out.shape[0]):
-        chained, tables, matrices, counts, _ = sliced.buffers(steps + 1, 1, 8)
+        chained, tables, matrices, ones, kept, _ = sliced.buffers(steps, 1, slices.LEAST)
         sliced.arrange(words, 0, words.shape[0], chained)
-        sliced.prepare_run(chained, 1, 0, steps, tables, matrices)
+        sliced.prepare_run(chained, 1, 0, steps, tables, matrices, kept)
         for _ in range(repeats):
-            sliced.count(tables, matrices, 1, laid, 0, steps, 8, counts, 0)
-        out[thread] = counts[0]
+            sliced.count(
+                tables, matrices, 1, sliced.IN_ORDER, laid, 0, steps, kept, ones, 0, slices.LEAST
+            )
+        out[thread] = ones[0]
 
 
 def _slice_peak() -> Bound:
-    threads, steps = numba.get_num_threads(), slices.RUN // chains.CHAINS
-    words = np.arange(sliced.PANEL * 5, dtype=np.int64).reshape(-1, 5)
+    threads, steps = numba.get_num_threads(), slices.RUN // chains.INDICES
+    octets = steps * chains.FIVE
+    words = np.arange(sliced.PANEL * octets, dtype=np.int64).reshape(sliced.PANEL, octets)
     rows = np.ascontiguousarray(words[: slices.ROWS]).view(np.uint64)
-    laid, out = sliced.panels(words, 40), np.empty(threads, dtype=np.int64)
+    laid, out = sliced.panels(words, octets), np.empty(threads, dtype=np.int64)
     repeats = 8 * _REPEATS  # 3 ms
-    ops = 2 * words.size * 64 * slices.ROWS * repeats * threads
+    ops = 2 * sliced.PANEL * octets * 8 * slices.ROWS * repeats * threads
     return Bound(lambda: _slice_tiles(rows, laid, steps, repeats, out), 0, ops)
 
 

@@ -101,8 +101,9 @@ def tiles() -> dict[str, Loop]:
     }
     if sliced.usable(4096):
         count = _assembly(
-            sliced.count, octets, octets, place, octets, place, place, place, octets, place
-        )
+            sliced.count, octets, octets, place, types.int64[::1], octets, place, place, octets,
+            octets, place, place,
+        )  # fmt: skip
         found["slices"] = _widest(count, "vpermb")
     return found
 

@@ -1,11 +1,11 @@
 """Rows as chained indices for bit-sliced counters, and the tables of rows that they look up.
 
-Five bytes of a row and the xor of all bytes before, its chains' parity so far, are eight indices of
-six bits: index i has bit i of each. ``kernels.cpu.slices`` says what for. The eight ends of the
-chains, one byte, make two indices more (``_last``).
+40 bits of a row, as five bytes, are eight indices of six bits: index i has bit i of each and the
+parity of all bits before it in the row. ``kernels.cpu.slices`` says what for. A row's last word may
+be of fewer indices: with ``last`` of them, byte j takes bits ``j * last`` to ``(j + 1) * last``.
 """
 # Compiled code is typed by numba, not by mypy; intrinsics drop their first argument.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
 
 from typing import Any
 
@@ -15,32 +15,24 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from kernels.cpu.jit import jit
-from kernels.cpu.slices import (
-    BYTES,
-    LANES,
-    ROWS,
-    WORDS,
-    add_bits,
-    affine,
-    as_kind,
-    constant,
-    keep,
-    pick,
-)
+from kernels.cpu.octets import BYTES, LANES, WORDS, affine, as_kind, constant, keep, pick
+from kernels.cpu.slices import ROWS
 from kernels.cpu.vectors import load, pointer, splat, store
 
-CHAINS, OCTETS = 8, 5  # indices of a step, and the bytes of a row that they take
+INDICES, FIVE = 8, 5  # indices of a word, and the bytes of a row that they take
 _WORD = ir.IntType(64)
 _SIX = np.arange(64, dtype=np.uint8)
 _ONES = np.array([value.bit_count() for value in range(64)], dtype=np.uint8)
 _TWOS = _ONES >> 1 & 1
-INDEX = _SIX | _TWOS << 6 | 0x80  # six bits of a weight, as VGF2P8AFFINEQB takes them
+_INDEX = _SIX | _TWOS << 6 | 0x80  # six bits of a weight, as VGF2P8AFFINEQB takes them
 _ROW = _SIX ^ 63 * (_ONES & 1) | 64 | _TWOS << 7  # those of an activation
+# Bit k of number y: whether y has four ones or more if its lower three bits are xored with k.
+_FOURS = (_ONES[_SIX[:, None] ^ _SIX[:8]] >= 4) @ (1 << np.arange(8))
 
 
-def steps_for(octets: int) -> int:
-    """Return by how many words ``chain`` replaces ``octets`` bytes of a row."""
-    return -(-octets // OCTETS) + 1
+def indices_for(bits: int) -> int:
+    """Return how many indices hold ``bits`` bits of a row."""
+    return -(-bits // FIVE)
 
 
 def _rearrange(builder: Any, vector: Any, places: Any) -> Any:
@@ -57,140 +49,145 @@ def _transpose(builder: Any, octets: Any) -> Any:
     return affine(builder, constant(1 << _BYTE_OF), turned)
 
 
-def _bits_of(builder: Any, octets: Any, first: int) -> tuple[Any, Any]:
-    """Emit sum and carry of bits ``first`` to ``first + 2`` of ``k ^ x``, k a byte's place in 8."""
-    three = []
-    for j in range(3):
-        bit = _rearrange(builder, octets, 8 * _WORD_OF + first + j)
-        three.append(builder.xor(bit, constant(255 * (_BYTE_OF >> j & 1))))
-    return add_bits(builder, *three)
-
-
 def _all(word: int) -> ir.Constant:
     return ir.Constant(WORDS, [word] * ROWS)
 
 
+def _parities(builder: Any, octets: Any, masks: list[int]) -> Any:
+    """Return bytes whose bit i is the parity of ``octet & masks[i]``, as words."""
+    return as_kind(builder, affine(builder, octets, constant(masks[::-1] * ROWS)), WORDS)
+
+
+def _bits_at(builder: Any, source: Any, stride: Any, bit: Any) -> Any:
+    """Return 64 bits of eight rows from ``bit`` on."""
+    shift = builder.and_(bit, _WORD(63))
+    at = builder.gep(source, [builder.mul(builder.lshr(bit, _WORD(6)), stride)])
+    low, high = (load(builder, place, WORDS, 8) for place in (at, builder.gep(at, [stride])))
+    left = splat(builder, builder.sub(_WORD(63), shift), WORDS)
+    upper = builder.shl(builder.shl(high, _all(1)), left)
+    return builder.or_(builder.lshr(low, splat(builder, shift, WORDS)), upper)
+
+
+def _spread(builder: Any, word: Any, last: Any, mask: Any) -> Any:
+    """Return words whose byte j is ``last`` bits of ``word`` from ``j * last`` on."""
+    found = _all(0)
+    for j in range(FIVE):
+        by = splat(builder, builder.mul(last, _WORD(j)), WORDS)
+        octet = builder.and_(builder.lshr(word, by), mask)
+        found = builder.or_(found, builder.shl(octet, _all(8 * j)))
+    return found
+
+
 @intrinsic
-def chain_words(typingctx, turned, count, out, ends):
-    """Write eight rows as words of five bytes and, from bit 40 on, the xor of those before.
+def chain_words(typingctx, rows, at, stride, count, last, out):
+    """Write eight rows as words of indices; return the parities of the rows, bit r of a byte.
 
     Args:
-        turned: uint64 [W + 1, 8], the words of eight packed rows, the last ones 0.
+        rows: uint64, word t of row r at ``at + stride * t + r``, the last ones 0.
         count: words to write.
-        out: uint64 [count * 8].
-        ends: uint64 [8], the xor of all bytes of each row.
+        last: indices of the last of them, 1 to 8; the others are 0.
+        out: uint64 [count * 8]: word s of row r is ``8*s + r``.
     """
-    signature = types.void(turned, types.intp, out, ends)
+    place = types.intp
+    signature = types.uint8(rows, place, place, place, place, out)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        source, target, ends = (
-            pointer(context, builder, sig.args[i], args[i], _WORD(0)) for i in (0, 2, 3)
-        )
+        source = pointer(context, builder, sig.args[0], args[0], args[1])
+        target = pointer(context, builder, sig.args[5], args[5], _WORD(0))
+        stride, count, last = args[2:5]
+        mask = splat(builder, builder.sub(builder.shl(_WORD(1), last), _WORD(1)), WORDS)
         state = cgutils.alloca_once_value(builder, _all(0))
-        with cgutils.for_range(builder, args[1]) as loop:
-            bit = builder.mul(loop.index, _WORD(8 * OCTETS))
-            shift = builder.and_(bit, _WORD(63))
-            at = builder.shl(builder.lshr(bit, _WORD(6)), _WORD(3))
-            low, high = (
-                load(builder, builder.gep(source, [builder.add(at, _WORD(i))]), WORDS, 8)
-                for i in (0, ROWS)
-            )
-            left = splat(builder, builder.sub(_WORD(63), shift), WORDS)
-            upper = builder.shl(builder.shl(high, _all(1)), left)
-            word = builder.or_(builder.lshr(low, splat(builder, shift, WORDS)), upper)
-            five = builder.and_(word, _all((1 << 8 * OCTETS) - 1))
-            old = builder.load(state)
-            chained = builder.or_(five, builder.shl(old, _all(8 * OCTETS)))
+        five = cgutils.alloca_once(builder, WORDS)
+        with cgutils.for_range(builder, count) as loop:
+            bit = builder.mul(loop.index, _WORD(8 * FIVE))
+            word = _bits_at(builder, source, stride, bit)
+            builder.store(builder.and_(word, _all((1 << 8 * FIVE) - 1)), five)
+            end = builder.icmp_signed("==", builder.add(loop.index, _WORD(1)), count)
+            with builder.if_then(end):
+                builder.store(_spread(builder, word, last, mask), five)
+            word, old = builder.load(five), builder.load(state)
+            fold = builder.xor(word, builder.lshr(word, _all(24)))
+            pair = builder.xor(builder.lshr(fold, _all(8)), builder.lshr(fold, _all(16)))
+            octets = as_kind(builder, builder.xor(fold, pair), BYTES)  # the first of each word
+            before = _parities(builder, octets, [(1 << i) - 1 for i in range(INDICES)])
+            there = builder.select(end, mask, _all(255))
+            parities = builder.and_(builder.xor(before, old), there)
+            chained = builder.or_(word, builder.shl(parities, _all(8 * FIVE)))
             place = builder.gep(target, [builder.shl(loop.index, _WORD(3))])
             store(builder, chained, place, 8)
-            fold = builder.xor(five, builder.lshr(five, _all(24)))
-            pair = builder.xor(builder.lshr(fold, _all(8)), builder.lshr(fold, _all(16)))
-            octet = builder.and_(builder.xor(fold, pair), _all(255))
-            builder.store(builder.xor(old, octet), state)
-        store(builder, builder.load(state), ends, 8)
-        return context.get_dummy_value()
+            builder.store(builder.xor(old, _parities(builder, octets, [255] * INDICES)), state)
+        odd = builder.and_(builder.load(state), _all(1))
+        return builder.bitcast(builder.icmp_signed("!=", odd, _all(0)), ir.IntType(8))
 
     return signature, generate
 
 
 @intrinsic
-def prepare(typingctx, words, words_at, tables, tables_at, matrices):
-    """Make the tables and matrices of 8 rows for the 8 indices of five bytes.
+def prepare(typingctx, words, words_at, tables, at, matrices):
+    """Make the tables and matrices of 8 rows for the 8 indices of a word.
 
     Args:
-        words: uint64 [8] from ``words_at`` on: row r's five bytes and their parity, ``chain``.
-        tables: uint8 [8, 64], from ``tables_at`` on: bit r of byte i of table t is
+        words: uint64 [8] from ``words_at`` on: a word of each row, ``chain_words``.
+        tables: uint8 [t, 64], from table ``at`` on: bit r of byte i of table t is
             ``popc(i ^ index t of row r) >= 4``.
-        matrices: uint8 [8, 8], from ``tables_at / 8`` on.
+        matrices: uint8 [t, 8], the same.
     """
     signature = types.void(words, types.intp, tables, types.intp, matrices)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         source = pointer(context, builder, sig.args[0], args[0], args[1])
-        tables = pointer(context, builder, sig.args[2], args[2], args[3])
-        eighth = builder.lshr(args[3], _WORD(3))
-        matrices = pointer(context, builder, sig.args[4], args[4], eighth)
+        places = builder.shl(args[3], _WORD(6)), builder.shl(args[3], _WORD(3))
+        tables, matrices = (
+            pointer(context, builder, sig.args[i], args[i], place)
+            for i, place in zip((2, 4), places, strict=True)
+        )
         by_row = _transpose(builder, load(builder, source, BYTES, 8))
-        rows = pick(builder, constant(_ROW), by_row)
-        lines = _rearrange(builder, rows, 8 * (7 - _BYTE_OF) + _WORD_OF)
-        store(builder, lines, matrices, 8)
-        by_index = _rearrange(builder, by_row, 8 * _BYTE_OF + _WORD_OF)
-        bits = _transpose(builder, by_index)
-        inner, outer = _bits_of(builder, bits, 0), _bits_of(builder, bits, 3)
-        for t in range(CHAINS):
-            ones, twos = (_rearrange(builder, as_kind(builder, x, BYTES), 8 * t + _BYTE_OF)
-                          for x in inner)  # fmt: skip
-            more, pairs = (_rearrange(builder, as_kind(builder, x, BYTES), 8 * t + _WORD_OF)
-                           for x in outer)  # fmt: skip
-            _, four = add_bits(builder, twos, pairs, builder.and_(ones, more))
-            keep(builder, four, tables, t)
+        # Byte 7 - r of word t, as VGF2P8AFFINEQB takes rows of bits.
+        by_index = _rearrange(builder, by_row, 8 * (7 - _BYTE_OF) + _WORD_OF)
+        store(builder, pick(builder, constant(_ROW), by_index), matrices, 8)
+        for t in range(INDICES):
+            rows = _rearrange(builder, by_index, 8 * t + _BYTE_OF)
+            eighths = builder.xor(rows, constant(_WORD_OF << 3))
+            bits = pick(builder, constant(_FOURS), eighths)
+            keep(builder, affine(builder, constant(1 << _BYTE_OF), bits), tables, t)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @jit()
-def _last(ends):
-    """Return the eight ends of the chains as two indices, and the parity that is left of them.
-
-    Six ends are index 0. Their parity and the other two ends are index 1.
-    """
-    word, odd, one = np.uint64(0), np.uint64(0), np.uint64(1)
-    for j in range(6):
-        end = ends >> np.uint64(j) & one
-        word |= end << np.uint64(8 * j)
-        odd ^= end
-    word |= odd << one
-    for j in (6, 7):
-        end = ends >> np.uint64(j) & one
-        word |= end << np.uint64(8 * j - 39)
-        odd ^= end
-    return word, odd
+def _turned(word):
+    """Return ``word`` with byte i's bit j as byte j's bit i."""
+    for by, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0)):
+        moved = (word ^ word >> np.uint64(by)) & np.uint64(mask)
+        word ^= moved ^ moved << np.uint64(by)
+    return word
 
 
 @jit()
-def chain(words, row, some, out, turned):
-    """Write eight rows as words of five bytes and the parity of those before.
+def _six(words, last, found, odd):
+    count, width = found.shape[1], words.shape[1]
+    rows, chained = np.zeros((width + 1) * ROWS, np.uint64), np.empty(count * ROWS, np.uint64)
+    for n in range(0, len(words), ROWS):
+        some = min(ROWS, len(words) - n)
+        for r in range(some):
+            for t in range(width):
+                rows[t * ROWS + r] = words[n + r, t]
+        parities = chain_words(rows, 0, ROWS, count, last, chained)
+        for r in range(some):
+            odd[n + r] = 255 * (parities >> r & 1)
+            for s in range(count):
+                found[n + r, s] = _turned(chained[s * ROWS + r])
 
-    Args:
-        words: uint64 [M, W], packed.
-        row: the first of them.
-        some: how many there are; zeros stand for the others.
-        out: uint64 [s * 8]: word s of row r is ``8*s + r``.
-        turned: uint64 [8 * (W + 2)], scratch.
+
+def index(words: np.ndarray, count: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return packed rows (int64 [N, W]) as ``count`` indices each, as weights.
 
     Returns:
-        The parities of the rows in bits 0 to 7.
+        uint8 [rows, count], and uint8 [rows], 255 where a row is odd; rows of zeros beyond N.
     """
-    width, last = words.shape[1], out.size - ROWS
-    turned[:] = 0
-    for r in range(min(some, ROWS)):
-        for t in range(width):
-            turned[t * ROWS + r] = words[row + r, t]
-    ends = turned[(width + 1) * ROWS :]
-    chain_words(turned, last // ROWS, out, ends)
-    odds = np.uint64(0)
-    for r in range(ROWS):
-        out[last + r], odd = _last(ends[r])
-        odds |= odd << np.uint64(r)
-    return np.uint8(odds)
+    steps = -(-count // INDICES)
+    found = np.zeros((rows, steps), dtype=np.uint64)
+    odd = np.zeros(rows, dtype=np.uint8)
+    _six(words.view(np.uint64), count - INDICES * (steps - 1), found, odd)
+    return _INDEX[found.view(np.uint8)[:, :count]], odd

@@ -7,12 +7,15 @@ or thresholds.
 # Compiled code is typed by numba, not by mypy.
 # mypy: disable-error-code="no-untyped-def"
 
+from functools import cached_property
+from typing import Any
+
 import numba
 import numpy as np
 import torch
 
 from kernels.conv import TAPS, border_classes, check_map, tap_sums
-from kernels.cpu import pages, tabled
+from kernels.cpu import conv_sliced, pages, tabled
 from kernels.cpu.conv_counts import CountedConv
 from kernels.cpu.conv_tabled import TabledConv
 from kernels.cpu.jit import jit
@@ -32,7 +35,10 @@ def _pool(words, flips, out):
 
 
 class DirectConv3x3:
-    """Filters made ready for maps of one size: for tables where these are usable, or popcounts."""
+    """Filters made ready for maps of one size: for tables where these are usable, or popcounts.
+
+    Bits go by bit-sliced counters where these are usable.
+    """
 
     def __init__(self, filters: Packed, height: int, width: int) -> None:
         """Prepare packed ``filters`` (``kernels.conv.pack_filters``).
@@ -44,7 +50,15 @@ class DirectConv3x3:
             raise ValueError(f"filters must have {TAPS} segments, got {filters.segments}")
         self.size, self.n, self.channels = (height, width), filters.rows, filters.k // TAPS
         way = TabledConv if tabled.usable(filters.k) else CountedConv
-        self._way = way(filters, height, width, border_classes(tap_sums(filters)).numpy())
+        self._filters, self._missing = filters, border_classes(tap_sums(filters)).numpy()
+        self._way = way(filters, height, width, self._missing)
+
+    @cached_property
+    def _to_bits(self) -> Any:
+        """Made when bits are first asked for: a training step asks for dots of other filters."""
+        if not conv_sliced.usable(self.n, self._filters.k):
+            return self._way
+        return conv_sliced.SlicedConv(self._filters, *self.size, self._missing)
 
     def __call__(self, words: torch.Tensor) -> torch.Tensor:
         """Return the int32 dots [B*H*W, N] of a packed map int64 [B, H, W, ceil(C/64)].
@@ -76,7 +90,7 @@ class DirectConv3x3:
         bounds, flips = pack_bounds(threshold, flip, self.n)
         whole = torch.zeros(len(words), *self.size, words_for(self.n), dtype=torch.int64)
         if whole.numel():
-            self._way.bits(words, bounds, flips, whole.view(-1, whole.shape[3]).numpy())
+            self._to_bits.bits(words, bounds, flips, whole.view(-1, whole.shape[3]).numpy())
         if not pool:
             return whole
         height, width = (side // 2 for side in self.size)

@@ -2,7 +2,7 @@
 
 Six bits of a row are an index: five of K and the parity of those before, in a chain. Of the ones
 ``c`` among the six xored bits a chain keeps the parity (the xor of the two rows' own parities), so
-only ``h = c >> 1`` in 0..3 is counted, and the ones are ``2 * sum h`` plus the chains' last parity.
+only ``h = c >> 1`` in 0..3 is counted, and the ones are ``2 * sum h`` plus the chain's last parity.
 Both bits of ``h`` come for 64 outputs and 8 rows, a bit of a byte each, with one instruction:
 
 - the upper, ``c >= 4``, from a table of 64 bytes by VPERMB;
@@ -23,68 +23,29 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from kernels.cpu.octets import (
+    BYTES,
+    LANES,
+    WORDS,
+    add_bits,
+    affine,
+    as_kind,
+    constant,
+    keep,
+    pick,
+    ternary,
+    words_at,
+)
 from kernels.cpu.vectors import load, pointer, splat, store
 
 ROWS = 8  # of a tile: bits of a byte
-LANES = 64  # outputs of a tile
-RUN = 64  # indices that a tile counts at a time: 192 at most, eight slices
+RUN = 80  # indices that a tile counts at a time
 _STEP = 4  # indices whose counts leave one bit of weight 16
-_SUM, _CARRY = 0x96, 0xE8  # truth tables of a ^ b ^ c and of the majority
+KEPT = RUN // _STEP  # vectors of such bits
+LEAST = 10  # slices of ones that a run writes
 _LESS = 0x8E  # of a < b, or c where they are equal
-_WORD, _BYTE = ir.IntType(64), ir.IntType(8)
-BYTES = ir.VectorType(_BYTE, LANES)
-WORDS = ir.VectorType(_WORD, LANES // 8)
+_WORD = ir.IntType(64)
 _SHORTS = ir.VectorType(ir.IntType(16), LANES)
-
-
-def constant(values: Any) -> ir.Constant:
-    """Return a vector of these 64 bytes."""
-    return ir.Constant(BYTES, [int(value) for value in values])
-
-
-def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
-    kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}")
-    return builder.call(function, arguments)
-
-
-def pick(builder: Any, table: Any, indices: Any) -> Any:
-    """Return ``table[index & 63]`` of 64 indices: VPERMB."""
-    return _call(builder, "avx512.permvar.qi.512", BYTES, table, indices)
-
-
-def affine(builder: Any, octets: Any, matrices: Any) -> Any:
-    """Return bits ``parity(octet & matrix byte 7 - i)``, i the bit: VGF2P8AFFINEQB."""
-    return _call(builder, "vgf2p8affineqb.512", BYTES, octets, matrices, _BYTE(0))
-
-
-def _ternary(builder: Any, table: int, *vectors: Any) -> Any:
-    return _call(builder, "avx512.pternlog.q.512", WORDS, *vectors, ir.IntType(32)(table))
-
-
-def as_kind(builder: Any, vector: Any, kind: Any) -> Any:
-    """Return a vector as one of another kind, the same bits."""
-    return vector if vector.type == kind else builder.bitcast(vector, kind)
-
-
-def add_bits(builder: Any, *vectors: Any) -> tuple[Any, Any]:
-    """Return the sum bits and the carries of two or three vectors of bits."""
-    bits = [as_kind(builder, x, WORDS) for x in vectors]
-    if len(bits) == 2:
-        return builder.xor(*bits), builder.and_(*bits)
-    return _ternary(builder, _SUM, *bits), _ternary(builder, _CARRY, *bits)
-
-
-def words_at(builder: Any, address: Any, index: Any) -> Any:
-    """Return the 64 bytes from ``address`` + 64 * ``index`` on, as words."""
-    at = _WORD(LANES * index) if isinstance(index, int) else builder.shl(index, _WORD(6))
-    return load(builder, builder.gep(address, [at]), WORDS, 8)
-
-
-def keep(builder: Any, value: Any, address: Any, index: Any) -> None:
-    """Write a vector to ``address`` + 64 * ``index``."""
-    at = _WORD(LANES * index) if isinstance(index, int) else builder.shl(index, _WORD(6))
-    store(builder, value, builder.gep(address, [at]), 8)
 
 
 class _Low:
@@ -111,11 +72,12 @@ class _Low:
 
 def _look_up(builder: Any, sources: Any, at: Any) -> tuple[Any, Any]:
     """Emit the look-ups of an index: the lower and the upper bits of ``h``."""
-    tables, matrices, indices = sources
+    tables, matrices, places, indices = sources
     octets = as_kind(builder, words_at(builder, indices, at), BYTES)
-    word = load(builder, builder.gep(matrices, [builder.shl(at, _WORD(3))]), _WORD, 8)
+    table = builder.load(builder.gep(places, [at]))
+    word = load(builder, builder.gep(matrices, [builder.shl(table, _WORD(3))]), _WORD, 8)
     lower = affine(builder, octets, as_kind(builder, splat(builder, word, WORDS), BYTES))
-    return lower, pick(builder, as_kind(builder, words_at(builder, tables, at), BYTES), octets)
+    return lower, pick(builder, as_kind(builder, words_at(builder, tables, table), BYTES), octets)
 
 
 def _count_step(builder: Any, low: _Low, sources: Any, step: Any) -> Any:
@@ -134,8 +96,8 @@ def _settle(builder: Any, slices: Any, count: Any, carries: list[Any]) -> None:
     p = 4
     while len(carries) > 1:
         total, left = words_at(builder, slices, p), []
-        for a, b in zip(carries[::2], carries[1::2], strict=True):
-            total, carry = add_bits(builder, total, a, b)
+        for i in range(0, len(carries), 2):
+            total, carry = add_bits(builder, total, *carries[i : i + 2])
             left.append(carry)
         keep(builder, total, slices, p)
         carries, p = left, p + 1
@@ -149,40 +111,87 @@ def _settle(builder: Any, slices: Any, count: Any, carries: list[Any]) -> None:
 
 @intrinsic
 def count_tile(
-    typingctx, tables, tables_at, matrices, indices, indices_at, steps, count, slices, slices_at
-):
-    """Add ``h`` of 8 rows and 64 outputs over ``4 * steps`` indices to slices of bits.
+    typingctx, tables, at, matrices, places, first, indices, indices_at, steps, kept, slices,
+    slices_at, count,
+):  # fmt: skip
+    """Add ``h`` of 8 rows and 64 outputs over ``4 * steps`` indices to slices of the ones.
 
     Args:
-        tables, matrices: uint8, as ``prepare`` leaves them, from ``tables_at`` and
-            ``tables_at / 8`` on.
-        indices: uint8 [t, 64] from ``indices_at`` on.
-        steps: at most RUN / 4.
-        count: slices, at least 8 and enough for the counts.
+        tables, matrices: uint8 [t, 64] and [t, 8], as ``prepare`` leaves them.
+        at, places: index i meets table ``at + places[first + i]``, int64.
+        indices: uint8 [i, 64] from ``indices_at`` on.
+        steps: at most KEPT.
+        kept: uint8 [KEPT * 64], scratch, zeros from ``64 * steps`` on.
         slices: uint8 [count, 64] from ``slices_at`` on: bit r of byte n of slice p is bit p of
-            the count of row r and output n.
+            the ones of row r and output n.
+        count: slices, at least LEAST and enough for the ones.
     """
     place = types.intp
-    signature = types.void(tables, place, matrices, indices, place, place, place, slices, place)
+    signature = types.void(
+        tables, place, matrices, places, place, indices, place, place, kept, slices, place, place
+    )
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        eighth = builder.lshr(args[1], _WORD(3))
         sources = [
-            pointer(context, builder, sig.args[i], args[i], at)
-            for i, at in ((0, args[1]), (2, eighth), (3, args[4]))
+            pointer(context, builder, sig.args[i], args[i], index)
+            for i, index in (
+                (0, builder.shl(args[1], _WORD(6))),
+                (2, builder.shl(args[1], _WORD(3))),
+                (3, args[4]),
+                (5, args[6]),
+            )
         ]
-        slices = pointer(context, builder, sig.args[7], args[7], args[8])
-        most = RUN // _STEP
-        kept = cgutils.alloca_once(builder, WORDS, size=most)
-        for i in range(most):
-            builder.store(ir.Constant(WORDS, [0] * 8), builder.gep(kept, [_WORD(i)]))
+        kept = pointer(context, builder, sig.args[8], args[8], _WORD(0))
+        ones = pointer(context, builder, sig.args[9], args[9], args[10])
+        slices = builder.gep(ones, [_WORD(LANES)])  # slice 0 is the parity
         low = _Low(builder, slices)
-        with cgutils.for_range(builder, args[5]) as loop:
-            left = _count_step(builder, low, sources, loop.index)
-            builder.store(left, builder.gep(kept, [loop.index]))
+        with cgutils.for_range(builder, args[7]) as loop:
+            keep(builder, _count_step(builder, low, sources, loop.index), kept, loop.index)
         low.keep(slices)
-        carries = [builder.load(builder.gep(kept, [_WORD(i)])) for i in range(most)]
-        _settle(builder, slices, args[6], carries)
+        carries = [words_at(builder, kept, i) for i in range(KEPT)]
+        _settle(builder, slices, builder.sub(args[11], _WORD(1)), carries)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def start_tile(
+    typingctx, chains, odds, at, places, parities, parities_at, slices, slices_at, count
+):
+    """Write what the ends of chains, whose number is a literal, add to the ones of a tile.
+
+    Args:
+        odds: uint8, bit r: the parity that a chain of row r ends with; chain i has
+            ``odds[at + places[i]]``.
+        parities: uint8 [chains, 64] from ``parities_at`` on: 255 where those of an output are odd.
+        slices, slices_at, count: as ``count_tile`` has them.
+    """
+    if not isinstance(chains, types.IntegerLiteral):
+        return None
+    place = types.intp
+    signature = types.void(chains, odds, place, places, parities, place, slices, place, place)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        odds, places, parities, slices = (
+            pointer(context, builder, sig.args[i], args[i], index)
+            for i, index in ((1, args[2]), (3, _WORD(0)), (4, args[5]), (6, args[7]))
+        )
+        bits, p = [], 0
+        for i in range(sig.args[0].literal_value):
+            odd = builder.load(builder.gep(odds, [builder.load(builder.gep(places, [_WORD(i)]))]))
+            rows = as_kind(builder, splat(builder, odd, BYTES), WORDS)
+            bits.append(builder.xor(rows, words_at(builder, parities, i)))
+        while bits:
+            carries: list[Any] = []
+            while len(bits) > 1:
+                total, carry = add_bits(builder, *bits[:3])
+                bits, carries = [*bits[3:], total], [*carries, carry]
+            keep(builder, bits[0], slices, p)
+            bits, p = carries, p + 1
+        with cgutils.for_range(builder, builder.sub(args[8], _WORD(p))) as loop:
+            zeros = ir.Constant(WORDS, [0] * ROWS)
+            keep(builder, zeros, slices, builder.add(loop.index, _WORD(p)))
         return context.get_dummy_value()
 
     return signature, generate
@@ -203,35 +212,25 @@ def _swap(builder: Any, planes: list[Any]) -> list[Any]:
     return planes
 
 
-def _parity(builder: Any, indices: Any, odd: Any) -> Any:
-    own = builder.trunc(load(builder, indices, BYTES, 1), ir.VectorType(ir.IntType(1), LANES))
-    return builder.xor(builder.sext(own, BYTES), splat(builder, odd, BYTES))
-
-
 @intrinsic
-def read_counts(typingctx, slices, at, count, odd, indices, indices_at, sums):
-    """``sums[64*r + n]`` = ``2 * h + parity`` of 8 rows and 64 outputs, uint16.
+def read_counts(typingctx, slices, at, count, sums):
+    """``sums[64*r + n]`` = the ones of 8 rows and 64 outputs, uint16.
 
     Args:
         slices: uint8; slice p of these outputs lies at ``at + 64*p``.
-        count: slices, at most 15.
-        odd: bit r: the parity that row r's chains end with.
-        indices: uint8 [64] from ``indices_at`` on: bit 0 is that parity of each output.
+        count: slices, at most 16.
         sums: uint16 [8 * 64].
     """
-    signature = types.void(slices, types.intp, types.intp, types.uint8, indices, types.intp, sums)
+    signature = types.void(slices, types.intp, types.intp, sums)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         source = pointer(context, builder, sig.args[0], args[0], args[1])
-        index = pointer(context, builder, sig.args[4], args[4], args[5])
-        target = pointer(context, builder, sig.args[6], args[6], _WORD(0))
-        parity = _parity(builder, index, args[3])
+        target = pointer(context, builder, sig.args[3], args[3], _WORD(0))
         planes = [cgutils.alloca_once_value(builder, constant([0] * LANES)) for _ in range(16)]
-        builder.store(parity, planes[0])
-        for p in range(15):
+        for p, plane in enumerate(planes):
             with builder.if_then(builder.icmp_signed("<", _WORD(p), args[2])):
                 slice_p = load(builder, builder.gep(source, [_WORD(LANES * p)]), BYTES, 8)
-                builder.store(slice_p, planes[p + 1])
+                builder.store(slice_p, plane)
         bits = [builder.load(plane) for plane in planes]
         low, high = _swap(builder, bits[:8]), _swap(builder, bits[8:])
         for r in range(ROWS):
@@ -244,27 +243,25 @@ def read_counts(typingctx, slices, at, count, odd, indices, indices_at, sums):
 
 
 @intrinsic
-def reached_words(typingctx, slices, at, count, odd, indices, indices_at, limits, limits_at, words):
-    """``words[r]`` = the 64 bits ``2 * h + parity <= limit`` of row r, uint64 [8].
+def reached_words(typingctx, slices, at, count, limits, limits_at, words):
+    """``words[r]`` = the 64 bits ``ones <= limit`` of row r, uint64 [8].
 
-    As ``read_counts``; ``limits``, uint8 [count + 2, 64] from ``limits_at`` on, are 255 for a bit
-    1: whether there is a limit at all, then its bits from the lowest on.
+    As ``read_counts``; ``limits``, uint8 [count + 1, 64] from ``limits_at`` on, have bit r for row
+    r: whether there is a limit at all, then its bits from the lowest on.
     """
     place = types.intp
-    signature = types.void(slices, place, place, types.uint8, indices, place, limits, place, words)
+    signature = types.void(slices, place, place, limits, place, words)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        source, index, limit = (
-            pointer(context, builder, sig.args[i], args[i], args[i + 1]) for i in (0, 4, 6)
+        source, limit = (
+            pointer(context, builder, sig.args[i], args[i], args[i + 1]) for i in (0, 3)
         )
-        target = pointer(context, builder, sig.args[8], args[8], _WORD(0))
-        parity = as_kind(builder, _parity(builder, index, args[3]), WORDS)
-        first = [words_at(builder, limit, i) for i in (1, 0)]
-        found = cgutils.alloca_once_value(builder, _ternary(builder, _LESS, parity, *first))
+        target = pointer(context, builder, sig.args[5], args[5], _WORD(0))
+        found = cgutils.alloca_once_value(builder, words_at(builder, limit, 0))
         with cgutils.for_range(builder, args[2]) as loop:
-            bound = words_at(builder, limit, builder.add(loop.index, _WORD(2)))
+            bound = words_at(builder, limit, builder.add(loop.index, _WORD(1)))
             slice_p = words_at(builder, source, loop.index)
-            reached = _ternary(builder, _LESS, slice_p, bound, builder.load(found))
+            reached = ternary(builder, _LESS, slice_p, bound, builder.load(found))
             builder.store(reached, found)
         octets = as_kind(builder, builder.load(found), BYTES)
         for r in range(ROWS):

@@ -8,24 +8,28 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from kernels import conv, reference, registry
-from kernels.cpu import tabled
+from kernels.cpu import conv_sliced, tabled
 from kernels.cpu.conv import DirectConv3x3
 from kernels.cpu.conv_counts import CountedConv
+from kernels.cpu.conv_sliced import SlicedConv
 from kernels.cpu.conv_tabled import TabledConv
-from kernels.cpu.vectors import AVX2
+from kernels.cpu.vectors import AVX2, GFNI, VBMI
 from kernels.packing import Packed
 
 SIZES = [(2, 130), (3, 65), (1, 1), (1, 3), (4, 1), (2, 2), (5, 7), (11, 9)]
 
 
-@pytest.fixture(params=["tables", "popcounts"], autouse=True)
+@pytest.fixture(params=["tables", "popcounts", "slices"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
-    """Let every convolution go one way, and then the other."""
-    by_tables = request.param == "tables"
-    if by_tables and not AVX2:
+    """Let every convolution to bits go one way, and then the others."""
+    name = request.param
+    if name == "tables" and not AVX2:
         pytest.skip("tables need AVX2")
-    monkeypatch.setattr(tabled, "usable", lambda k: by_tables)
-    return TabledConv if by_tables else CountedConv
+    if name == "slices" and not (VBMI and GFNI):
+        pytest.skip("slices need AVX-512 VBMI and GFNI")
+    monkeypatch.setattr(tabled, "usable", lambda k: name == "tables")
+    monkeypatch.setattr(conv_sliced, "usable", lambda n, k: name == "slices")
+    return {"tables": TabledConv, "popcounts": CountedConv, "slices": SlicedConv}[name]
 
 
 def signs(*shape: int, seed: int) -> Tensor:
@@ -89,7 +93,7 @@ def test_the_kernel_convolves_that_way(way: type) -> None:
     assert torch.equal(made(conv.pack_map(x)), rows_of(reference.conv(x, weight)))
     direct = registry.get("xnor-cpu").convolution(conv.pack_filters(weight), 6, 5)
     assert isinstance(direct, DirectConv3x3)
-    assert isinstance(direct._way, way)
+    assert isinstance(direct._to_bits, way)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -101,6 +105,43 @@ def test_threads_share_the_positions(count: int, set_threads: Callable[[int], No
     threshold, flip = dots[1, :, 4, 4].clone(), torch.arange(130) % 2 == 0
     expected = reference.pack(reference.threshold(rows_of(dots), threshold, flip))
     assert torch.equal(direct.bits(conv.pack_map(x), threshold, flip).flatten(0, 2), expected)
+
+
+@pytest.mark.parametrize("way", ["slices"], indirect=True)
+@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [(1, 2), (3, 1), (8, 5), (13, 3)], ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("channels", [5, 64, 128, 200])  # 1, 13, 26 and 40 indices a position
+def test_rows_of_tiles_are_parts_of_images(
+    monkeypatch: pytest.MonkeyPatch, channels: int, size: tuple[int, int], parts: int
+) -> None:
+    monkeypatch.setattr(conv_sliced, "parts_for", lambda images, height: parts)
+    x, weight = signs(5, channels, *size, seed=1), signs(70, channels, 3, 3, seed=2)
+    dots = reference.conv(x, weight)
+    threshold, flip = dots[2, :, 0, 0].contiguous(), torch.arange(70) % 3 == 0
+    found = DirectConv3x3(conv.pack_filters(weight), *size).bits(conv.pack_map(x), threshold, flip)
+    expected = reference.pack(reference.threshold(rows_of(dots), threshold, flip))
+    assert torch.equal(found.flatten(0, 2), expected)
+
+
+@pytest.mark.parametrize("way", ["slices"], indirect=True)
+def test_tiles_are_cut_for_the_threads(set_threads: Callable[[int], None]) -> None:
+    set_threads(1)
+    assert conv_sliced.parts_for(1, 32) == 8  # four lines of each part
+    assert conv_sliced.parts_for(8, 32) == 1  # no line twice
+    assert conv_sliced.parts_for(9, 1) == 1
+    set_threads(2)
+    assert conv_sliced.parts_for(8, 32) == 2  # a unit a thread
+
+
+@pytest.mark.parametrize("way", ["slices"], indirect=True)
+@pytest.mark.parametrize(
+    "n,k,expected", [(47, 1152, False), (48, 27, True), (65, 1152, False), (512, 32768, False)]
+)
+def test_slices_want_full_panels(
+    monkeypatch: pytest.MonkeyPatch, n: int, k: int, expected: bool
+) -> None:
+    monkeypatch.undo()
+    assert conv_sliced.usable(n, k) == (expected and VBMI and GFNI)
 
 
 def test_no_images_are_no_dots() -> None:

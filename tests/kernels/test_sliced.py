@@ -48,8 +48,29 @@ def _check(a: torch.Tensor, w: torch.Tensor) -> None:
     assert torch.equal(unpack_rows(found, torch.int8), reference.threshold(dots, threshold, flip))
 
 
-# A step takes 40 bits, a run 320; blocks and panels have 64 rows, tiles 8.
-LENGTHS = [1, 31, 32, 33, 39, 40, 41, 63, 64, 65, 127, 128, 280, 281, 784, 1152, 4096, 8192]
+# A word of indices takes 40 bits, a run 400; blocks and panels have 64 rows, tiles 8.
+LENGTHS = [
+    1,
+    31,
+    32,
+    33,
+    39,
+    40,
+    41,
+    63,
+    64,
+    65,
+    127,
+    128,
+    280,
+    281,
+    400,
+    401,
+    784,
+    1152,
+    4096,
+    8192,
+]
 
 
 @pytest.mark.usefixtures("_always", "_threads", "poisoned")
@@ -81,46 +102,44 @@ def test_one_bit_at_each_place() -> None:
     _check(a, torch.cat([a, -a]))
 
 
-def _index(row: np.ndarray) -> np.ndarray:
+def _index(row: np.ndarray, count: int) -> tuple[np.ndarray, int]:
     """Return the six bits of each index of a row of 0 and 1, and its parity, by the definition."""
-    steps, found, parity = -(-len(row) // 40), [], np.zeros(8, dtype=int)
-    padded = np.zeros(40 * steps, dtype=int)
-    padded[: len(row)] = row
-    for step in padded.reshape(steps, 5, 8):
-        found.append(sum(step[j] << j for j in range(5)) + (parity << 5))
-        parity ^= step.sum(0) % 2
-    ends = np.zeros(8, dtype=int)
-    ends[0] = (parity[:6] << np.arange(6)).sum()
-    ends[1] = parity[:6].sum() % 2 + 2 * parity[6] + 4 * parity[7]
-    return np.concatenate([*found, ends]), parity.sum() % 2
+    found, parity = [], 0
+    for first in range(0, count, 8):
+        some = min(8, count - first)
+        places = 5 * first + some * np.arange(5) + np.arange(some)[:, None]
+        for five in np.pad(row, (0, 40))[places]:
+            found.append(int((five << np.arange(5)).sum()) + (parity << 5))
+            parity ^= int(five.sum()) & 1
+    return np.array(found), parity
 
 
-@pytest.mark.parametrize("k", [1, 40, 97, 784], ids="K{}".format)
-def test_ones_are_twice_the_counted_and_a_parity(k: int) -> None:
+@pytest.mark.parametrize("k", [1, 40, 97, 128, 512, 784], ids="K{}".format)
+@pytest.mark.parametrize("whole", [True, False], ids=["words", "few"])
+def test_ones_are_twice_the_counted_and_a_parity(k: int, whole: bool) -> None:
     """What the counters rest on: ``ones = 2 * sum h + parity`` with h in 0..3, by plain numpy."""
-    rng = np.random.default_rng(k)
-    for _ in range(50):
-        x, w = rng.integers(0, 2, (2, k))
-        (xs, odd), (ws, other) = _index(x), _index(w)
+    rng, count = np.random.default_rng(k), 8 * -(-k // 40) if whole else chains.indices_for(k)
+    pairs = rng.integers(0, 2, (50, 2, k))
+    for x, w in pairs:
+        (xs, odd), (ws, other) = _index(x, count), _index(w, count)
         h = np.array([int(i).bit_count() >> 1 for i in xs ^ ws])
         assert set(h) <= {0, 1, 2, 3}
         assert (x ^ w).sum() == 2 * h.sum() + (odd ^ other)
-    laid = sliced.panels(pack_rows(torch.from_numpy(2 * x[None] - 1)).words.numpy(), -(-k // 8))
-    runs, steps = sliced.runs_of(len(xs) // 8), len(xs) // 8
-    at = [sliced.place(0, 1, *sliced.part(steps, runs, run)) for run in range(runs)]
-    assert at == sorted(at)
-    assert np.array_equal(
-        laid.reshape(-1, 64)[:, 0] & 63, xs | (np.arange(len(xs)) == len(xs) - 1) * odd
-    )
+    rows = pack_rows(torch.from_numpy(2 * pairs[:, 0] - 1)).words.numpy()
+    found, odd = chains.index(rows, count, 64)
+    for n in range(64):
+        xs, parity = _index(pairs[n, 0] if n < 50 else np.zeros(k, dtype=int), count)
+        assert np.array_equal(found[n] & 63, xs)
+        assert odd[n] == 255 * parity
 
 
 def test_a_run_fits_its_slices() -> None:
-    """A run counts at most 3 an index, and a row half of its ones."""
-    assert (3 * slices.RUN).bit_length() <= sliced.slices_for(1)
+    """A run counts at most 3 an index, twice, and its vectors of weight 32 add up in the slices."""
+    assert (6 * slices.RUN + 1).bit_length() <= slices.LEAST
+    assert 5 + (slices.KEPT - 1).bit_length() <= slices.LEAST
     for k in (1, 512, 4096, sliced.LONGEST):
-        assert (k // 2).bit_length() <= sliced.slices_for(k)
-    assert sliced.LONGEST < 1 << 16  # sums are uint16
-    assert sliced.slices_for(sliced.LONGEST) <= 15  # and have a parity besides
+        assert k.bit_length() <= sliced.slices_for(k)
+    assert sliced.slices_for(sliced.LONGEST) <= 16  # sums are uint16
 
 
 def test_tables_hold_the_upper_bit_and_matrices_the_lower() -> None:
@@ -134,7 +153,7 @@ def test_tables_hold_the_upper_bit_and_matrices_the_lower() -> None:
         ones = [(x ^ w).bit_count() for w in range(64)]
         assert [t >> r & 1 for t in tables.reshape(8, 64)[i]] == [c >= 4 for c in ones]
         line = int(matrices.reshape(8, 8)[i, 7 - r])
-        lower = [(line & int(index)).bit_count() & 1 for index in chains.INDEX]
+        lower = [(line & int(index)).bit_count() & 1 for index in chains._INDEX]
         assert lower == [c >> 1 & 1 for c in ones]
 
 
