@@ -165,29 +165,34 @@ def _turned(word):
 
 
 @jit()
-def _six(words, last, found, odd):
-    count, width = found.shape[1], words.shape[1]
-    rows, chained = np.zeros((width + 1) * ROWS, np.uint64), np.empty(count * ROWS, np.uint64)
+def _lay(words, last, octets, found, odd):
+    steps, width = (found.shape[1] + INDICES - 1) // INDICES, words.shape[1]
+    rows, chained = np.zeros((width + 1) * ROWS, np.uint64), np.empty(steps * ROWS, np.uint64)
     for n in range(0, len(words), ROWS):
-        some = min(ROWS, len(words) - n)
+        panel, lane, some = n // LANES, n % LANES, min(ROWS, len(words) - n)
         for r in range(some):
             for t in range(width):
                 rows[t * ROWS + r] = words[n + r, t]
-        parities = chain_words(rows, 0, ROWS, count, last, chained)
+        parities = chain_words(rows, 0, ROWS, steps, last, chained)
         for r in range(some):
-            odd[n + r] = 255 * (parities >> r & 1)
-            for s in range(count):
-                found[n + r, s] = _turned(chained[s * ROWS + r])
+            odd[panel, lane + r] = 255 * (parities >> r & 1)
+        for s in range(steps):
+            for r in range(some):
+                six = _turned(chained[s * ROWS + r])
+                for i in range(INDICES if s + 1 < steps else last):
+                    found[panel, s * INDICES + i, lane + r] = octets[six & np.uint64(63)]
+                    six >>= np.uint64(INDICES)
 
 
-def index(words: np.ndarray, count: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def index(words: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return packed rows (int64 [N, W]) as ``count`` indices each, as weights.
 
     Returns:
-        uint8 [rows, count], and uint8 [rows], 255 where a row is odd; rows of zeros beyond N.
+        uint8 [ceil(N/64), count, 64], and uint8 [ceil(N/64), 64], 255 where a row is odd; rows of
+        zeros beyond N.
     """
-    steps = -(-count // INDICES)
-    found = np.zeros((rows, steps), dtype=np.uint64)
-    odd = np.zeros(rows, dtype=np.uint8)
-    _six(words.view(np.uint64), count - INDICES * (steps - 1), found, odd)
-    return _INDEX[found.view(np.uint8)[:, :count]], odd
+    panels, last = -(-len(words) // LANES), (count - 1) % INDICES + 1
+    found = np.full((panels, count, LANES), _INDEX[0], dtype=np.uint8)
+    odd = np.zeros((panels, LANES), dtype=np.uint8)
+    _lay(words.view(np.uint64), last, _INDEX, found, odd)
+    return found, odd

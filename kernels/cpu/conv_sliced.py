@@ -194,12 +194,13 @@ class SlicedConv:
         self._n, self._height, self._k = filters.rows, height, filters.k
         count = indices_for(filters.k // TAPS)
         column, self._panels = -(-SIDE * count // 4) * 4, -(-self._n // LANES)
-        rows = filters.words.numpy().reshape(self._n * TAPS, -1)
-        found, odd = index(rows, count, self._panels * LANES * TAPS)
-        found = found.reshape(self._panels, LANES, SIDE, SIDE, count).transpose(0, 3, 2, 4, 1)
+        whole = np.zeros((self._panels * LANES, filters.words.shape[1]), dtype=np.int64)
+        whole[: self._n] = filters.words.numpy()
+        rows = whole.reshape(self._panels, LANES, TAPS, -1).swapaxes(1, 2)
+        found, odd = index(rows.reshape(self._panels * TAPS * LANES, -1), count)
+        found = found.reshape(self._panels, SIDE, SIDE, count, LANES).swapaxes(1, 2)
         laid = np.full((self._panels, SIDE, column, LANES), _NULL, dtype=np.uint8)
         laid[:, :, : SIDE * count] = found.reshape(self._panels, SIDE, SIDE * count, LANES)
-        odd = np.ascontiguousarray(odd.reshape(self._panels, LANES, TAPS).transpose(0, 2, 1))
         places, ends = self._places(count, column, width)
         self._filters = laid.reshape(-1), odd.reshape(-1), places, ends, count
         self._base = np.zeros((CLASSES, self._panels * LANES), dtype=np.int32)

@@ -87,8 +87,8 @@ class XnorCpu(Kernel):
     def weights(self, p: Packed, often: bool = True) -> Panels:
         """Return the weights in panels.
 
-        ``often``: they meet many rows. Indices for bit-sliced counters take 32 times as long to
-        make as panels for popcounts (4096 x 4096: 6.5 ms on two Zen 4 cores, and 0.2), more than
+        ``often``: they meet many rows. Indices for bit-sliced counters take 38 times as long to
+        make as panels for popcounts (4096 x 4096: 7.4 ms on a Zen 4 core, and 0.2), more than
         a training step saves by them.
         """
         from kernels.cpu import sliced, xnor

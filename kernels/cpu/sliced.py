@@ -33,14 +33,14 @@ IN_ORDER = np.arange(RUN)  # places of a run's tables
 _FIRST = np.zeros(1, dtype=np.int64)
 ALL_ROWS = np.full((1, 1), 255, dtype=np.uint8)  # of a tile are of one class
 # Where popcounts are as fast on a Zen 4 core. 4096 x 4096 weights by 9, 12 and 16 rows, to bits:
-# 130, 185 and 213 us, by slices 178, 173 and 173. 1000 rows of 8192 by 384 and 512 columns: 2.41
-# and 3.16 ms, by slices 2.46 and 3.01. 1024 x 1024 x 128: 0.26 ms, by slices 0.23.
-FEW_ROWS, FEW_COLUMNS, SHORT = 12, 384, 127
+# 129, 186 and 211 us, by slices 184, 185 and 186. 384 columns of K = 1024 by 1000 rows: 348 us, by
+# slices 279; 256 columns by 1000 rows 237 and 213, but by 20 rows 7 and 11.
+FEW_ROWS, FEW_COLUMNS = 12, 384
 
 
 def usable(k: int) -> bool:
     """Tell whether products of length ``k`` to bits go by slices here."""
-    return VBMI and GFNI and SHORT < k <= LONGEST
+    return VBMI and GFNI and k <= LONGEST
 
 
 def dots_usable(n: int, k: int) -> bool:
@@ -75,12 +75,11 @@ def panels(words: np.ndarray, octets: int) -> np.ndarray:
         uint8, flat: for each run, then for each panel of 64 rows, [T, 64], eight indices for five
         bytes; then the parities of rows, 255 for odd. Rows of zeros beyond N.
     """
-    count, steps = -(-len(words) // PANEL), -(-octets // FIVE)
-    found, odd = index(words, INDICES * steps, count * PANEL)
-    by_panel = found.reshape(count, PANEL, INDICES * steps).transpose(0, 2, 1)
+    steps = -(-octets // FIVE)
+    found, odd = index(words, INDICES * steps)
     cuts = [part(steps, runs_of(steps), run)[1] * INDICES for run in range(runs_of(steps))]
-    runs = np.split(by_panel, cuts[:-1], axis=1)
-    return np.concatenate([*(run.reshape(-1) for run in runs), odd])
+    runs = np.split(found, cuts[:-1], axis=1)
+    return np.concatenate([*(run.reshape(-1) for run in runs), odd.reshape(-1)])
 
 
 def steps_of(laid: np.ndarray, count: int) -> int:

@@ -126,11 +126,11 @@ def test_ones_are_twice_the_counted_and_a_parity(k: int, whole: bool) -> None:
         assert set(h) <= {0, 1, 2, 3}
         assert (x ^ w).sum() == 2 * h.sum() + (odd ^ other)
     rows = pack_rows(torch.from_numpy(2 * pairs[:, 0] - 1)).words.numpy()
-    found, odd = chains.index(rows, count, 64)
+    found, odd = chains.index(rows, count)
     for n in range(64):
         xs, parity = _index(pairs[n, 0] if n < 50 else np.zeros(k, dtype=int), count)
-        assert np.array_equal(found[n] & 63, xs)
-        assert odd[n] == 255 * parity
+        assert np.array_equal(found[0, :, n] & 63, xs)
+        assert odd[0, n] == 255 * parity
 
 
 def test_a_run_fits_its_slices() -> None:
@@ -172,7 +172,7 @@ def test_rows_come_back_from_their_panels(n: int, k: int) -> None:
 
 @pytest.mark.parametrize("n", [sliced.FEW_COLUMNS, sliced.FEW_COLUMNS + 16], ids="N{}".format)
 @pytest.mark.parametrize("m", [sliced.FEW_ROWS, sliced.FEW_ROWS + 1], ids="M{}".format)
-@pytest.mark.parametrize("k", [sliced.SHORT, sliced.SHORT + 1, 2048], ids="K{}".format)
+@pytest.mark.parametrize("k", [40, 2048], ids="K{}".format)
 def test_the_way_by_rows_columns_and_length(
     monkeypatch: pytest.MonkeyPatch, m: int, n: int, k: int
 ) -> None:
@@ -185,7 +185,7 @@ def test_the_way_by_rows_columns_and_length(
     weights = kernel.weights(w)
     kernel.product(a, weights)
     kernel.product_bits(a, weights, torch.zeros(n, dtype=torch.int32), torch.zeros(n) > 0)
-    many = m > sliced.FEW_ROWS and n > sliced.FEW_COLUMNS and k > sliced.SHORT
+    many = m > sliced.FEW_ROWS and n > sliced.FEW_COLUMNS
     expected = ["slices" if many and k == 2048 else "popcounts", "slices" if many else "popcounts"]
     assert ways == expected
 
