@@ -52,7 +52,7 @@ def small_setup(tmp_path: Path, data: Path, device: str) -> Setup:
 
 def test_an_unknown_preset_lists_those_there_are(tmp_path: Path, data_root: Path) -> None:
     message = refused(tmp_path, data_root, "--preset", "fast")
-    listed = "ablations, ablations-standin, cpu, full-width, gpu"
+    listed = "ablations, ablations-standin, cpu, gpu"
     assert f"unknown preset 'fast'; presets: {listed}" in message
 
 
