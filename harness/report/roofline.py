@@ -58,7 +58,7 @@ def _draw(
     for _, peak in ceilings[ceilings["tops"] > 0].iterrows():
         axes.axhline(peak["tops"], color=MUTED, linewidth=1)
         labels.append((float(peak["tops"]), f"{peak['kernel']}  {peak['tops']:.3g}", MUTED))
-    note = "10¹² operations a second; lines: measured ceilings of products"
+    note = "10¹² operations a second, log axis; lines: measured ceilings of products"
     if len(copy):
         gb_s = float(copy["bytes"].iloc[0] / copy["median_ms"].iloc[0] / 1e6)
         axes.plot([low, high], [low * gb_s / 1000, high * gb_s / 1000], color=MUTED, linewidth=1)

@@ -160,8 +160,11 @@ def _times(
     _bars(axes, rows)
     axes.set_xscale("log")
     high = max(timed, default=10.0)
-    axes.set_xlim(low, high * (high / low) ** 0.55)  # room for the labels
+    axes.set_xlim(low, high * (high / low) ** 0.8)  # room for the labels
     axes.xaxis.set_major_locator(FixedLocator(_decades(low, high)))
+    axes.xaxis.set_minor_locator(FixedLocator(_all_decades(low, high)))
+    axes.grid(axis="x", which="both")
+    axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("median time, log axis")
@@ -180,10 +183,16 @@ def _rival(rows: list[dict[str, Any]]) -> tuple[str, float, str]:
     return _FLOAT32, min(floats, default=0.0), " fp32"
 
 
-def _decades(low: float, high: float) -> list[float]:
-    """Return the least and the greatest power of ten from ``low`` to ``high``."""
+def _all_decades(low: float, high: float) -> list[float]:
+    """Return the powers of ten from ``low`` to ``high``: that the axis is logarithmic shows."""
     first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
-    return [10.0**power for power in sorted({first, last}) if first <= last]
+    return [10.0**power for power in range(first, last + 1)]
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Return the least and the greatest of them: more names would not fit."""
+    found = _all_decades(low, high)
+    return sorted({*found[:1], *found[-1:]})
 
 
 def _tick(milliseconds: float) -> str:
