@@ -155,9 +155,9 @@ def _normalise(
     mean = merged_mean(means, counts, in_columns(partial_ptr, col, c), rows)
     off = means - mean[None, :]
     inv_std = inverse(tl.sum(squares + counts * off * off, axis=0), rows, eps)
-    if block == 0:
-        tl.store(mean_ptr + col, mean, mask=col < c)
-        tl.store(inv_std_ptr + col, inv_std, mask=col < c)
+    wanted = (col < c) & (block == 0)
+    tl.store(mean_ptr + col, mean, mask=wanted)
+    tl.store(inv_std_ptr + col, inv_std, mask=wanted)
     bias = in_columns(bias_ptr, col, c)
     for start in range(first, last, ROWS):
         at, inside = places(start + row, last, col, c)
