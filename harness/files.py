@@ -1,15 +1,20 @@
 """Files appear whole or not at all: write beside the target, fsync, rename."""
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+
+SETTLED_SECONDS = 5.0  # from the making of a file to its lock, far more than it takes
 
 
 @contextmanager
@@ -25,12 +30,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except OSError as error:
         raise HarnessError(f"cannot write {path}: {error.strerror or error}") from error
-    os.close(fd)
     temporary = Path(name)
     try:
+        with suppress(OSError):  # a file system without locks keeps leftovers
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
@@ -38,6 +45,16 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise HarnessError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left half-written beside ``path``: nobody holds its lock."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), open(leftover, "rb") as handle:  # it may be gone, or be written now
+            if time.time() - os.fstat(handle.fileno()).st_mtime > SETTLED_SECONDS:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()
 
 
 def _sync(path: Path) -> None:

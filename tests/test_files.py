@@ -37,6 +37,21 @@ def test_file_appears_whole_and_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    old, fresh, other = (tmp_path / name for name in (".f.a1.tmp", ".f.b2.tmp", ".g.c3.tmp"))
+    for path in (old, fresh, other):
+        path.write_text("half")
+    for path in (old, other):
+        os.utime(path, (1.0, 1.0))
+    with atomic_path(tmp_path / "f") as temporary:
+        temporary.write_text("new")
+        os.utime(temporary, (1.0, 1.0))
+        write_text(tmp_path / "f", "of another process")
+        assert temporary.exists(), "what is being written stays"
+    assert (tmp_path / "f").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"f", ".f.b2.tmp", ".g.c3.tmp"}
+
+
 def test_others_may_read_it_as_the_umask_allows(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
