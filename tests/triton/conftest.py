@@ -6,12 +6,22 @@ are left to ``tests/kernels/test_interpreted.py``, which runs each file in a pro
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+FOLDER = Path(__file__).parent
 HERE = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
 collect_ignore_glob = [] if HERE else ["test_*.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip a file that is named on the command line all the same, and say how it runs."""
+    skip = pytest.mark.skip(reason="no GPU here: TRITON_INTERPRET=1 pytest FILE, one file at a time")
+    for item in items if not HERE else []:
+        if item.path.is_relative_to(FOLDER):
+            item.add_marker(skip)
 
 
 @pytest.fixture
