@@ -18,7 +18,7 @@ collect_ignore_glob = [] if HERE else ["test_*.py"]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip a file that is named on the command line all the same, and say how it runs."""
-    skip = pytest.mark.skip(reason="no GPU here: TRITON_INTERPRET=1 pytest FILE, one file at a time")
+    skip = pytest.mark.skip(reason="no GPU: TRITON_INTERPRET=1 pytest FILE, one file at a time")
     for item in items if not HERE else []:
         if item.path.is_relative_to(FOLDER):
             item.add_marker(skip)
