@@ -18,3 +18,9 @@ def test_links_and_named_files_exist(page):
     missing = [link for link in LINK.findall(text) if not (page.parent / link).exists()]
     missing += [path for path in PATH.findall(text) if not (ROOT / path).exists()]
     assert set(missing) <= EXAMPLES
+
+
+def test_the_map_of_cpu_kernels_names_each_module() -> None:
+    folder = ROOT / "kernels" / "cpu"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"``(\w+)``", (folder / "__init__.py").read_text())) == modules
