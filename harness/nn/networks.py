@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.data.names import CLASSES
-from harness.nn import fused, gpu, linear_block, norm_sign
+from harness.nn import fused, gpu, linear_block, norm_sign, signed
 from harness.nn.binarize import binarize_activation
 from harness.nn.layers import Conv3x3, Linear, WeightedLayer
 from harness.nn.norm import Averages, VanillaBatchNorm, average_in, build_norm
@@ -116,8 +116,10 @@ class Block(nn.Module):
         return fused.draws(like, self._streams[stream])
 
     def _drop(self, x: Tensor) -> Tensor:
-        keep = fused.draws(x, self._streams["dropout"], 1 - self.dropout)
-        return x * keep.div_(1 - self.dropout)
+        keep = fused.draws(x, self._streams["dropout"], 1 - self.dropout).div_(1 - self.dropout)
+        on_gpu = x.is_cuda or gpu.runs_on(x)
+        bits_alone = self.by_signs and self.binary_input and not on_gpu
+        return signed.drop(x, keep) if bits_alone else x * keep
 
     def _activate(self, y: Tensor) -> Tensor:
         if self.activation == "none":
@@ -162,8 +164,7 @@ class BinaryNetwork(nn.Module):
             block.fast = any(each.binary_input for each in blocks)
         for block, after in pairwise(blocks):
             flattened = type(block.layer) is not type(after.layer)
-            changed = block.pool_last or flattened or after.dropout
-            block.packs = after.by_signs and not changed
+            block.packs = after.by_signs and not (block.pool_last or flattened)
 
     def lay_channels_last(self) -> None:
         """Lay the filters out in memory as the convolutions of a GPU want them, to copy none."""

@@ -42,7 +42,10 @@ def stand_in(words: Tensor, like: Tensor) -> Tensor:
 
 
 def packed_signs(x: Tensor) -> Tensor:
-    """Return the packed signs of rows [B, K] or a map [B, K, H, W]: int64 [..., ceil(K/64)]."""
+    """Return the packed signs of rows [B, K] or a map [B, K, H, W]: int64 [..., ceil(K/64)].
+
+    They are those beside a stand-in: two planes of rows after :func:`drop`.
+    """
     words: Tensor | None = getattr(x, "words", None)
     if x.dim() == 2:
         return pack_rows(x).words if words is None else words
@@ -50,14 +53,42 @@ def packed_signs(x: Tensor) -> Tensor:
     return pack_map(x) if words is None else words.view(batch, height, width, -1)
 
 
+class _Drop(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor) -> Tensor:
+        ctx.save_for_backward(kept)
+        words, dropped = packed_signs(x), pack_rows(kept == 0).words
+        return stand_in(torch.stack([words | dropped, words & ~dropped]), x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (kept,) = ctx.saved_tensors
+        return gradients[0] * kept, None
+
+
+def drop(x: Tensor, kept: Tensor) -> Tensor:
+    """Return the stand-in of ``x * kept``, which :func:`linear` takes.
+
+    Beside it are two planes of signs, int64 [2, B, ceil(K/64)], in which zeros count as +1 and as
+    -1: half the planes' sum is the sign of x, 0 where it is dropped.
+
+    Args:
+        x: ±1, or their stand-in.
+        kept: float32 [B, K], 0 or ``1 / (1 - rate)``.
+    """
+    result: Tensor = _Drop.apply(x, kept)  # type: ignore[no-untyped-call]
+    return result
+
+
 def sign_planes(x: Tensor, dropped: bool) -> Tensor:
     """Return the packed signs of rows x [B, K], int64 [planes, B, ceil(K/64)].
 
-    ``dropped``: x also holds zeros. Then two planes, in which they count as +1 and as -1: half the
-    planes' sum is the sign of x, 0 at 0.
+    Two planes after :func:`drop`, and where x itself holds zeros (``dropped``).
     """
-    first = packed_signs(x)
-    return torch.stack([first, pack_rows(x > 0).words]) if dropped else first.unsqueeze(0)
+    words = packed_signs(x)
+    if words.dim() == 3:
+        return words
+    return torch.stack([words, pack_rows(x > 0).words]) if dropped else words.unsqueeze(0)
 
 
 def _multiply(planes: Tensor, k: int, weights: Tensor) -> Tensor:

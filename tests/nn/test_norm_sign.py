@@ -84,6 +84,23 @@ def test_packed_signs_stand_for_the_signs(shape: tuple[int, ...]) -> None:
     assert torch.equal(getattr(packed_again, "words", packed_again), results[0][0])
 
 
+@pytest.mark.parametrize("columns", [1, 63, 64, 130])
+def test_dropped_signs_are_two_planes_of_bits(columns: int) -> None:
+    generator = torch.Generator().manual_seed(columns)
+    x = torch.randint(0, 2, (5, columns), generator=generator) * 2.0 - 1
+    kept = torch.randint(0, 2, (5, columns), generator=generator) * 2.0
+    standing = signed.stand_in(pack_rows(x).words, x)
+    for given in (x, standing):
+        given.requires_grad_()
+        found = signed.drop(given, kept)
+        expected = signed.sign_planes((x * kept).detach(), True)
+        assert torch.equal(signed.sign_planes(found, True), expected)
+        assert found.shape == x.shape and found.isnan().all()
+        gradient = torch.randn(5, columns, generator=generator)
+        (by_input,) = torch.autograd.grad(found, given, gradient)
+        assert torch.equal(by_input, gradient * kept)
+
+
 def _network(recipe: str, dataset: str, mode: str, precision: str = "fast") -> BinaryNetwork:
     sizes: dict[str, Any] = {"network.width": 8, "network.fc": 40}
     sizes = sizes if dataset == "cifar10" else {"network.hidden": [96, 64]}
@@ -117,8 +134,9 @@ def test_fast_blocks_take_it_and_pack_where_the_next_takes_bits(
     assert _fused(_network("theano", "cifar10", "bnn-stoch"), monkeypatch, images) == packed
     # A shift-based norm is another one.
     assert _fused(_network("torch7", "mnist", "bnn-stoch"), monkeypatch, pixels) == [False]
-    # Dropout lies between the blocks.
-    assert _fused(_network("theano", "mnist", "bnn-det"), monkeypatch, pixels) == [False] * 3
+    # Dropout lies between the blocks, and takes bits.
+    packed = [True, True, False]
+    assert _fused(_network("theano", "mnist", "bnn-det"), monkeypatch, pixels) == packed
 
 
 @pytest.mark.parametrize(
