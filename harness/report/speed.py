@@ -237,7 +237,7 @@ def mlp_errors(frames: Frames) -> "pd.DataFrame":
 
 def _errors(axes: "Axes", errors: "pd.DataFrame", colours: dict[str, str], quoted: str) -> None:
     if errors.empty:
-        _head(axes, "MLP test error", quoted)
+        _head(axes, "MLP error", quoted)
         empty_panel(axes, "no packed network evaluated")
         return
     first = errors.iloc[0]
