@@ -30,7 +30,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        remove_leftovers(path)
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except OSError as error:
         raise HarnessError(f"cannot write {path}: {error.strerror or error}") from error
@@ -48,11 +48,16 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.close(fd)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left half-written beside ``path``: nobody holds its lock."""
+def remove_leftovers(path: Path, settled_s: float = SETTLED_SECONDS) -> None:
+    """Remove what killed processes left half-written beside ``path``: nobody holds its lock.
+
+    Files younger than ``settled_s`` stay, as another process may be about to lock one: 0 where no
+    other process can write here.
+    """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with suppress(OSError), open(leftover, "rb") as handle:  # it may be gone, or be written now
-            if time.time() - os.fstat(handle.fileno()).st_mtime > SETTLED_SECONDS:
+            age_s = time.time() - os.fstat(handle.fileno()).st_mtime
+            if not settled_s or age_s > settled_s:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 leftover.unlink()
 

@@ -2,6 +2,8 @@
 
 import textwrap
 
+SAID = 400  # characters of an error with its type; a compiler's repeats the program
+
 
 def hours_text(hours: float) -> str:
     """Return ``12 s``, ``4.2 min``, ``3.1 h`` or ``12 days``."""
@@ -23,3 +25,12 @@ def bytes_text(count: float) -> str:
 def one_line(error: BaseException) -> str:
     """Return what an error says in at most 200 characters; where it says nothing, its name."""
     return textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
+
+
+def said(error: BaseException) -> str:
+    """Return an error's type and words as one line.
+
+    >>> said(RuntimeError("CUDA error: an illegal instruction\\nFor debugging consider ..."))
+    'RuntimeError: CUDA error: an illegal instruction For debugging consider ...'
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:SAID]

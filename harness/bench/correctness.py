@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from harness.bench.gate import NoTimeError, check_dots, said
+from harness.bench.gate import NoTimeError, check_dots
 from harness.bench.positions import POSITIONS, first_wrong_position
+from harness.text import said
 from kernels import reference
 from kernels.base import Kernel
 from kernels.packing import pack_rows

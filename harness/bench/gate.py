@@ -7,17 +7,6 @@ from harness.bench.positions import first_wrong_position
 from harness.bench.subject import Problem
 from kernels.base import Kernel
 
-SAID = 400  # characters of an error in a row; a compiler's repeats the program
-
-
-def said(error: BaseException) -> str:
-    """Return an error's type and words as one line for a row.
-
-    >>> said(RuntimeError("CUDA error: an illegal instruction\\nFor debugging consider ..."))
-    'RuntimeError: CUDA error: an illegal instruction For debugging consider ...'
-    """
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:SAID]
-
 
 class NoTimeError(Exception):
     """A kernel that gets no time: why, as a row of the file says it.

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.bench.gate import said
+from harness.text import said
 
 ROTATED_BYTES = 1 << 28  # of operand copies: over four times the L2 of an H200
 MOST_COPIES = 64

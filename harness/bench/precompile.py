@@ -22,11 +22,11 @@ import torch
 
 from harness.bench.cases import get_case
 from harness.bench.correctness import BITS_SHAPE, PROBES, SHAPES
-from harness.bench.gate import said
 from harness.bench.positions import OUTPUTS, POSITIONS
 from harness.bench.problems import build
 from harness.bench.subject import Problem
 from harness.bench.work import Entry, pairs
+from harness.text import said
 from kernels import registry, vendor_cuda
 from kernels.base import Kernel
 from kernels.cpu.threads import available_threads

@@ -18,13 +18,14 @@ from harness.bench.budget import CEILING_S
 from harness.bench.cases import Case, get_case
 from harness.bench.ceilings import Ceiling, ceilings
 from harness.bench.correctness import Verdict, check_kernel
-from harness.bench.gate import NoTimeError, said
+from harness.bench.gate import NoTimeError
 from harness.bench.gpu import CaptureError, gpu_state
 from harness.bench.problems import build
 from harness.bench.subject import Problem
 from harness.bench.work import Step, Work, blamed
 from harness.files import write_json
 from harness.provenance import provenance
+from harness.text import said
 from kernels import registry
 from kernels.base import Kernel
 

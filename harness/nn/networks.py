@@ -160,8 +160,9 @@ class BinaryNetwork(nn.Module):
             linear = isinstance(block.layer, Linear) and not block.offset
             takes_pixels = block is blocks[0] and self.integer_input and linear
             block.by_signs = block.layer.is_binary and (block.binary_input or takes_pixels)
+        fast = any(block.binary_input for block in blocks)
         for block in blocks:
-            block.fast = any(each.binary_input for each in blocks)
+            block.fast = fast
         for block, after in pairwise(blocks):
             flattened = type(block.layer) is not type(after.layer)
             block.packs = after.by_signs and not (block.pool_last or flattened)

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,7 @@ from harness.run.setup import Setup
 from harness.run.show import say
 from harness.run.stages import examine
 from harness.run.training import FRAMES_SECONDS, Training
-from harness.text import bytes_text, hours_text
+from harness.text import bytes_text, hours_text, said
 from harness.train.checkpoint import CHECKPOINT
 from harness.train.commands import FAILED_RUN
 from harness.train.loop import Interrupted
@@ -110,7 +109,10 @@ class Piece:
         try:
             yield
         except Exception as error:  # a GPU's compiler, launcher and libraries have their own
-            reason = str(error) if isinstance(error, HarnessError) else _unforeseen(error)
+            reason = str(error)
+            if not isinstance(error, HarnessError):
+                _log.error("not foreseen:", exc_info=error)
+                reason = said(error)
             if len(names) > 1:
                 say(f"{self._title(names[0])} and {len(names) - 1} more, now one by one: {reason}")
             else:
@@ -205,9 +207,3 @@ class Piece:
         found = [needed_elsewhere(self.setup.work_folder(name)) for name in self.open]
         sizes = [f", {path} ({bytes_text(folder_bytes(path))})" for path in found if path]
         say(f"to go on on another machine, keep {self.setup.out}{''.join(sizes)}")
-
-
-def _unforeseen(error: Exception) -> str:
-    """Log where an error came from, and return it as a line."""
-    _log.error("not foreseen:", exc_info=error)
-    return textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,6 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         HarnessError: the file cannot be written; the last whole one stays.
     """
     write_whole(folder / CHECKPOINT, lambda temporary: torch.save(state, temporary))
-
-
-def remove_leftovers(folder: Path, names: Sequence[str]) -> None:
-    """Remove what a killed process left half-written of these files in ``folder``."""
-    for name in names:
-        for leftover in folder.glob(f".{name}.*.tmp"):
-            leftover.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Any:

@@ -13,7 +13,7 @@ from harness.data.dataset import Dataset
 from harness.data.fitted import fitted
 from harness.data.preprocess import Preprocessor
 from harness.errors import HarnessError
-from harness.files import sha256_file
+from harness.files import remove_leftovers, sha256_file
 from harness.methods import build_method
 from harness.nn import tf32
 from harness.nn.networks import BinaryNetwork, build_network
@@ -25,7 +25,6 @@ from harness.train.checkpoint import (
     BEST,
     CHECKPOINT,
     load_checkpoint,
-    remove_leftovers,
     save_weights,
 )
 from harness.train.inputs import Source, image_shape
@@ -83,7 +82,8 @@ def locked(folder: Path) -> Iterator[None]:
             f"cannot write in the run folder {folder}: {error.strerror or error}"
         ) from error
     try:
-        remove_leftovers(folder, (CHECKPOINT, BEST, record.RUN, record.METRICS))
+        for name in (CHECKPOINT, BEST, record.RUN, record.METRICS):
+            remove_leftovers(folder / name, settled_s=0)
         yield
     finally:
         lock.release()
