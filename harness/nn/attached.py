@@ -2,11 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
 Factors = tuple[Tensor, Tensor]
-Handed = Factors | Tensor
+
+
+class Maps(NamedTuple):
+    """What a convolution's gradient by its filters is made of: ``kernels.triton.maps.by_filters``.
+
+    Attributes:
+        gradient: by the dots, float16 [B, H, W, N], scaled.
+        x: the inputs, float16 or float32 [B, H, W, C].
+    """
+
+    gradient: Tensor
+    x: Tensor
+
+
+Handed = Maps | Factors | Tensor
 
 
 @dataclass
@@ -18,7 +33,7 @@ class Attachment:
             in memory. On a GPU ``rows.T @ columns``: rows bfloat16 [P, B, N], P pieces of a float32
             matrix, and columns bfloat16 [B, K]. On a CPU ``rows @ signs``: rows float32 [N, B] and
             packed signs, int64 [planes, B, ceil(K/64)].
-        signs: bfloat16 or float32, which the optimizer writes as it updates the weight.
+        signs: bfloat16, float16 or float32, which the optimizer writes as it updates the weight.
         version: of the weight whose signs they are.
         words: its signs packed, int64 [N, ceil(K/64)], on a CPU, and the ``words_version`` of them.
         wanted: whether the optimizer takes factors.

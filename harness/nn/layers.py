@@ -1,7 +1,6 @@
 """Linear and 3x3 convolution layers with real or binary weights (paper, section 1.1)."""
 
 import math
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ class WeightedLayer(nn.Module):
     ``fan_in`` and ``fan_out`` count the filter area of convolutions.
     """
 
-    signs_dtype: ClassVar[torch.dtype]  # of :meth:`kept_signs`: what its products take
+    signs_dtype: torch.dtype  # of :meth:`kept_signs`: what its products take
 
     def __init__(
         self,
@@ -172,7 +171,7 @@ class Conv3x3(WeightedLayer):
         if rate or integers:
             raise ValueError("a convolution by signs takes inputs of ±1 alone, without dropout")
         if gpu.takes(x, self.weight):
-            x, signs = _channels_last(x, self.kept_signs())
+            x, signs = _channels_last(x, self.kept_signs().float())
             products = tf32.signed_conv3x3(x, self.weight, signs)
         elif x.is_cuda:
             products = tf32.conv3x3(*_channels_last(x, self.used_weight()))

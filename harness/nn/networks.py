@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.data.names import CLASSES
-from harness.nn import fused, gpu, linear_block, norm_sign, signed
+from harness.nn import conv_block, fused, gpu, linear_block, norm_sign, signed
 from harness.nn.binarize import binarize_activation
 from harness.nn.layers import Conv3x3, Linear, WeightedLayer
 from harness.nn.norm import Averages, VanillaBatchNorm, average_in, build_norm
@@ -28,7 +28,8 @@ class Block(nn.Module):
     the straight-through estimator's gate. ``binary_input`` says that the block's inputs are ±1
     (before dropout), ``takes_integers`` that they are integers up to 255; ``by_signs`` that their
     products with ±1 weights go by packed kernels; ``fast`` that a step need not keep the bits of
-    the library's batch norm, ``packs`` that the next block takes its outputs' signs packed.
+    the library's batch norm, ``packs`` that the next block takes its outputs' signs packed,
+    ``halves`` that on a GPU it takes them in float16.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Block(nn.Module):
         self.scale, self.offset = 1.0, 0.0
         self.binary_input = binary_input
         self.takes_integers = binary_input
-        self.by_signs = self.fast = self.packs = False
+        self.by_signs = self.fast = self.packs = self.halves = False
         self._streams = streams
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,6 +59,8 @@ class Block(nn.Module):
             x = x.flatten(1)
         if linear_block.takes(self, x):
             return linear_block.forward(self, x)
+        if conv_block.takes(self, x):
+            return conv_block.forward(self, x)
         if self.dropout and self.training:
             x = self._drop(x)
         row_sums, pool = None, self.pool and not self.pool_last
@@ -163,9 +166,12 @@ class BinaryNetwork(nn.Module):
         fast = any(block.binary_input for block in blocks)
         for block in blocks:
             block.fast = fast
+            if block.by_signs and conv_block.fits(block):
+                block.layer.signs_dtype = torch.float16
         for block, after in pairwise(blocks):
             flattened = type(block.layer) is not type(after.layer)
             block.packs = after.by_signs and not (block.pool_last or flattened)
+            block.halves = block.packs and conv_block.fits(after)
 
     def lay_channels_last(self) -> None:
         """Lay the filters out in memory as the convolutions of a GPU want them, to copy none."""
@@ -177,7 +183,8 @@ class BinaryNetwork(nn.Module):
         """Bring the signs that a GPU keeps beside latent weights up to date with them."""
         for block in cast(list[Block], list(self.blocks)):
             layer = block.layer
-            if block.by_signs and layer.binarization == "det" and gpu.takes(layer.weight):
+            kept = block.by_signs or conv_block.fits(block)
+            if kept and layer.binarization == "det" and gpu.takes(layer.weight):
                 layer.kept_signs()
 
     def average_later(self) -> None:

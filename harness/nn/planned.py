@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from harness.nn.attached import attachment
+from harness.nn.attached import Maps, attachment
 from harness.nn.eager import EagerOptimizer
 
 if TYPE_CHECKING:
@@ -111,14 +111,16 @@ class PlannedOptimizer(EagerOptimizer):
             self._update(index, parameters)
 
     def _update(self, index: int, parameters: Sequence[Tensor]) -> None:
-        from kernels.triton import update, update_product
+        from kernels.triton import maps, update, update_product
 
         flat, state = self._flats[index], (*self._moments[index], self._plan[index], self._row)
         beside = attachment(parameters[0])
         handed, beside.handed = beside.handed, None
         signs = None if beside.signs is None else _dense(beside.signs, parameters[0])
         rule = self._rule(1.0 if index < self.clipped_groups else math.inf)
-        if isinstance(handed, tuple):
+        if isinstance(handed, Maps):
+            update.update_(rule, flat, maps.by_filters(*handed), *state, signs)
+        elif isinstance(handed, tuple):
             update_product.update_by_product_(rule, flat, *handed, *state, signs)
         else:
             gradient = (

@@ -8,6 +8,7 @@ from kernels.triton import (
     conv,
     dot,
     drop,
+    maps,
     naive,
     norm,
     norm_backward,
@@ -116,6 +117,32 @@ def conv_build(tile: dot.Tile, pool: bool) -> Build:
     )
 
 
+def map_builds() -> list[Build]:
+    """Return the convolutions of a training step: forward, pooled, and the gradients."""
+    found, tile = [], maps.TILES[1]
+    for name in ("dots", "pooled", "by input"):
+        backward, pool = name == "by input", name == "pooled"
+        types = {"map_ptr": "*fp16", "filter_ptr": "*fp16", "winner_ptr": "*u8"}
+        types["out_ptr"] = "*fp16" if backward else "*fp32"
+        sizes: dict[str, Any] = {"M": tile.m, "N": tile.n, "K": tile.k, "C": 64}
+        sizes |= {"BACKWARD": backward, "POOL": pool, "GREATEST": norm_backward.GREATEST}
+        sizes["filter_n" if backward else "filter_k"] = 1
+        if not pool:
+            sizes["winner_ptr"] = None
+        aligned = ("n", "filter_k", "filter_tap", "filter_n")
+        more = (tile.warps, tile.stages)
+        found.append(Build(f"maps {name}", maps._conv, types, sizes, *more, aligned=aligned))
+    tile = maps.FILTER_TILE
+    for name, channels, kind in (("signs", 64, "*fp16"), ("pixels", 3, "*fp32")):
+        types = {"gradient_ptr": "*fp16", "map_ptr": kind, "out_ptr": "*fp32", "unscale": "fp32"}
+        sizes = {"N": tile.m, "K": tile.n if channels > 16 else 16, "P": tile.k, "C": channels}
+        function, name = maps._by_filters, f"maps by filters, {name}"
+        found.append(
+            Build(name, function, types, sizes, tile.warps, tile.stages, aligned=("n", "piece"))
+        )
+    return found
+
+
 def pack_build() -> Build:
     """Return a build of packing float32 rows that lie in order, with popcounts."""
     pointers = {"x_ptr": "*fp32", "words_ptr": "*i32", "ones_ptr": "*i32"}
@@ -174,7 +201,9 @@ def naive_build(xnor: bool) -> Build:
 def norm_builds() -> list[Build]:
     """Return batch norm and sign, forward and backward, in one launch and in two."""
     forward, backward = {"FORM": "stochastic"}, {"GATED": True}
-    pieces = {"PIECES": norm_backward.MOST_PIECES, "NATIVE": True}
+    pieces: dict[str, Any] = {"PIECES": norm_backward.MOST_PIECES, "NATIVE": True}
+    pieces |= {"HALF": False, "POOLED": False, "winner_ptr": None}
+    windows = {"PIECES": 0, "HALF": True, "POOLED": True, "NATIVE": True}
     merged = {"BLOCKS": norm.MOST_BLOCKS}
     found = []
     for name, function, constants in (
@@ -184,13 +213,17 @@ def norm_builds() -> list[Build]:
         ("norm-backward strip", norm_backward._strip, backward | pieces),
         ("norm-backward sums", norm_backward._sums, backward),
         ("norm-backward gradient", norm_backward._gradient, backward | pieces | merged),
+        ("norm-backward windows", norm_backward._gradient, backward | windows | merged),
     ):
         tile = norm.BLOCK
         if name.endswith("strip"):
             tile = norm.Tile(norm.STRIP_ROWS, norm.STRIP_COLS, norm.STRIP_WARPS)
         types = {name: "*fp32" for name in function.arg_names if name.endswith("_ptr")}
         types |= {"d_dots_ptr": "*bf16", "out_ptr": "*bf16", "scale": "fp32", "eps": "fp32"}
-        constants = constants | {"ROWS": tile.rows, "COLS": tile.cols}
+        if constants.get("HALF"):
+            types |= {"d_dots_ptr": "*fp16", "gradient_ptr": "*fp16", "winner_ptr": "*u8"}
+        rows = norm_backward.WINDOWS if name.endswith("windows") else tile.rows
+        constants = constants | {"ROWS": rows, "COLS": tile.cols}
         more: dict[str, Any] = {"fusion": False, "aligned": ("c", "size")}
         found.append(Build(name, function, types, constants, tile.warps, **more))
     return found
@@ -253,5 +286,5 @@ def builds() -> list[Build]:
         found += [dot_build("bits", tile, packed) for tile in dot.TILES if packed or tile.n > 128]
     for packed in (False, True):
         found += [tma_build(dot.TILES[0], packed), conv_build(conv.TILE, packed)]
-    found += [*norm_builds(), *batch_builds(), *peak_builds()]
+    found += [*norm_builds(), *map_builds(), *batch_builds(), *peak_builds()]
     return [*found, dot_build("int8", dot.TILES[1], False)]

@@ -18,6 +18,7 @@ import triton.language as tl
 
 from kernels.triton.base import check_values, check_vector
 from kernels.triton.device import DEVICE
+from kernels.triton.rules import SIGN_DTYPES
 
 
 class Tile(NamedTuple):
@@ -35,7 +36,6 @@ STRIP_ROWS, STRIP_COLS, STRIP_WARPS = 256, 16, 4
 # (at most 32 KiB from L2), so blocks are few.
 BLOCK, PROGRAMS, MOST_BLOCKS = Tile(128, 32, 8), 384, 128
 ROUNDED = {"enable_fp_fusion": False}
-SIGN_DTYPES = (torch.float32, torch.bfloat16)
 
 
 @triton.jit
@@ -166,14 +166,19 @@ def _normalise(
         _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM)
 
 
-def check_rows(name: str, x: object, shape: tuple[int, ...] | None = None) -> torch.Tensor:
-    """Return ``x`` if it is a contiguous float32 matrix on ``DEVICE``, of ``shape`` where given.
+def check_rows(
+    name: str,
+    x: object,
+    shape: tuple[int, ...] | None = None,
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,),
+) -> torch.Tensor:
+    """Return ``x`` if it is a contiguous matrix of ``dtypes`` on ``DEVICE``, of a given ``shape``.
 
     Raises:
         TypeError: no tensor, or another dtype.
         ValueError: another shape, no row, another device, or rows that are not contiguous.
     """
-    found = check_values(name, x, (torch.float32,))
+    found = check_values(name, x, dtypes)
     if shape is not None and tuple(found.shape) != shape:
         raise ValueError(f"{name} must have shape {list(shape)}, got {list(found.shape)}")
     if not found.shape[0]:
@@ -232,7 +237,7 @@ def norm_sign(
         beta: the batch norm's shift.
         eps: added to the variance.
         draws: float32 [R, C] uniform in [0, 1), contiguous.
-        dtype: of the signs: float32 or bfloat16.
+        dtype: of the signs: float32, bfloat16 or float16.
         signs: False returns y itself in their place.
 
     Returns:

@@ -2,7 +2,8 @@
 
 y is computed again from the dots, so nothing but the batch's statistics is kept between the
 passes. Gradient and dots are read once (twice in two launches), the dots' gradient is written once,
-as float32 or cut into bfloat16 pieces for tensor cores.
+as float32, cut into bfloat16 pieces for tensor cores, or as float16 times ``SCALE``: to the
+winners of a max-pool, the rest of whose windows gets 0.
 """
 # Jit functions are typed by triton, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
@@ -14,8 +15,16 @@ import triton.language as tl
 from kernels.triton import norm
 from kernels.triton.device import DEVICE, INTERPRETED
 from kernels.triton.norm import block_of, in_columns, places
+from kernels.triton.rules import check_kind
 
 MOST_PIECES = 3
+# Of gradients in float16, which is what they are read as too: full precision from 4e-9 up to 4.
+SCALE = 2.0**14
+WINDOWS = norm.BLOCK.rows // 2  # of a step: each has four places to write, in registers
+GREATEST = 65504.0  # the largest float16: no infinities
+
+
+_UNSCALE, _SCALE, _GREATEST = (tl.constexpr(x) for x in (1 / SCALE, SCALE, GREATEST))
 
 
 @triton.jit
@@ -28,6 +37,8 @@ def _load(operands, at, inside, col, c, scale, GATED: tl.constexpr):
     z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + in_columns(bias_ptr, col, c)
     xhat = (z - in_columns(mean_ptr, col, c)) * in_columns(inv_std_ptr, col, c)
     g = tl.load(gradient_ptr + at, mask=inside, other=0.0)
+    if gradient_ptr.dtype.element_ty == tl.float16:
+        g = g.to(tl.float32) * _UNSCALE
     if GATED:
         y = xhat * in_columns(gamma_ptr, col, c) + in_columns(beta_ptr, col, c)
         g = tl.where(tl.abs(y) <= 1, g, 0.0)
@@ -48,12 +59,32 @@ def to_bfloat16(x, NATIVE: tl.constexpr):
 
 
 @triton.jit
+def _write_half(d_dots_ptr, d, winner_ptr, at, inside, row, col, c, width, POOLED: tl.constexpr):
+    """Write d as float16: a pooled map's ``width`` positions a row to the corners that won."""
+    d = tl.clamp(d * _SCALE, -_GREATEST, _GREATEST).to(tl.float16)
+    if POOLED:
+        winner = tl.load(winner_ptr + at, mask=inside, other=0)
+        window = (row // width * (2 * width) + row % width) * 2
+        place = window[:, None] * c + col[None, :]  # under 2^31: see _empty
+        for corner in tl.static_range(4):
+            corner_ptr = d_dots_ptr + (corner // 2 * (2 * width) + corner % 2) * c
+            value = tl.where(winner == corner, d, tl.zeros_like(d))
+            tl.store(corner_ptr + place, value, mask=inside)
+    else:
+        tl.store(d_dots_ptr + at, d, mask=inside)
+
+
+@triton.jit
 def _write(
-    d_dots_ptr, g, xhat, mean_g, mean_gx, factor, at, inside, size, scale, PIECES: tl.constexpr,
-    NATIVE: tl.constexpr,
+    outputs, g, xhat, mean_g, mean_gx, factor, at, inside, row, col, c, size, scale,
+    PIECES: tl.constexpr, HALF: tl.constexpr, POOLED: tl.constexpr, NATIVE: tl.constexpr,
 ):  # fmt: skip
+    """Write the dots' gradient; ``outputs``: its pointer, the winners' and the pooled width."""
+    d_dots_ptr, winner_ptr, width = outputs
     d = factor[None, :] * (g - mean_g[None, :] - xhat * mean_gx[None, :]) * scale
-    if PIECES == 0:
+    if HALF:
+        _write_half(d_dots_ptr, d, winner_ptr, at, inside, row, col, c, width, POOLED)
+    elif PIECES == 0:
         tl.store(d_dots_ptr + at, d, mask=inside)
     for _ in tl.static_range(PIECES):
         piece = to_bfloat16(d, NATIVE)
@@ -74,18 +105,23 @@ def _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, f
 @triton.jit
 def _strip(
     gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, d_dots_ptr,
-    columns_ptr, rows, c, size, scale, GATED: tl.constexpr, PIECES: tl.constexpr,
-    NATIVE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    columns_ptr, winner_ptr, rows, c, size, scale, width, GATED: tl.constexpr,
+    PIECES: tl.constexpr, HALF: tl.constexpr, POOLED: tl.constexpr, NATIVE: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    col = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    at, inside = places(tl.arange(0, ROWS), rows, col, c)
+    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+    at, inside = places(row, rows, col, c)
     operands = gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr
     g, xhat = _load(operands, at, inside, col, c, scale, GATED)
     sum_g, sum_gx, sum_x = tl.sum(g, axis=0), tl.sum(g * xhat, axis=0), tl.sum(xhat, axis=0)
     mean_g, mean_gx = sum_g / rows, sum_gx / rows
     factor = tl.sum(in_columns(gamma_ptr, col, c) * in_columns(inv_std_ptr, col, c), axis=0)
     _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, factor, rows)
-    _write(d_dots_ptr, g, xhat, mean_g, mean_gx, factor, at, inside, size, scale, PIECES, NATIVE)
+    outputs = d_dots_ptr, winner_ptr, width
+    _write(
+        outputs, g, xhat, mean_g, mean_gx, factor, at, inside, row, col, c, size, scale,
+        PIECES, HALF, POOLED, NATIVE,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -115,9 +151,9 @@ def _sums(
 @triton.jit
 def _gradient(
     gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, d_dots_ptr,
-    columns_ptr, partial_ptr, rows, c, block_rows, size, scale, GATED: tl.constexpr,
-    PIECES: tl.constexpr, NATIVE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
-    BLOCKS: tl.constexpr,
+    columns_ptr, winner_ptr, partial_ptr, rows, c, block_rows, size, scale, width,
+    GATED: tl.constexpr, PIECES: tl.constexpr, HALF: tl.constexpr, POOLED: tl.constexpr,
+    NATIVE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     block, blocks, first, last, row, col = block_of(rows, block_rows, ROWS, COLS)
     part, used = places(tl.arange(0, BLOCKS), blocks, col, c)
@@ -130,12 +166,14 @@ def _gradient(
         sum_x = tl.sum(tl.load(partial_ptr + 2 * step + part, mask=used, other=0.0), axis=0)
         _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, factor, rows)
     operands = gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr
+    outputs = d_dots_ptr, winner_ptr, width
     for start in range(first, last, ROWS):
         at, inside = places(start + row, last, col, c)
         g, xhat = _load(operands, at, inside, col, c, scale, GATED)
         _write(
-            d_dots_ptr, g, xhat, mean_g, mean_gx, factor, at, inside, size, scale, PIECES, NATIVE
-        )
+            outputs, g, xhat, mean_g, mean_gx, factor, at, inside, start + row, col, c, size, scale,
+            PIECES, HALF, POOLED, NATIVE,
+        )  # fmt: skip
 
 
 def norm_sign_backward(
@@ -149,6 +187,8 @@ def norm_sign_backward(
     inv_std: torch.Tensor,
     pieces: int = 0,
     gated: bool = True,
+    half: bool = False,
+    winners: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the gradients of ``norm_sign``'s dots, gamma, beta and bias.
 
@@ -158,7 +198,8 @@ def norm_sign_backward(
     rounding, as batch norm takes any constant away; it is found from the sum of xhat.
 
     Args:
-        gradient: with respect to the signs, float32 [R, C], contiguous.
+        gradient: with respect to the signs, [R, C], contiguous: float32, or float16 times
+            ``SCALE``.
         dots: as ``norm_sign`` had them, like ``bias``, ``scale``, ``gamma`` and ``beta``.
         bias: float32 [C].
         scale: of the products.
@@ -169,36 +210,66 @@ def norm_sign_backward(
         pieces: 0, or the number of bfloat16 pieces of ``d_dots``: piece 0 rounds it, each further
             one rounds what the earlier ones leave; three are the whole of a finite float32.
         gated: False lets all of the gradient pass.
+        half: return ``d_dots`` times ``SCALE`` in float16.
+        winners: with ``half``, for dots that are a 2x2 max-pool's: the corner that won, uint8
+            [B, h, w, C] with ``R = B h w``, contiguous.
 
     Returns:
-        ``d_dots`` float32 [R, C], or bfloat16 [pieces, R, C]; the others float32 [C].
+        ``d_dots`` float32 [R, C], bfloat16 [pieces, R, C], float16 [R, C] or, of all corners,
+        [B, 2h, 2w, C]; the others float32 [C].
 
     Raises:
         TypeError: no tensor, or another dtype.
         ValueError: another shape, device or order in memory, or another number of pieces.
     """
     rows, c = norm.check_rows("dots", dots).shape
-    norm.check_rows("gradient", gradient, (rows, c))
+    norm.check_rows("gradient", gradient, (rows, c), (torch.float32, torch.float16))
     columns_in = {"bias": bias, "gamma": gamma, "beta": beta, "mean": mean, "inv_std": inv_std}
     norm.check_columns(c, **columns_in)
     if pieces not in range(MOST_PIECES + 1):
         raise ValueError(f"pieces must be 0 to {MOST_PIECES}, got {pieces!r}")
-    shape, dtype = ((pieces, rows, c), torch.bfloat16) if pieces else ((rows, c), torch.float32)
-    d_dots = torch.empty(*shape, dtype=dtype, device=DEVICE)
+    if (pieces and half) or (winners is not None and not half):
+        raise ValueError("pieces are bfloat16's, winners float16's: give pieces or half")
+    d_dots, width = _empty(rows, c, pieces, half, winners)
     columns = torch.empty(3, c, dtype=torch.float32, device=DEVICE)
     operands = (gradient, dots, *columns_in.values())
     gate = {"GATED": gated} | norm.ROUNDED
+    form = {
+        "PIECES": pieces,
+        "HALF": half,
+        "POOLED": winners is not None,
+        "NATIVE": not INTERPRETED,
+    }
     if rows <= norm.STRIP_ROWS:
         strips, tile = norm.strip(rows, c)
-        sizes = (rows, c, rows * c, scale)
-        tile |= {"PIECES": pieces, "NATIVE": not INTERPRETED}
-        _strip[strips](*operands, d_dots, columns, *sizes, **tile, **gate)
+        outputs = (d_dots, columns, winners, rows, c, rows * c, scale, width)
+        _strip[strips](*operands, *outputs, **tile, **form, **gate)
         return d_dots, columns[0], columns[1], columns[2]
     grid, tile, block_rows = norm.cut(rows, c)
     partial = torch.empty(3, grid[1], c, dtype=torch.float32, device=DEVICE)
     _sums[grid](*operands, partial, rows, c, block_rows, scale, **tile, **gate)
-    tile |= {"PIECES": pieces, "NATIVE": not INTERPRETED}
     tile["BLOCKS"] = int(triton.next_power_of_2(grid[1]))
-    outputs = (d_dots, columns, partial)
-    _gradient[grid](*operands, *outputs, rows, c, block_rows, rows * c, scale, **tile, **gate)
+    if winners is not None:
+        tile["ROWS"] = WINDOWS
+    sizes = (rows, c, block_rows, rows * c, scale, width)
+    _gradient[grid](*operands, d_dots, columns, winners, partial, *sizes, **tile, **form, **gate)
     return d_dots, columns[0], columns[1], columns[2]
+
+
+def _empty(
+    rows: int, c: int, pieces: int, half: bool, winners: torch.Tensor | None
+) -> tuple[torch.Tensor, int]:
+    """Return memory for the dots' gradient, and the pooled map's width or 1."""
+    if winners is not None:
+        shape = check_kind("winners", winners, torch.uint8).shape
+        fitting = winners.ndim == 4 and shape[3] == c and winners.numel() == rows * c < 2**29
+        if not fitting or not winners.is_contiguous():
+            raise ValueError(f"winners must be contiguous [B, h, w, {c}], got {list(shape)}")
+        batch, height, width, _ = shape
+        whole = (batch, 2 * height, 2 * width, c)
+        return torch.empty(whole, dtype=torch.float16, device=DEVICE), width
+    if half:
+        return torch.empty(rows, c, dtype=torch.float16, device=DEVICE), 1
+    if pieces:
+        return torch.empty(pieces, rows, c, dtype=torch.bfloat16, device=DEVICE), 1
+    return torch.empty(rows, c, dtype=torch.float32, device=DEVICE), 1

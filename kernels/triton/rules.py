@@ -18,6 +18,7 @@ import triton.language as tl
 from kernels.triton.device import DEVICE
 
 RATES = {"adam": 3, "adamax": 1, "adamax-stored": 1}  # numbers in a row of the plan
+SIGN_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 SMALLEST_EPS = 2.0**-126  # of AdaMax: with it v is a normal float32
 # AP2 adds to the bits, so that a mantissa from sqrt(2) on carries: see harness.nn.shift.
 _ROUND_UP = tl.constexpr(0x800000 - 0x3504F4)
@@ -185,7 +186,7 @@ def check_state(
     check_tensor("m", m, torch.float32, size)
     check_tensor("v", v, torch.float32, size)
     if signs is not None:
-        kind = check_kind("signs", signs, torch.bfloat16, torch.float32).dtype
+        kind = check_kind("signs", signs, *SIGN_DTYPES).dtype
         check_tensor("signs", signs, kind, size)
     shape = list(check_tensor("plan", plan, torch.float32).shape)
     if len(shape) != 2 or shape[1] != RATES[rule.name]:

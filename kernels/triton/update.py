@@ -13,7 +13,16 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.triton.rules import Rule, check_kind, check_state, check_tensor, rates, signs_of, step
+from kernels.triton.rules import (
+    SIGN_DTYPES,
+    Rule,
+    check_kind,
+    check_state,
+    check_tensor,
+    rates,
+    signs_of,
+    step,
+)
 
 BLOCK = 1024  # elements a program: two 16-byte reads of each array a lane
 WARPS = 4
@@ -32,12 +41,15 @@ def places(BLOCK: tl.constexpr):
 
 @triton.jit
 def _update(
-    parameter_ptr, gradient_ptr, m_ptr, v_ptr, signs_ptr, plan_ptr, at_ptr, size, rows,
+    parameter_ptr, gradient_ptr, m_ptr, v_ptr, signs_ptr, plan_ptr, at_ptr, size, rows, pieces,
     rest1, beta2, third, bound, RULE: tl.constexpr, SIGNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     place = places(BLOCK)
     used = place < size
     gradient = tl.load(gradient_ptr + place, mask=used)
+    for piece in range(1, pieces):
+        piece_ptr = gradient_ptr + tl.cast(piece, tl.int64) * size
+        gradient += tl.load(piece_ptr + place, mask=used)
     rate, inverse_root, eps = rates(plan_ptr, at_ptr, rows, RULE)
     step(
         gradient, place, used, parameter_ptr, m_ptr, v_ptr, signs_ptr, rate, inverse_root, eps,
@@ -66,22 +78,24 @@ def update_(
 
     Args:
         rule: Adam or AdaMax, with its numbers that no step changes.
-        parameter: w, with ``gradient``, ``m`` and ``v`` float32 of one number of elements.
+        parameter: w, with ``m`` and ``v`` float32 of one number of elements.
+        gradient: g, float32 of as many, or pieces [P, ...] of as many each, which sum to it.
         plan: float32 [steps, 3] of Adam: rate ``lr/(1-b1^t)``, root ``sqrt(1-b2^t)`` and eps of
             each step; [steps, 1] of AdaMax: rate ``AP2(lr/(1-b1^t)) scale``.
         at: int64 [], the row; one that ``plan`` lacks makes every weight NaN.
-        signs: bfloat16 or float32, or None.
+        signs: bfloat16, float16 or float32, or None.
 
     Raises:
         TypeError, ValueError: a tensor of another kind.
     """
     check_state(rule, parameter, m, v, plan, at, signs)
     size = parameter.numel()
-    check_tensor("gradient", gradient, torch.float32, size)
+    pieces = len(gradient) if gradient.ndim > parameter.ndim and size else 1
+    check_tensor("gradient", gradient, torch.float32, pieces * size)
     if size == 0:
         return
     _update[(triton.cdiv(size, BLOCK),)](
-        parameter, gradient, m, v, signs, plan, at, size, len(plan), *rule.numbers,
+        parameter, gradient, m, v, signs, plan, at, size, len(plan), pieces, *rule.numbers,
         RULE=rule.name, SIGNS=signs is not None, BLOCK=BLOCK, num_warps=WARPS,
     )  # fmt: skip
 
@@ -101,14 +115,14 @@ def sign_(x: torch.Tensor, out: torch.Tensor) -> None:
 
     Args:
         x: float32 of any dense order in memory, such as channels last.
-        out: float32 or bfloat16, of the shape and order of ``x``.
+        out: of ``SIGN_DTYPES``, of the shape and order of ``x``.
 
     Raises:
         TypeError: another dtype.
         ValueError: another shape, order or device.
     """
     check_kind("x", x, torch.float32)
-    check_kind("out", out, torch.float32, torch.bfloat16)
+    check_kind("out", out, *SIGN_DTYPES)
     order, dense = _order(x)
     if not dense:
         raise ValueError(f"x must be dense, got strides {x.stride()} of {list(x.shape)}")

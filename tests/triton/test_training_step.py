@@ -18,6 +18,8 @@ from tests.triton.training import BATCH, by_the_library, far, images, method_of
 STEP_TOLERANCE = 2e-5
 # The gradient in two bfloat16 pieces keeps 16 of its 24 bits; a few layers add up.
 FAST_TOLERANCE = 2e-4
+# A map's gradient in float16, 11 bits, from layer to layer.
+MAPS_TOLERANCE = 2e-3
 
 
 @pytest.mark.parametrize("kind", ["adam-lasagne", "adam-torch", "shift-adamax"])
@@ -92,6 +94,12 @@ CASES = {
     "shift": ("mnist", {"recipe": "torch7", "mode": "bnn-det"}, STEP_TOLERANCE),
     "float": ("mnist", {"mode": "float"}, STEP_TOLERANCE),
     "maps": ("cifar10", {}, STEP_TOLERANCE),
+    "fast maps": ("cifar10", {"precision": "fast"}, MAPS_TOLERANCE),
+    "fast maps, draws": (
+        "cifar10",
+        {"precision": "fast", "mode": "bnn-stoch-w", "network.width": 16},
+        MAPS_TOLERANCE,
+    ),
 }
 
 
@@ -158,6 +166,8 @@ def test_a_step_writes_the_next_signs_beside_the_weights(
         assert torch.equal(signs.float(), torch.where(latent >= 0, 1.0, -1.0))
         assert layer.weight.grad is None
     assert len(layers) == len(method.network.blocks) - (dataset == "cifar10")
+    if dataset == "cifar10":
+        assert {layer.signs_dtype for layer in layers} == {torch.float16, torch.bfloat16}
 
 
 def test_a_missing_gradient_is_named() -> None:

@@ -1,0 +1,120 @@
+"""A convolution block of a training step on a GPU: convolution, max-pool, batch norm and sign.
+
+One autograd function for ``precision: fast``. ±1 maps and filters are float16, which loses nothing,
+and dots float32: forward gives float32's numbers. The gradient of a map passes from block to block
+as float16 times ``SCALE``, 11 significant bits as in TF32. The filters' gradient is made beside the
+rest of the backward pass, for which the optimizer gets the two maps. The first block, of real
+pixels, convolves by the library in float32, and rounds pixels for the filters' gradient alone.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from harness.nn import gpu, tf32
+from harness.nn.attached import Maps, attachment
+from harness.nn.layers import Conv3x3
+from harness.nn.norm import VanillaBatchNorm
+
+if TYPE_CHECKING:
+    from harness.nn.networks import Block
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return a map [B, C, H, W] channels last in memory, [B, H, W, C] contiguous; a view if so."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _library(x: Tensor, signs: Tensor, integers: bool) -> Tensor:
+    form = torch.channels_last
+    x, signs = x.contiguous(memory_format=form), signs.contiguous(memory_format=form)
+    dots = tf32.integer_conv3x3(x, signs) if integers else F.conv2d(x, signs, padding=1)
+    return _rows(dots)
+
+
+class _ConvBlock(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, latent: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor,
+        block: "Block", norm: VanillaBatchNorm,
+    ) -> Tensor:  # fmt: skip
+        from kernels.triton import maps
+        from kernels.triton import norm as kernels
+
+        signs, winners, ctx.real = block.layer.kept_signs(), None, x.dtype == torch.float32
+        if block.by_signs:
+            x, signs = _rows(x).half(), _rows(signs)
+            dots, winners = maps.convolve(x, signs, block.pool)
+        else:
+            dots, x = _library(x, signs, block.takes_integers), _rows(x)
+        rows = dots.flatten(0, 2)
+        drawn = None
+        if block.activation == "stoch":
+            drawn = _rows(block.draws("activations", dots.permute(0, 3, 1, 2))).flatten(0, 2)
+        dtype = torch.float16 if block.halves else torch.float32
+        out, mean, inv_std = kernels.norm_sign(
+            rows, bias, block.scale, gamma, beta, norm.eps, drawn, dtype=dtype
+        )
+        norm.average(mean, inv_std, len(rows))
+        ctx.save_for_backward(x, signs, dots, winners, bias, gamma, beta, mean, inv_std)
+        ctx.latent, ctx.gated, ctx.scale = latent, block.gated, block.scale
+        return out.view(dots.shape).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        from kernels.triton import maps
+        from kernels.triton.norm_backward import SCALE, norm_sign_backward
+
+        x, signs, dots, winners, bias, gamma, beta, mean, inv_std = ctx.saved_tensors
+        gradient, by_gamma, by_beta, by_bias = norm_sign_backward(
+            _rows(gradients[0]).flatten(0, 2), dots.flatten(0, 2), bias, ctx.scale, gamma, beta,
+            mean, inv_std, gated=ctx.gated, half=True, winners=winners,
+        )  # fmt: skip
+        gradient = gradient.view(*x.shape[:3], -1)
+        by_input = None
+        if ctx.needs_input_grad[0]:
+            by_input = maps.by_input(gradient, signs).permute(0, 3, 1, 2)
+            if ctx.real:  # the block before gives float32, and wants the gradient itself
+                by_input = by_input.float() / SCALE
+        # Last: the update overwrites the signs.
+        attachment(ctx.latent).hand_over(Maps(gradient, x))
+        return by_input, None, by_bias, by_gamma, by_beta, None, None
+
+
+def fits(block: "Block") -> bool:
+    """Return True where :func:`forward` is the block's training step on a GPU.
+
+    Of a block by signs; without, where the inputs are pixels, which want no gradient.
+    """
+    return (
+        isinstance(block.layer, Conv3x3)
+        and block.fast
+        and block.layer.is_binary
+        and (block.by_signs or not (block.pool or block.binary_input))
+        and not (block.pool_last or block.dropout)
+        and block.activation in ("sign", "stoch")
+        and isinstance(block.norm, VanillaBatchNorm)
+    )
+
+
+def takes(block: "Block", x: Tensor) -> bool:
+    """Return True where :func:`forward` is the block's training step on ``x``."""
+    fitting = fits(block) and block.training and (block.by_signs or not x.requires_grad)
+    return fitting and gpu.takes(block.layer.weight) and gpu.runs_on(x)
+
+
+def forward(block: "Block", x: Tensor) -> Tensor:
+    """Return the block's signs [B, N, H, W], channels last, for x [B, C, H, W]; trains by it.
+
+    float16 where ``block.halves``, and then their gradient comes as float16 times ``SCALE``.
+    """
+    norm = block.norm
+    assert isinstance(norm, VanillaBatchNorm)
+    layer = block.layer
+    result: Tensor = _ConvBlock.apply(  # type: ignore[no-untyped-call]
+        x, layer.weight, layer.bias, norm.weight, norm.bias, block, norm
+    )
+    return result

@@ -1,0 +1,254 @@
+"""3x3 convolutions of a training step, forward and backward, in float16 on tensor cores.
+
+Channels last, zero padding 1, no patches in memory: row p of an implicit product is a position of
+the map, and K runs over the channels of its nine taps. ±1 lose nothing in float16 and sums are kept
+in float32, so dots are exact integers; a 2x2 max-pool keeps the greatest of four and which it was.
+Gradients come and go as float16 times ``SCALE``, 11 significant bits as in TF32. The filters'
+gradient is summed in pieces of the positions, for the optimizer to add up.
+"""
+# Jit functions are typed by triton, not by mypy.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.triton.conv import _place
+from kernels.triton.device import DEVICE, processors
+from kernels.triton.norm_backward import GREATEST, SCALE
+
+
+class Tile(NamedTuple):
+    """Rows and columns of a program's outputs, products of a step, warps, and steps in flight."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+
+
+# From large to small: the first that gives every processor a program.
+TILES = (Tile(128, 128, 64, 8, 3), Tile(128, 64, 64, 4, 4), Tile(64, 64, 64, 4, 4))
+FILTER_TILE = Tile(64, 64, 64, 4, 3)  # maps, channels of each of three taps, positions
+PROGRAMS = 2  # of the filters' gradient, a processor
+MOST_PIECES = 32
+_HALF = (torch.float16,)
+
+
+@triton.jit
+def _conv(
+    map_ptr, filter_ptr, out_ptr, winner_ptr, positions, n, height, width, filter_k, filter_tap,
+    filter_n, C: tl.constexpr, BACKWARD: tl.constexpr, POOL: tl.constexpr, GREATEST: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    p = tl.program_id(0) * M + tl.arange(0, M)
+    cols = tl.program_id(1) * N + tl.arange(0, N)
+    image, y, x = _place(p, height, width, POOL)
+    centre = (image * height + y) * width + x
+    used, wanted = p < positions, (cols < n)[None, :]
+    acc = tl.zeros((M, N), tl.float32)
+    CHUNKS: tl.constexpr = (C + K - 1) // K
+    for step in range(0, 9 * CHUNKS):
+        tap, channel = step // CHUNKS, step % CHUNKS * K + tl.arange(0, K)
+        dy, dx = tap // 3 - 1, tap % 3 - 1
+        if BACKWARD:
+            dy, dx = -dy, -dx
+        inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width) & used
+        map_at = map_ptr + ((centre + dy * width + dx) * C)[:, None] + channel[None, :]
+        filter_at = filter_ptr + tap * filter_tap + channel[:, None] * filter_k
+        filter_at += cols[None, :] * filter_n
+        if C % K == 0:
+            a = tl.load(map_at, mask=inside[:, None], other=0.0)
+            b = tl.load(filter_at, mask=wanted, other=0.0)
+        else:
+            a = tl.load(map_at, mask=inside[:, None] & (channel < C)[None, :], other=0.0)
+            b = tl.load(filter_at, mask=wanted & (channel < C)[:, None], other=0.0)
+        acc = tl.dot(a, b, acc)
+    if POOL:
+        # The window's corner below the dot: the first of ties has the greatest.
+        key = acc.to(tl.int32) * 4 + (3 - p % 4)[:, None]
+        key = tl.max(tl.reshape(key, (M // 4, 4, N)), axis=1)
+        row = tl.program_id(0) * (M // 4) + tl.arange(0, M // 4)
+        at = row.to(tl.int64)[:, None] * n + cols[None, :]
+        inside = (row < positions // 4)[:, None] & wanted
+        tl.store(out_ptr + at, (key >> 2).to(tl.float32), mask=inside)
+        tl.store(winner_ptr + at, (3 - (key & 3)).to(tl.uint8), mask=inside)
+    else:
+        at = out_ptr + p.to(tl.int64)[:, None] * n + cols[None, :]
+        if BACKWARD:
+            acc = tl.clamp(acc, -GREATEST, GREATEST)
+        tl.store(at, acc.to(out_ptr.dtype.element_ty), mask=used[:, None] & wanted)
+
+
+@triton.jit
+def _by_filters(
+    gradient_ptr, map_ptr, out_ptr, positions, n, height, width, piece, unscale, C: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """Write a piece's gradient of the three taps of a row of the filter: out is [pieces, n, 9, C].
+
+    Program (row of taps and K channels, N maps, piece of the positions).
+    """
+    CHUNKS: tl.constexpr = (C + K - 1) // K
+    dy = tl.program_id(0) // CHUNKS - 1
+    channel = tl.program_id(0) % CHUNKS * K + tl.arange(0, K)
+    rows = tl.program_id(1) * N + tl.arange(0, N)
+    first = tl.program_id(2) * piece
+    last = tl.minimum(first + piece, positions)
+    left = tl.zeros((N, K), tl.float32)
+    middle = tl.zeros((N, K), tl.float32)
+    right = tl.zeros((N, K), tl.float32)
+    for start in range(first, last, P):
+        p = start + tl.arange(0, P)
+        used = p < last
+        y, x = p // width % height, p % width
+        used_row = used & (y + dy >= 0) & (y + dy < height)
+        gradient_at = gradient_ptr + p[:, None] * n + rows[None, :]
+        g = tl.load(gradient_at, mask=used[:, None] & (rows < n)[None, :], other=0.0)
+        g = tl.trans(g)
+        at = map_ptr + ((p + dy * width) * C)[:, None] + channel[None, :]
+        real = (channel < C)[None, :]
+        a = tl.load(at - C, mask=(used_row & (x > 0))[:, None] & real, other=0.0)
+        left = tl.dot(g, a.to(tl.float16), left)
+        a = tl.load(at, mask=used_row[:, None] & real, other=0.0)
+        middle = tl.dot(g, a.to(tl.float16), middle)
+        a = tl.load(at + C, mask=(used_row & (x < width - 1))[:, None] & real, other=0.0)
+        right = tl.dot(g, a.to(tl.float16), right)
+    out_ptr += tl.program_id(2).to(tl.int64) * n * 9 * C
+    out_at = out_ptr + (rows * 9 + (dy + 1) * 3)[:, None] * C + channel[None, :]
+    inside = (rows < n)[:, None] & (channel < C)[None, :]
+    tl.store(out_at, left * unscale, mask=inside)
+    tl.store(out_at + C, middle * unscale, mask=inside)
+    tl.store(out_at + 2 * C, right * unscale, mask=inside)
+
+
+def _check(name: str, x: object, dtypes: tuple[torch.dtype, ...]) -> torch.Tensor:
+    """Return ``x`` [.., .., .., C] if it is contiguous, of one of ``dtypes`` and on ``DEVICE``."""
+    if not isinstance(x, torch.Tensor) or x.dtype not in dtypes:
+        allowed = " or ".join(map(str, dtypes))
+        raise TypeError(f"{name} must be {allowed}, got {getattr(x, 'dtype', type(x).__name__)}")
+    if x.device.type != DEVICE:
+        raise ValueError(f"{name} is on device {x.device}; allowed: {DEVICE}")
+    if x.ndim != 4 or not x.is_contiguous() or x.numel() >= 2**31:
+        raise ValueError(
+            f"{name} must be contiguous [., ., ., C] of under 2^31 values, "
+            f"got {list(x.shape)} with strides {x.stride()}"
+        )
+    return x
+
+
+def _check_filters(filters: object, channels: int, axis: int) -> torch.Tensor:
+    found = _check("filters", filters, _HALF)
+    if tuple(found.shape[1:3]) != (3, 3) or found.shape[axis] != channels:
+        wanted = f"[{channels}, 3, 3, C]" if axis == 0 else f"[N, 3, 3, {channels}]"
+        raise ValueError(f"filters must have shape {wanted}, got {list(found.shape)}")
+    return found
+
+
+def _choose(rows: int, columns: int) -> Tile:
+    for tile in TILES:
+        if triton.cdiv(rows, tile.m) * triton.cdiv(columns, tile.n) >= processors():
+            return tile
+    return TILES[-1]
+
+
+def _launch(
+    x: torch.Tensor, filters: torch.Tensor, out: torch.Tensor, winners: torch.Tensor | None,
+    backward: bool,
+) -> None:  # fmt: skip
+    batch, height, width, channels = x.shape
+    n = int(out.shape[-1])
+    positions = batch * height * width
+    strides = (9 * n, n, 1) if backward else (1, channels, 9 * channels)
+    tile = _choose(positions, n)
+    if positions and n:
+        _conv[(triton.cdiv(positions, tile.m), triton.cdiv(n, tile.n))](
+            x, filters, out, winners, positions, n, height, width, *strides, C=channels,
+            BACKWARD=backward, POOL=winners is not None, GREATEST=GREATEST, M=tile.m, N=tile.n,
+            K=tile.k, num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+
+
+def convolve(
+    x: torch.Tensor, filters: torch.Tensor, pool: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the dots of a map and filters of ±1, 3x3, zero padding 1: exact in float32.
+
+    Args:
+        x: float16 [B, H, W, C] of ±1, contiguous; for ``pool`` H and W are even.
+        filters: float16 [N, 3, 3, C] of ±1, contiguous.
+        pool: return the greatest dot of each window of 2 x 2, the first of ties.
+
+    Returns:
+        float32 [B, H, W, N] and None, or float32 [B, H/2, W/2, N] and which corner of its window
+        won, uint8 of 0 to 3, row by row.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: another shape, device or order in memory.
+    """
+    batch, height, width, channels = _check("x", x, _HALF).shape
+    n = len(_check_filters(filters, channels, 3))
+    if pool and (height % 2 or width % 2):
+        raise ValueError(f"to pool, H and W must be even, got {height} x {width}")
+    shape = (batch, height // 2, width // 2, n) if pool else (batch, height, width, n)
+    out = torch.empty(shape, dtype=torch.float32, device=x.device)
+    winners = torch.empty(shape, dtype=torch.uint8, device=x.device) if pool else None
+    _launch(x, filters, out, winners, backward=False)
+    return out, winners
+
+
+def by_input(gradient: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+    """Return the gradient by the map: float16 [B, H, W, C], no further from 0 than ``GREATEST``.
+
+    Args:
+        gradient: by the dots, times a factor, float16 [B, H, W, N], contiguous.
+        filters: float16 [N, 3, 3, C], contiguous.
+
+    Raises:
+        TypeError, ValueError: as :func:`convolve`.
+    """
+    shape = _check("gradient", gradient, _HALF).shape
+    channels = int(_check_filters(filters, shape[3], 0).shape[3])
+    out = torch.empty(*shape[:3], channels, dtype=torch.float16, device=gradient.device)
+    _launch(gradient, filters, out, None, backward=True)
+    return out
+
+
+def pieces_for(positions: int, programs: int) -> int:
+    """Return in how many pieces the positions are summed, ``programs`` to a piece."""
+    wanted = triton.cdiv(PROGRAMS * processors(), max(programs, 1))
+    steps = triton.cdiv(positions, FILTER_TILE.k)
+    return max(1, min(int(wanted), int(steps), MOST_PIECES))
+
+
+def by_filters(gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return the gradient by the filters in pieces, float32 [pieces, N, 3, 3, C], to be added up.
+
+    Args:
+        gradient: by the dots, times ``SCALE``, float16 [B, H, W, N], contiguous.
+        x: float16 or float32 [B, H, W, C], contiguous; rounded to float16.
+
+    Raises:
+        TypeError, ValueError: as :func:`convolve`.
+    """
+    batch, height, width, n = _check("gradient", gradient, _HALF).shape
+    channels = int(_check("x", x, (torch.float16, torch.float32)).shape[3])
+    if x.shape[:3] != gradient.shape[:3]:
+        raise ValueError(f"x must have shape {[*gradient.shape[:3], 'C']}, got {list(x.shape)}")
+    positions, tile = batch * height * width, FILTER_TILE
+    width_k = min(tile.n, max(16, int(triton.next_power_of_2(channels))))
+    grid = 3 * triton.cdiv(channels, width_k), triton.cdiv(n, tile.m)
+    pieces = pieces_for(positions, grid[0] * grid[1])
+    piece = triton.cdiv(triton.cdiv(positions, pieces), tile.k) * tile.k
+    pieces = max(1, triton.cdiv(positions, piece)) if piece else 1
+    out = torch.empty(pieces, n, 3, 3, channels, dtype=torch.float32, device=gradient.device)
+    if out.numel():
+        _by_filters[(*grid, pieces)](
+            gradient, x, out, positions, n, height, width, piece, 1 / SCALE, C=channels, N=tile.m,
+            K=width_k, P=tile.k, num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
+    return out

@@ -1,0 +1,118 @@
+"""The convolutions of a training step against float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.triton import maps
+from kernels.triton.maps import by_filters, by_input, convolve
+from kernels.triton.norm_backward import SCALE
+from tests.triton.operands import INTERPRETED, on_device
+
+# Batch, height, width, channels of the input and of the output.
+SHAPES = [(2, 4, 6, 16, 32), (1, 2, 2, 5, 3), (3, 6, 4, 64, 70)]
+if not INTERPRETED:
+    SHAPES += [(50, 32, 32, 64, 64), (50, 8, 8, 512, 512), (7, 16, 16, 128, 256)]
+HALF_ROUNDING = 2.0**-11
+
+
+def signs(*shape: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, shape, generator=generator).mul(2).sub(1).half()
+
+
+def reals(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def nchw(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2).double()
+
+
+def far(found: Tensor, expected: Tensor) -> float:
+    return float((found.cpu().double() - expected).norm() / expected.norm())
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("pool", [False, True], ids=["whole", "pooled"])
+def test_dots_are_the_integers_of_the_convolution(shape: tuple[int, ...], pool: bool) -> None:
+    batch, height, width, c, n = shape
+    x, filters = signs(batch, height, width, c, seed=1), signs(n, 3, 3, c, seed=2)
+    found, winners = convolve(on_device(x), on_device(filters), pool)
+    expected = F.conv2d(nchw(x), nchw(filters), padding=1)
+    if not pool:
+        assert winners is None
+        assert torch.equal(nchw(found.cpu()), expected)
+        return
+    # The library's corner: its place in the map as a place in the window.
+    greatest, place = F.max_pool2d(expected, 2, return_indices=True)
+    corner = place // width % 2 * 2 + place % width % 2
+    assert winners is not None
+    assert torch.equal(nchw(found.cpu()), greatest)
+    assert torch.equal(nchw(winners.cpu()), corner.double())
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_gradient_by_the_map(shape: tuple[int, ...]) -> None:
+    batch, height, width, c, n = shape
+    filters, gradient = signs(n, 3, 3, c, seed=2), reals(batch, height, width, n, seed=3).half()
+    found = by_input(on_device(gradient), on_device(filters))
+    expected = F.conv_transpose2d(nchw(gradient), nchw(filters), padding=1)
+    assert found.dtype == torch.float16
+    assert far(nchw(found), expected) < HALF_ROUNDING
+
+
+def test_a_gradient_beyond_float16_stays_finite() -> None:
+    filters, gradient = torch.ones(16, 3, 3, 16), torch.full((1, 2, 2, 16), 60000.0)
+    found = by_input(on_device(gradient.half()), on_device(filters.half()))
+    assert found.eq(maps.GREATEST).all()
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", ["signs", "pixels"])
+def test_the_gradient_by_the_filters(
+    shape: tuple[int, ...], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, height, width, c, n = shape
+    x = signs(batch, height, width, c, seed=1)
+    x = x if kind == "signs" else reals(batch, height, width, c, seed=4)
+    gradient = reals(batch, height, width, n, seed=3).half()
+    if INTERPRETED:
+        monkeypatch.setattr(maps, "pieces_for", lambda positions, programs: 2)
+    found = by_filters(on_device(gradient), on_device(x))
+    assert found.shape[1:] == (n, 3, 3, c)
+    expected = torch.nn.grad.conv2d_weight(
+        nchw(x.half() if kind == "pixels" else x), (n, c, 3, 3), nchw(gradient), padding=1
+    )
+    assert far(nchw(found.sum(0).cpu()) * SCALE, expected) < 1e-5
+
+
+def test_pieces_give_every_processor_work() -> None:
+    steps = 51200 // maps.FILTER_TILE.k
+    assert maps.pieces_for(51200, 10**6) == 1
+    assert maps.pieces_for(51200, 1) == min(2 * maps.processors(), maps.MOST_PIECES, steps)
+    assert maps.pieces_for(60, 1) == 1
+
+
+WRONG = [
+    (lambda x, w: convolve(x.float(), w), TypeError, "x must be torch.float16, got torch.float32"),
+    (lambda x, w: convolve(x, w.bfloat16()), TypeError, "filters must be torch.float16, got"),
+    (lambda x, w: convolve(x.permute(0, 3, 1, 2), w), ValueError, "x must be contiguous"),
+    (lambda x, w: convolve(x[0], w), ValueError, r"x must be contiguous \[., ., ., C\]"),
+    (lambda x, w: convolve(x[..., :8].contiguous(), w), ValueError, r"\[N, 3, 3, 8\], got"),
+    (lambda x, w: convolve(x[:, :3].contiguous(), w, True), ValueError, "even, got 3 x 4"),
+    (lambda x, w: by_input(x, w), ValueError, r"\[16, 3, 3, C\], got \[32, 3, 3, 16\]"),
+    (lambda x, w: by_filters(x, x[:1]), ValueError, r"x must have shape \[2, 4, 4, 'C'\]"),
+    (lambda x, w: by_filters(x.float(), x), TypeError, "gradient must be torch.float16"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "text"), WRONG)
+def test_wrong_operands_are_told(call, error, text) -> None:  # type: ignore[no-untyped-def]
+    x, w = on_device(signs(2, 4, 4, 16, seed=1)), on_device(signs(32, 3, 3, 16, seed=2))
+    with pytest.raises(error, match=text):
+        call(x, w)
