@@ -68,13 +68,19 @@ class Backprop:
         self.plan(1)
         return self.learn(x, labels)
 
-    def learn(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Do :meth:`step`'s work: on a GPU, device work alone, which waits for nothing."""
+    def learn(self, x: Tensor, labels: Tensor, join: bool = True) -> tuple[Tensor, Tensor]:
+        """Do :meth:`step`'s work: on a GPU, device work alone, which waits for nothing.
+
+        Without ``join`` the updates of a :class:`PlannedOptimizer` may still be under way.
+        """
         scores = self.network(x)
         self.optimizer.zero_grad(set_to_none=True)
         loss, mistakes = backward_from(scores, labels)
         self.network.average()  # here, beside updates that a GPU has begun
-        self.optimizer.step()
+        if isinstance(self.optimizer, PlannedOptimizer):
+            self.optimizer.step(join=join)
+        else:
+            self.optimizer.step()
         if self.recipe.optimizer.clip and not clips(self.optimizer):
             self.network.clip_latent()
         return loss, mistakes

@@ -38,6 +38,7 @@ class Attachment:
         words: its signs packed, int64 [N, ceil(K/64)], on a CPU, and the ``words_version`` of them.
         wanted: whether the optimizer takes factors.
         update: the optimizer's, called once the gradient is there; None: it does so in its step.
+        settle: the optimizer's, called before the weight is read: an update may be under way.
     """
 
     handed: Handed | None = None
@@ -47,12 +48,18 @@ class Attachment:
     words_version: int = -1
     wanted: bool = False
     update: Callable[[], None] | None = None
+    settle: Callable[[], None] | None = None
 
     def hand_over(self, gradient: Handed) -> None:
         """Give the gradient to the optimizer; from here on it may change weight and signs."""
         self.handed = gradient
         if self.update is not None:
             self.update()
+
+    def wait(self) -> None:
+        """Let what comes read the weight and its signs: after an update that is under way."""
+        if self.settle is not None:
+            self.settle()
 
 
 def attachment(weight: Tensor) -> Attachment:

@@ -53,6 +53,7 @@ class WeightedLayer(nn.Module):
 
     def used_weight(self) -> Tensor:
         """Return the weights that the forward pass multiplies by, in this training state."""
+        attachment(self.weight).wait()
         if self.binarization == "real":
             return self.weight
         draws = self._draws if self.binarization == "stoch" else None
@@ -66,6 +67,7 @@ class WeightedLayer(nn.Module):
     @torch.no_grad()
     def signed_weight(self) -> Tensor:
         """Return a tensor of the signs that :meth:`used_weight` gives: latent weights, or draws."""
+        attachment(self.weight).wait()
         if self.binarization == "stoch" and self._draws is not None:
             return stochastic_sign(self.weight, self._draws)
         return self.weight
@@ -76,6 +78,7 @@ class WeightedLayer(nn.Module):
 
         Kept from step to step where training draws none: the optimizer writes them with weights.
         """
+        attachment(self.weight).wait()
         if self.binarization == "stoch" and self._draws is not None:
             return stochastic_sign(self.weight, self._draws).to(self.signs_dtype)
         kept = Attachment() if self.train_weights == "stoch" else attachment(self.weight)

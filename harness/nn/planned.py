@@ -49,20 +49,32 @@ class PlannedOptimizer(EagerOptimizer):
         self._moments = [(torch.zeros_like(f), torch.zeros_like(f)) for f in self._flats]
         device = self._flats[0].device
         self._base = 0
-        self._row = torch.zeros((), dtype=torch.long, device=device)
+        # A row a group: updates of two steps may be under way at once.
+        self._rows = torch.zeros(len(self._flats), dtype=torch.long, device=device)
         self._plan = torch.zeros(len(self._flats), 0, SCALARS[rule], device=device)
-        # Updates of large weights read and write memory while the backward pass multiplies.
-        cuda: Any = torch.cuda
-        self._side = cuda.Stream() if device.type == "cuda" else None
-        self._early: dict[int, Any] = {}  # gradients in use on the side stream, by group
+        self._sides = self.side_streams() if device.type == "cuda" else {}
+        self._early: dict[int, Any] = {}  # gradients that an update under way reads, by group
+        self._taken: set[int] = set()  # groups whose update of this step is taken or under way
         for index, group in enumerate(self.param_groups):
             if len(group["params"]) == 1:
-                attachment(group["params"][0]).update = partial(self._update_early, index)
+                beside = attachment(group["params"][0])
+                beside.update = partial(self._update_early, index)
+                beside.settle = partial(self._settle, index)
+
+    def side_streams(self) -> dict[int, Any]:
+        """Return a stream for each weight that is updated beside the rest of the step, by group.
+
+        Updates read and write memory while the step multiplies. The next step needs the first
+        layers' weights first, and their gradients come last: they go before the others.
+        """
+        cuda: Any = torch.cuda
+        singles = [i for i, group in enumerate(self.param_groups) if len(group["params"]) == 1]
+        return {index: cuda.Stream(priority=min(0, at - 2)) for at, index in enumerate(singles)}
 
     @property
     def steps_done(self) -> int:
         """Steps taken so far; waits for the device."""
-        return self._base + int(self._row.item())
+        return self._base + int(self._rows[-1].item())
 
     def plan(self, steps: int) -> None:
         """Lay out the scalars of the next ``steps`` steps at the groups' present rates.
@@ -70,11 +82,11 @@ class PlannedOptimizer(EagerOptimizer):
         The table stays where it is in memory as long as ``steps`` does not grow.
         """
         self._base = self.steps_done
-        self._row.zero_()
+        self._rows.zero_()
         times = torch.arange(self._base + 1, self._base + 1 + steps, dtype=torch.float64)
         table = torch.stack([self._scalars(group, times) for group in self.param_groups])
         if steps > self._plan.shape[1]:
-            self._plan = torch.empty(table.shape, device=self._row.device)
+            self._plan = torch.empty(table.shape, device=self._rows.device)
         self._plan[:, :steps].copy_(table.to(torch.float32))
 
     def _scalars(self, group: dict[str, Any], t: Tensor) -> Tensor:
@@ -88,32 +100,47 @@ class PlannedOptimizer(EagerOptimizer):
         return torch.stack([rate, root, eps], dim=1)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every parameter by the plan's next row; nothing waits, nothing is read back."""
-        for index, group in enumerate(self.param_groups):
-            if index not in self._early:
-                self._update(index, group["params"])
-        if self._side is not None and self._early:  # a capture may wait for its own work alone
-            torch.cuda.current_stream().wait_stream(self._side)
-        self._early.clear()
-        self._row += 1
+    def step(self, closure: Any = None, join: bool = True) -> None:  # type: ignore[override]
+        """Update every parameter by the plan's next row; nothing waits, nothing is read back.
+
+        Without ``join`` updates may still be under way: a layer waits for its own before it reads
+        its weights.
+        """
+        late = [index for index in range(len(self.param_groups)) if index not in self._taken]
+        for index in late:
+            self._update(index, self.param_groups[index]["params"])
+        if late:
+            torch._foreach_add_([self._rows[index] for index in late], 1)
+        self._taken.clear()
+        for index in list(self._early) if join else ():
+            self._settle(index)
 
     @torch.no_grad()
     def _update_early(self, index: int) -> None:
         """Update a weight whose gradient is there, beside the rest of the backward pass."""
-        parameters = self.param_groups[index]["params"]
-        self._early[index] = attachment(parameters[0]).handed
-        if self._side is None:
+        parameters, side = self.param_groups[index]["params"], self._sides.get(index)
+        self._taken.add(index)
+        if side is None:
             self._update(index, parameters)
+            self._rows[index] += 1
             return
-        self._side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._side):
+        self._early[index] = attachment(parameters[0]).handed
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
             self._update(index, parameters)
+            self._rows[index] += 1
+
+    def _settle(self, index: int) -> None:
+        """Let the current stream wait for a group's update, if one is under way."""
+        if index in self._early:
+            torch.cuda.current_stream().wait_stream(self._sides[index])
+            del self._early[index]  # only now: its memory goes to what comes next
 
     def _update(self, index: int, parameters: Sequence[Tensor]) -> None:
         from kernels.triton import maps, update, update_product
 
-        flat, state = self._flats[index], (*self._moments[index], self._plan[index], self._row)
+        row = self._rows[index]
+        flat, state = self._flats[index], (*self._moments[index], self._plan[index], row)
         beside = attachment(parameters[0])
         handed, beside.handed = beside.handed, None
         signs = None if beside.signs is None else _dense(beside.signs, parameters[0])
@@ -144,7 +171,7 @@ class PlannedOptimizer(EagerOptimizer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # type: ignore[override]
         """Go on from :meth:`state_dict`, in the memory that a graph may have captured."""
         self._base = int(state["steps"])
-        self._row.zero_()
+        self._rows.zero_()
         for pair, saved in zip(self._moments, state["moments"], strict=True):
             for moment, value in zip(pair, saved, strict=True):
                 moment.copy_(value)

@@ -192,8 +192,7 @@ class Trainer:
             progress.epoch_seconds += (time.monotonic() - began) / turns
 
         while progress.step < self.steps_per_epoch:
-            steps.step()
-            progress.step += 1
+            progress.step += steps.step()
             if self._due():
                 take_totals()
                 self._checkpoint_if_due()
@@ -210,9 +209,11 @@ class Trainer:
         if not math.isfinite(loss) or (what == "training loss" and loss > DIVERGED_LOSS):
             raise Diverged(epoch, f"{what} {loss:g}")
         # The sign of a NaN is -1: a network of NaN weights would go on with a finite loss.
-        for name, tensor in self.method.trained().items():
-            if not tensor.isfinite().all():
-                raise Diverged(epoch, f"a value of {name} is not finite")
+        trained = self.method.trained()
+        finite = torch.stack([tensor.isfinite().all() for tensor in trained.values()])
+        if not finite.all():  # read back once: a GPU waits for the host each time
+            name = list(trained)[int(finite.to(torch.uint8).argmin())]
+            raise Diverged(epoch, f"a value of {name} is not finite")
 
     def _flip_pct(self) -> float | None:
         """Return in % how many binary weights changed their sign since the last epoch ended."""

@@ -21,7 +21,7 @@ class Show(Protocol):
         ...
 
     def step(self, progress: Progress) -> None:
-        """Count one batch."""
+        """Count what was learned since."""
         ...
 
     def epoch(self, metrics: dict[str, Any]) -> None:
@@ -59,8 +59,9 @@ class ProgressBar:
         self._bar.set_description(f"{self._name}epoch {progress.epoch + 1}/{self._epochs}")
 
     def step(self, progress: Progress) -> None:
-        """Move by one batch."""
-        self._bar.update(self._batch)
+        """Move to where the run stands."""
+        done = (progress.epoch * self._steps + progress.step) * self._batch
+        self._bar.update(done - self._bar.n)
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         """Show an epoch's figures."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-SHARE = 0.05  # of the time, at most, goes into such a file
+SHARE = 0.01  # of the time, at most, goes into such a file
 
 
 class Sparing:

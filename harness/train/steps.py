@@ -11,6 +11,8 @@ from harness.methods import Method
 from harness.methods.backprop import Backprop
 from harness.train.inputs import Resident
 
+GRAPH_STEPS = 10  # in a graph: a step's updates run on beside the next step's first layers
+PRIORITY = -3  # of the stream of steps, before those of updates beside them
 WARM_STEPS = 3  # before a capture: libraries make their handles and workspaces, kernels compile
 
 
@@ -21,8 +23,8 @@ class Steps(Protocol):
         """Start or go on with an epoch over images ``order``, ``done`` steps of it behind."""
         ...
 
-    def step(self) -> None:
-        """Learn from the next batch."""
+    def step(self) -> int:
+        """Learn from the next batch, or batches; return how many."""
         ...
 
     def totals(self) -> tuple[float, int]:
@@ -43,7 +45,7 @@ class EagerSteps:
         self._loss_sum = torch.tensor(loss_sum, dtype=torch.float64, device=device)
         self._wrong = torch.tensor(wrong, device=device)
 
-    def step(self) -> None:
+    def step(self) -> int:
         """Learn from the next batch."""
         start = self._done * self.batch
         chosen = self._order[start : start + self.batch]
@@ -51,6 +53,7 @@ class EagerSteps:
         self._loss_sum += loss
         self._wrong += mistakes
         self._done += 1
+        return 1
 
     def learn(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the mistakes of one step."""
@@ -62,10 +65,11 @@ class EagerSteps:
 
 
 class GraphedSteps:
-    """One step captured as a graph of device work, then replayed: a launch instead of a hundred.
+    """Steps captured as a graph of device work, then replayed: a launch instead of a thousand.
 
-    The graph reads its place in the epoch from the device, fetches its batch, learns and counts,
-    so a replay takes nothing from the host. ``cuda`` is ``torch.cuda``, or a stand-in that has its
+    ``GRAPH_STEPS`` of them, in which updates of a step run on beside the next, and one alone for
+    what is left of an epoch. A graph reads its place in the epoch from the device, fetches its
+    batches, learns and counts, so a replay takes nothing from the host. ``cuda`` is ``torch.cuda``, or a stand-in that has its
     ``Stream``, ``stream``, ``current_stream``, ``CUDAGraph`` and ``graph``.
     """
 
@@ -80,37 +84,41 @@ class GraphedSteps:
         self._one = torch.ones_like(self._done)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._wrong = torch.zeros((), dtype=torch.long, device=device)
-        self._graph: Any = None
+        self._graphs: dict[int, Any] = {}
 
     def begin(self, order: Tensor, done: int, loss_sum: float, wrong: int) -> None:
-        """Start or go on with an epoch; the first time, capture the step."""
+        """Start or go on with an epoch; the first time, capture its steps."""
         self._order.copy_(order[: self._order.numel()].view_as(self._order))
-        if self._graph is None:
-            self._graph = self._capture()
+        whole, alone = divmod(self.steps - done, GRAPH_STEPS)
+        for count, wanted in ((GRAPH_STEPS, whole), (1, alone)):
+            if wanted and count not in self._graphs:
+                self._graphs[count] = self._capture(count)
+        self._taken = done
         self.method.plan(self.steps)
         self._done.fill_(done)
         self._loss_sum.fill_(loss_sum)
         self._wrong.fill_(wrong)
 
-    def _body(self) -> None:
-        chosen = self._order.index_select(0, self._done).flatten()
-        loss, mistakes = self.method.learn(*self.train.batch(chosen))
-        self._loss_sum += loss
-        torch._foreach_add_([self._wrong, self._done], [mistakes, self._one])  # one launch
+    def _body(self, count: int) -> None:
+        for step in range(count):
+            chosen = self._order.index_select(0, self._done).flatten()
+            loss, mistakes = self.method.learn(*self.train.batch(chosen), join=step == count - 1)
+            self._loss_sum += loss
+            torch._foreach_add_([self._wrong, self._done], [mistakes, self._one])  # one launch
 
-    def _capture(self) -> Any:
-        """Capture the step without taking one: what the warm-up changes is put back."""
+    def _capture(self, count: int) -> Any:
+        """Capture steps without taking one: what the warm-up changes is put back."""
         cuda, method = self._cuda, self.method
         gc.collect()  # what earlier runs left, or it might be freed within the capture
         before = copy.deepcopy((method.state_dict(), method.streams.state_dict()))
         method.plan(self.steps)
         # What the step itself launches goes before the updates that run beside it.
-        side = cuda.Stream(priority=-1)
+        side = cuda.Stream(priority=PRIORITY)
         side.wait_stream(cuda.current_stream())
         with cuda.stream(side):
             for _ in range(WARM_STEPS):
                 self._done.zero_()
-                self._body()
+                self._body(1)
         cuda.current_stream().wait_stream(side)
         method.load_state_dict(before[0])
         method.streams.load_state_dict(before[1])
@@ -120,12 +128,15 @@ class GraphedSteps:
             graph.register_generator_state(generator)
         # A capture that fails leaves its stream the current one.
         with cuda.stream(cuda.current_stream()), cuda.graph(graph, stream=side):
-            self._body()
+            self._body(count)
         return graph
 
-    def step(self) -> None:
-        """Learn from the next batch; returns before the device has."""
-        self._graph.replay()
+    def step(self) -> int:
+        """Learn from the next batches; returns before the device has."""
+        count = GRAPH_STEPS if self.steps - self._taken >= GRAPH_STEPS else 1
+        self._graphs[count].replay()
+        self._taken += count
+        return count
 
     def totals(self) -> tuple[float, int]:
         """Return the epoch's sum of losses and count of mistakes; waits for the device."""

@@ -85,6 +85,9 @@ class Capture:
         return [f"captured {one}, now {two}" for one, two in pairs if one != two]
 
 
+_PRIVATE = -(1 << 62)  # no address
+
+
 class Graph:
     """A captured graph: its replay is one operation that touches all that it touches."""
 
@@ -93,6 +96,7 @@ class Graph:
         self.generators: list[torch.Generator] = []
         self.capture: Capture | None = None
         self.foreign: set[int] = set()  # storages that it touches and has not allocated
+        self.own: dict[int, int] = {}  # the numbers of those that it has allocated
 
     def register_generator_state(self, generator: torch.Generator) -> None:
         """Let captured draws come from the generator."""
@@ -102,5 +106,14 @@ class Graph:
         """Record that the graph runs on the current stream."""
         assert self.capture is not None
         found = list(self.capture.order.accesses())
-        reads, writes = ({a.span for a in found if a.writes == kind} for kind in (False, True))
+        reads, writes = (
+            {self._lasting(a.span) for a in found if a.writes == kind} for kind in (False, True)
+        )
         self._recorder.replayed(reads, writes, self.foreign)
+
+    def _lasting(self, span: Span) -> Span:
+        """Return the span, of memory that stays the graph's also where the host has freed it."""
+        number = self.own.get(span.storage)
+        if number is None or self._recorder.is_alive(span.storage, number):
+            return span
+        return span._replace(storage=_PRIVATE + number)

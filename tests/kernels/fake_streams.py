@@ -28,6 +28,7 @@ WAITING = (
 )  # fmt: skip
 # Those of a library, which gives each stream scratch memory of its own.
 PRODUCTS = ("mm", "addmm", "bmm", "convolution", "convolution_backward")
+PRIORITIES = (0, -1, -2, -3)  # of torch's streams
 POOL = 32  # streams of a priority that torch makes; then it gives the first again
 
 
@@ -70,10 +71,10 @@ class Recorder(TorchDispatchMode):
         self.dropped = dropped
         self.order = Order(self.faults)
         self.capture: Capture | None = None
-        self.pool = {0: POOL, -1: POOL}
+        self.pool = dict.fromkeys(PRIORITIES, POOL)
         self._streams = [Stream(self, 0)]
         self._current = list(self._streams)
-        self._given: dict[int, list[Stream]] = {0: [], -1: []}
+        self._given: dict[int, list[Stream]] = {priority: [] for priority in PRIORITIES}
         self._births: dict[int, Birth] = {}
         self._born = 0
         self._traces: list[Capture] = []
@@ -115,6 +116,7 @@ class Recorder(TorchDispatchMode):
         graph.capture = capture
         old = {s for s, birth in self._births.items() if birth.number <= capture.born}
         graph.foreign = {a.span.storage for a in capture.order.accesses()} & old
+        graph.own = {s: birth.number for s, birth in self._births.items() if s not in old}
 
     @contextmanager
     def traced(self, generators: list[torch.Generator] | None = None) -> Iterator[Capture]:
@@ -168,6 +170,11 @@ class Recorder(TorchDispatchMode):
             self.faults.append(f"the host waits for {name} within a capture")
         else:
             self.order.host_waits(self.current_stream().index)
+
+    def is_alive(self, storage: int, number: int) -> bool:
+        """Tell whether the storage is still the one that was born as ``number``."""
+        birth = self._births.get(storage)
+        return birth is not None and birth.number == number and not birth.weak.expired()
 
     def sweep(self) -> None:
         """Find the storages that are gone by now."""

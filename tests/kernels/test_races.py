@@ -22,7 +22,7 @@ import triton
 
 from harness.nn import tf32
 from harness.nn.planned import PlannedOptimizer
-from harness.train import together
+from harness.train import steps, together
 from harness.train.inputs import Resident
 from tests.kernels import fake_driver, fake_streams, watched_runs
 from tests.kernels.fake_streams import Recorder
@@ -187,7 +187,7 @@ def test_runs_captured_on_one_stream_share_scratch_memory(
 ) -> None:
     """Why there is a most of runs that train together."""
     assert fake_streams.POOL == together.MOST_RUNS
-    recorder.pool[-1] = 1
+    recorder.pool[steps.PRIORITY] = 1
     train([trainer_of(method_of(recorder, seed=s, **FAST), tmp_path) for s in (0, 3)])
     assert any(re.match("a replay on .* what a replay on", fault) for fault in recorder.faults)
 

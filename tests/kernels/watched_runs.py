@@ -17,6 +17,7 @@ from harness.nn.planned import PlannedOptimizer
 from harness.nn.streams import Streams
 from harness.spec import MODES, load_recipe
 from harness.train import loop
+from harness.train import steps as steps_module
 from harness.train.inputs import Resident
 from harness.train.loop import Trainer
 from harness.train.steps import GraphedSteps
@@ -78,6 +79,7 @@ def recording(driver: WatchedDriver, dropped: frozenset[str] = frozenset()) -> I
     with MonkeyPatch.context() as patch, recorder:
         fake_streams.install(patch, recorder)
         patch.setattr(loop, "steps_of", GraphedSteps)
+        patch.setattr(steps_module, "GRAPH_STEPS", 2)  # and one alone at an epoch's end
         beside(patch, lambda method, _: recorder.faults.extend(gathered(method)))
         yield recorder
 
@@ -86,8 +88,10 @@ def beside(patch: MonkeyPatch, work: Callable[[Backprop, Tensor], Any]) -> None:
     """Let each step do some work more, which takes the method and the loss."""
     learn = Backprop.learn
 
-    def both(method: Backprop, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        loss, mistakes = learn(method, x, labels)
+    def both(
+        method: Backprop, x: Tensor, labels: Tensor, join: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        loss, mistakes = learn(method, x, labels, join)
         work(method, loss)
         return loss, mistakes
 
@@ -106,7 +110,7 @@ def method_of(
     network.lay_channels_last()
     method = Backprop(found, network, streams)
     assert isinstance(method.optimizer, PlannedOptimizer)
-    method.optimizer._side = recorder.Stream()  # which it makes itself on a GPU
+    method.optimizer._sides = method.optimizer.side_streams()  # which it has on a GPU
     return method
 
 
@@ -138,8 +142,10 @@ def stale(recorder: Recorder, trainer: Trainer) -> list[str]:
     assert isinstance(steps, GraphedSteps)
     steps.method.start_epoch(trainer.progress.epoch, True)
     steps.method.plan(steps.steps)
-    with recorder.traced() as now:
-        steps._body()
-    assert len(now.trace) > 30
-    differences: list[str] = steps._graph.capture.differences(now)
+    differences: list[str] = []
+    for count, graph in steps._graphs.items():
+        with recorder.traced() as now:
+            steps._body(count)
+        assert len(now.trace) > 30
+        differences += graph.capture.differences(now)
     return differences

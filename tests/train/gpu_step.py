@@ -11,6 +11,7 @@ port's samples come between. ``--profile 20`` lists the device's time by kernel 
 
 import argparse
 import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from versus_rival import theirs
 
 from harness.methods.backprop import Backprop
 from harness.nn import tf32
+from harness.train.evaluation import evaluate
 from harness.train.inputs import Resident
 from harness.train.steps import EagerSteps, GraphedSteps, Steps
 
@@ -48,23 +50,45 @@ def begin(steps: Steps) -> None:
     steps.begin(torch.randperm(HELD_IMAGES), 0, 0.0, 0)
 
 
+def repeat(step: Callable[[], Any], count: int) -> int:
+    """Take at least ``count`` steps and return how many; a call takes one, or says how many."""
+    taken = 0
+    while taken < count:
+        found = step()
+        taken += found if isinstance(found, int) else 1
+    return taken
+
+
 def ms_each(step: Callable[[], Any], count: int) -> float:
-    """Return the device's time of a step in ms, over ``count`` of them."""
+    """Return the device's time of a step in ms, over ``count`` of them or a few more."""
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     first.record()
-    for _ in range(count):
-        step()
+    taken = repeat(step, count)
     last.record()
     torch.cuda.synchronize()
-    return first.elapsed_time(last) / count
+    return first.elapsed_time(last) / taken
+
+
+def evaluation_s(steps: Any) -> float:
+    """Return the seconds that the network at test time takes for the images held, the second time.
+
+    The host waits for the result, as at an epoch's end.
+    """
+    network = steps.method.network
+    for _ in range(2):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        evaluate(network, steps.train)
+        seconds = time.perf_counter() - began
+    network.train()
+    return seconds
 
 
 def profile(step: Callable[[], Any], count: int) -> str:
     """Return a table of the device's time by kernel."""
     activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as found:
-        for _ in range(count):
-            step()
+        repeat(step, count)
         torch.cuda.synchronize()
     table = found.key_averages().table(sort_by="self_cuda_time_total", row_limit=30)
     return str(table)
@@ -102,7 +126,9 @@ def main() -> None:
     print(f"{1000 * args.batch / ours_ms:.0f} images/s; port {port_ms:.4f} ms: ", end="")
     print(f"{port_ms / ours_ms:.2f} times as fast")
     epoch_s = args.images // args.batch * ours_ms / 1000
-    print(f"an epoch of {args.images} images: {epoch_s:.2f} s, without evaluation")
+    held_s = evaluation_s(steps)
+    print(f"an epoch of {args.images} images: {epoch_s:.2f} s, ", end="")
+    print(f"the evaluation of {HELD_IMAGES}: {held_s:.4f} s")
     if args.profile:
         begin(steps)
         print(profile(steps.step, args.profile))

@@ -20,7 +20,7 @@ def test_writes_take_their_share_of_the_time_at_most() -> None:
         now[0] += 2.0  # seconds that a write takes
 
     sparing = Sparing(write, lambda: now[0])
-    for _ in range(1000):
+    for _ in range(10_000):
         now[0] += 0.25
         sparing.ask()
     assert writes[0] == 0.25, "the first is written at once"

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.methods.backprop import Backprop
+from harness.train import steps as steps_module
 from harness.train.inputs import Resident
 from harness.train.steps import EagerSteps, GraphedSteps
 from tests.triton.operands import INTERPRETED
@@ -28,13 +29,13 @@ class StandIn:
         device = self
 
         class Graph:
-            steps: GraphedSteps
+            count: int  # steps in it
 
             def register_generator_state(self, generator: torch.Generator) -> None:
                 device.registered.append(generator)
 
             def replay(self) -> None:
-                device.steps._body()
+                device.steps._body(self.count)
 
         self.CUDAGraph = Graph
         self.steps: Any = None
@@ -53,13 +54,14 @@ class StandIn:
     def graph(self, graph: Any, stream: Any) -> Iterator[None]:
         """Undo what the body does: a capture records, and runs nothing."""
         steps, method = self.steps, self.steps.method
-        counters = [steps._done, steps._loss_sum, steps._wrong, method.optimizer._row]
+        counters = [steps._done, steps._loss_sum, steps._wrong, method.optimizer._rows]
         tensors = [*counters, *method.network.state_dict().values()]
         tensors += [m for pair in method.optimizer._moments for m in pair]
         saved = [tensor.clone() for tensor in tensors]
         draws = method.streams.state_dict()
         yield
         self.captured += 1
+        graph.count = int(steps._done - saved[0])
         with torch.no_grad():
             for tensor, value in zip(tensors, saved, strict=True):
                 tensor.copy_(value)
@@ -82,9 +84,17 @@ def state_of(method: Backprop) -> dict[str, Any]:
 
 def epoch(steps: Any, order: Tensor, done: int = 0, until: int = IMAGES // BATCH) -> Any:
     steps.begin(order, done, 0.0, 0)
-    for _ in range(done, until):
-        steps.step()
+    while done < until:
+        done += steps.step()
     return steps.totals()
+
+
+@pytest.fixture(params=[10, 2], ids="{} a graph".format)
+def graph_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Steps in a graph: more than an epoch has, or not all of them."""
+    count: int = request.param
+    monkeypatch.setattr(steps_module, "GRAPH_STEPS", count)
+    return count
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -96,7 +106,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_captured_steps_are_the_steps_one_by_one(options: dict[str, Any]) -> None:
+def test_captured_steps_are_the_steps_one_by_one(options: dict[str, Any], graph_steps: int) -> None:
     held, order = images(), torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2))
     one, other = method_of(**options), method_of(**options)
     steps, device = graphed(one, held)
@@ -106,14 +116,15 @@ def test_captured_steps_are_the_steps_one_by_one(options: dict[str, Any]) -> Non
             method.start_epoch(400 * number, True)
         assert epoch(steps, order) == epoch(plain, order)
         order = order.flip(0)
-    assert device.captured == 1
-    assert device.registered == one.streams.on_device()
+    assert device.captured == (1 if graph_steps > IMAGES // BATCH else 2)
+    assert device.registered == device.captured * one.streams.on_device()
     for name, value in state_of(other).items():
         assert torch.equal(state_of(one)[name], value), name
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED, reason="captures a graph of a CUDA device")
+@pytest.mark.usefixtures("graph_steps")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_graph_of_the_device_trains_as_its_operations_do(options: dict[str, Any]) -> None:
     held, order = images(), torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2))
