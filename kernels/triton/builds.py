@@ -60,7 +60,7 @@ def outer_build(form: str, tile: outer.Tile, packed: bool) -> Build:
         f"{form} {tile.m}x{tile.n} {'bits' if packed else 'int32'}",
         outer._product,
         pointers,
-        constants | {"UNROLL": tile.unroll},
+        constants | {"GROUPS": tile.groups, "UNROLL": tile.unroll},
         tile.warps,
         words=words,
     )

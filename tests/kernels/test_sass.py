@@ -50,6 +50,26 @@ def test_a_word_costs_as_many_instructions_as_counted(name: str) -> None:
     assert (code.spills, code.stack_bytes) == (0, 0)
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["int32", "bits"])
+@pytest.mark.parametrize(
+    ("form", "tile"),
+    [(form, tile) for form, tiles in outer.TILES.items() for tile in tiles],
+    ids=str,
+)
+def test_words_are_read_by_the_lanes_that_use_them(
+    form: str, tile: outer.Tile, packed: bool
+) -> None:
+    build = builds.outer_build(form, tile, packed)
+    code = sass.disassemble(sass.compile_for_hopper(build).asm["cubin"])
+    body = loop_of(code.text)
+    rows = tile.m // tile.groups  # of a lane, beside four columns
+    reads = {"LDG.E.128": tile.unroll * (1 + rows // 4), "LDG.E.64": tile.unroll * (rows == 2)}
+    assert {opcode: body.count(opcode) for opcode in reads} == reads
+    assert body.count("LDG") == sum(reads.values())
+    assert not re.search(r"\b(?:BAR|STS|LDS|LDSM|LDL|STL)\b", body)
+    assert (code.spills, code.stack_bytes) == (0, 0)
+
+
 @pytest.mark.parametrize("name", BITS)
 def test_single_bits_on_tensor_cores_run_on_without_waiting(name: str) -> None:
     code = machine_code(name)
