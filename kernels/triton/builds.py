@@ -168,9 +168,9 @@ def update_build(rule: str) -> Build:
 
 
 def product_update_build(rule: str) -> Build:
-    """Return a build of the same with the gradient's product, rows in three pieces."""
+    """Return a build of the same with the gradient's product, rows in two pieces as a step has."""
     tile = update_product.TILE
-    constants = {"RULE": rule, "SIGNS": True, "PIECES": 3, "FLOAT32": False}
+    constants = {"RULE": rule, "SIGNS": True, "PIECES": 2, "FLOAT32": False}
     return Build(
         f"product-update {rule}",
         update_product._product_update,

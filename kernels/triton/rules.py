@@ -92,22 +92,36 @@ def signs_of(x, out_ptr):
 
 
 @triton.jit
-def step(
-    gradient, place, used, parameter_ptr, m_ptr, v_ptr, signs_ptr, rate, inverse_root, eps,
-    rest1, beta2, third, bound, RULE: tl.constexpr, SIGNS: tl.constexpr,
-):  # fmt: skip
-    """Update the weights at ``place`` where ``used``, their moments and, if SIGNS, their signs."""
+def read(place, used, parameter_ptr, m_ptr, v_ptr):
+    """Return the weights at ``place`` where ``used``, and their moments."""
     m = tl.load(m_ptr + place, mask=used)
     v = tl.load(v_ptr + place, mask=used)
-    parameter = tl.load(parameter_ptr + place, mask=used)
-    parameter, m, v = moved(
-        parameter, gradient, m, v, rate, inverse_root, eps, rest1, beta2, third, bound, RULE
-    )
+    return tl.load(parameter_ptr + place, mask=used), m, v
+
+
+@triton.jit
+def write(
+    parameter, m, v, place, used, parameter_ptr, m_ptr, v_ptr, signs_ptr, SIGNS: tl.constexpr
+):
+    """Write the weights at ``place`` where ``used``, their moments and, if SIGNS, their signs."""
     tl.store(m_ptr + place, m, mask=used)
     tl.store(v_ptr + place, v, mask=used)
     tl.store(parameter_ptr + place, parameter, mask=used)
     if SIGNS:
         tl.store(signs_ptr + place, signs_of(parameter, signs_ptr), mask=used)
+
+
+@triton.jit
+def step(
+    gradient, place, used, parameter_ptr, m_ptr, v_ptr, signs_ptr, rate, inverse_root, eps,
+    rest1, beta2, third, bound, RULE: tl.constexpr, SIGNS: tl.constexpr,
+):  # fmt: skip
+    """Update the weights at ``place`` where ``used``, their moments and, if SIGNS, their signs."""
+    parameter, m, v = read(place, used, parameter_ptr, m_ptr, v_ptr)
+    parameter, m, v = moved(
+        parameter, gradient, m, v, rate, inverse_root, eps, rest1, beta2, third, bound, RULE
+    )
+    write(parameter, m, v, place, used, parameter_ptr, m_ptr, v_ptr, signs_ptr, SIGNS)
 
 
 class Rule(NamedTuple):

@@ -90,7 +90,8 @@ def update_(
     """
     check_state(rule, parameter, m, v, plan, at, signs)
     size = parameter.numel()
-    pieces = len(gradient) if gradient.ndim > parameter.ndim and size else 1
+    check_kind("gradient", gradient, torch.float32)
+    pieces = max(len(gradient), 1) if gradient.ndim > parameter.ndim and size else 1
     check_tensor("gradient", gradient, torch.float32, pieces * size)
     if size == 0:
         return

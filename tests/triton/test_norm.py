@@ -15,7 +15,7 @@ from kernels.triton.norm_backward import GREATEST, MOST_PIECES, norm_sign_backwa
 from kernels.triton.norm_backward import SCALE as GRADIENT_SCALE
 from tests.norms import EPS, MARGIN, SCALE, TOLERANCE, chain, close
 from tests.triton.norms import Case, case
-from tests.triton.operands import DEVICE, on_device
+from tests.triton.operands import DEVICE, INTERPRETED, on_device
 
 SIZES = [(2, 1), (7, 10), (100, 33), (1000, 33), (1000, 128)]
 
@@ -89,23 +89,26 @@ def test_gradients_are_the_chains(rows: int, c: int, gated: bool) -> None:
 def test_pieces_sum_to_the_gradient(rows: int, c: int) -> None:
     x = case(rows, c)
     _, mean, inv_std = norm_sign(*x.operands, EPS)
-    whole, *columns = norm_sign_backward(on_device(x.gradient), *x.operands, mean, inv_std)
-    rest = whole.cpu()
-    assert rest.abs().max() > 0.01
+    found, *columns = norm_sign_backward(on_device(x.gradient), *x.operands, mean, inv_std)
+    whole = found.cpu()
+    assert whole.abs().max() > 0.01
+    # Another kernel for each number of pieces, which on a GPU may sum the columns in another order
+    # and so make another gradient, by a few units in the last place.
+    rounding = 0.0 if INTERPRETED else 2.0**-22 * float(whole.abs().max())
     for pieces in range(1, MOST_PIECES + 1):
         cut, *same = norm_sign_backward(
             on_device(x.gradient), *x.operands, mean, inv_std, pieces=pieces
         )
         assert (cut.shape, cut.dtype) == ((pieces, rows, c), torch.bfloat16)
-        # Another kernel for each number of pieces, which may sum the columns in another order.
         assert all(close(a, b.cpu()) for a, b in zip(columns, same, strict=True))
-        rest = whole.cpu()
+        rest = whole
         for piece in cut.cpu():
-            assert torch.equal(piece, rest.bfloat16())
+            assert not INTERPRETED or torch.equal(piece, rest.bfloat16())
             rest = rest - piece.float()
+        assert (cut[1:].float().abs() <= 2.0**-8 * cut[:-1].float().abs()).all()
         # A piece has 8 bits: what it leaves is at most half a unit of the last, 2^-8 of the value.
-        assert (rest.abs() <= 2.0 ** (-8 * pieces) * whole.cpu().abs()).all()
-    assert not rest.any()  # three pieces hold the 24 bits of a float32
+        assert (rest.abs() <= 2.0 ** (-8 * pieces) * whole.abs() + rounding).all()
+    assert not INTERPRETED or not rest.any()  # three pieces hold the 24 bits of a float32
 
 
 @pytest.mark.usefixtures("poisoned", "path")

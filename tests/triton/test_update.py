@@ -1,5 +1,6 @@
 """One-pass optimizer steps and signs by Triton against torch's several passes."""
 
+import functools
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from harness.nn import fused
 from harness.nn.shift import ShiftAdaMax
 from kernels.triton import update
-from kernels.triton.rules import Rule
+from kernels.triton.rules import SIGN_DTYPES, Rule
 from tests.triton.operands import DEVICE, on_device
 from tests.triton.steps import (
     ADAM,
@@ -41,7 +42,7 @@ SCALE = 3.7  # of a layer's step
 TORCH_ADAM = 2e-6
 
 
-@pytest.mark.parametrize("kind", [None, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("kind", [None, *SIGN_DTYPES], ids=str)
 @pytest.mark.parametrize("bound", BOUNDS, ids="bound-{}".format)
 @pytest.mark.parametrize("size", SIZES, ids="n{}".format)
 def test_adam_equals_its_formula(size: int, bound: float, kind: torch.dtype | None) -> None:
@@ -134,6 +135,17 @@ def test_nan_stays_where_it_is_and_its_sign_is_minus(rule: str) -> None:
     assert torch.equal(signs, signs_of(x.w))
 
 
+@pytest.mark.parametrize("pieces", [1, 2, 5], ids="P{}".format)
+@pytest.mark.parametrize("shape", [(17,), (7, 157)], ids=str)  # within a program, and two
+def test_pieces_of_a_gradient_are_summed(shape: tuple[int, ...], pieces: int) -> None:
+    ours, theirs, gradient = Weights.of(*shape), Weights.of(*shape), numbers(0, pieces, *shape)
+    rule, plan, at = rule_of("adam", 1), adam_plan(1), at_row(0)
+    update.update_(rule, ours.w, gradient, ours.m, ours.v, plan, at)
+    whole = functools.reduce(torch.add, gradient)  # in their order: to the bit
+    update.update_(rule, theirs.w, whole, theirs.m, theirs.v, plan, at)
+    assert same(ours, theirs)
+
+
 @pytest.mark.parametrize("row", [-1, 2])
 def test_a_row_that_the_plan_lacks_is_not_read(row: int) -> None:
     x, plan = Weights.of(40), adam_plan(4)
@@ -161,7 +173,7 @@ def test_no_elements_are_no_step() -> None:
     update.sign_(x.w, poisoned_signs(0))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", SIGN_DTYPES, ids=str)
 @pytest.mark.parametrize("layout", ["rows", "channels-last", "transposed"])
 def test_signs_in_any_dense_order(layout: str, dtype: torch.dtype) -> None:
     x = torch.randn(3, 5, 7, 11, generator=torch.Generator().manual_seed(2))
@@ -205,6 +217,15 @@ def test_a_wrong_tensor_is_named(name: str) -> None:
     assert same(Weights(good["parameter"], good["m"], good["v"]), Weights.of(8))
 
 
+@pytest.mark.parametrize("shape", [(2, 7), (0, 8)], ids=str)
+def test_wrong_pieces_are_told(shape: tuple[int, int]) -> None:
+    good = arguments()
+    message = rf"gradient must have \d+ elements, got \[{shape[0]}, {shape[1]}\]"
+    with pytest.raises(ValueError, match=message):
+        update.update_(**good | {"gradient": numbers(0, *shape)})
+    assert same(Weights(good["parameter"], good["m"], good["v"]), Weights.of(8))
+
+
 def test_wrong_plans_and_numbers_are_told() -> None:
     good = arguments()
     wrong: list[tuple[dict[str, Any], str]] = [
@@ -230,7 +251,7 @@ def test_wrong_operands_of_sign_are_told() -> None:
     x = numbers(0, 4, 6)
     wrong: list[tuple[Any, Any, type[Exception], str]] = [
         (x.double(), x, TypeError, "x must be a torch.float32 tensor, got torch.float64"),
-        (x, x.half(), TypeError, "out must be a torch.float32 or torch.bfloat16 tensor, got .*16"),
+        (x, x.double(), TypeError, "out must be a torch.bfloat16 or .* tensor, got torch.float64"),
         (x.to("meta"), x, ValueError, "x is on device meta"),
         (x[:, ::2], x[:, ::2], ValueError, "x must be dense"),
         (x.expand(2, 4, 6), x.expand(2, 4, 6), ValueError, "x must be dense"),
