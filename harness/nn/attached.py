@@ -10,15 +10,18 @@ Factors = tuple[Tensor, Tensor]
 
 
 class Maps(NamedTuple):
-    """What a convolution's gradient by its filters is made of: ``kernels.triton.maps.by_filters``.
+    """What a convolution's gradient by its filters is made of.
+
+    By ``by_filters`` of ``kernels.triton.maps``, or ``.pixel_maps``.
 
     Attributes:
         gradient: by the dots, float16 [B, H, W, N], scaled.
-        x: the inputs, float16 or float32 [B, H, W, C].
+        x: the inputs, float16 [B, H, W, C], or ``pixels``, float32 [B, C, H, W].
     """
 
     gradient: Tensor
     x: Tensor
+    pixels: bool
 
 
 Handed = Maps | Factors | Tensor

@@ -3,18 +3,17 @@
 One autograd function for ``precision: fast``. ±1 maps and filters are float16, which loses nothing,
 and dots float32: forward gives float32's numbers. The gradient of a map passes from block to block
 as float16 times ``SCALE``, 11 significant bits as in TF32. The filters' gradient is made beside the
-rest of the backward pass, for which the optimizer gets the two maps. The first block, of real
-pixels, convolves by the library in float32, and rounds pixels for the filters' gradient alone.
+rest of the backward pass, for which the optimizer gets the two maps. The first block takes pixels
+as the batch has them, integers or 22 bits, and rounds them to 11 for the filters' gradient alone.
 """
 
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from harness.nn import gpu, tf32
+from harness.nn import gpu
 from harness.nn.attached import Maps, attachment
 from harness.nn.layers import Conv3x3
 from harness.nn.norm import VanillaBatchNorm
@@ -22,17 +21,12 @@ from harness.nn.norm import VanillaBatchNorm
 if TYPE_CHECKING:
     from harness.nn.networks import Block
 
+PIXEL_COLUMNS = 64  # 9C: what kernels.triton.pixel_maps takes
+
 
 def _rows(x: Tensor) -> Tensor:
     """Return a map [B, C, H, W] channels last in memory, [B, H, W, C] contiguous; a view if so."""
     return x.permute(0, 2, 3, 1).contiguous()
-
-
-def _library(x: Tensor, signs: Tensor, integers: bool) -> Tensor:
-    form = torch.channels_last
-    x, signs = x.contiguous(memory_format=form), signs.contiguous(memory_format=form)
-    dots = tf32.integer_conv3x3(x, signs) if integers else F.conv2d(x, signs, padding=1)
-    return _rows(dots)
 
 
 class _ConvBlock(Function):
@@ -41,15 +35,17 @@ class _ConvBlock(Function):
         ctx: Any, x: Tensor, latent: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor,
         block: "Block", norm: VanillaBatchNorm,
     ) -> Tensor:  # fmt: skip
-        from kernels.triton import maps
+        from kernels.triton import maps, pixel_maps
         from kernels.triton import norm as kernels
 
-        signs, winners, ctx.real = block.layer.kept_signs(), None, x.dtype == torch.float32
-        if block.by_signs:
-            x, signs = _rows(x).half(), _rows(signs)
-            dots, winners = maps.convolve(x, signs, block.pool)
+        signs, winners = _rows(block.layer.kept_signs()), None
+        ctx.real, ctx.pixels = x.dtype == torch.float32, not block.by_signs
+        if ctx.pixels:
+            x = x.contiguous()
+            dots = pixel_maps.convolve(x, signs, block.takes_integers)
         else:
-            dots, x = _library(x, signs, block.takes_integers), _rows(x)
+            x = _rows(x).half()
+            dots, winners = maps.convolve(x, signs, block.pool)
         rows = dots.flatten(0, 2)
         drawn = None
         if block.activation == "stoch":
@@ -73,27 +69,34 @@ class _ConvBlock(Function):
             _rows(gradients[0]).flatten(0, 2), dots.flatten(0, 2), bias, ctx.scale, gamma, beta,
             mean, inv_std, gated=ctx.gated, half=True, winners=winners,
         )  # fmt: skip
-        gradient = gradient.view(*x.shape[:3], -1)
+        sides = x.shape[2:] if ctx.pixels else x.shape[1:3]
+        gradient = gradient.view(len(x), *sides, -1)
         by_input = None
         if ctx.needs_input_grad[0]:
             by_input = maps.by_input(gradient, signs).permute(0, 3, 1, 2)
             if ctx.real:  # the block before gives float32, and wants the gradient itself
                 by_input = by_input.float() / SCALE
         # Last: the update overwrites the signs.
-        attachment(ctx.latent).hand_over(Maps(gradient, x))
+        attachment(ctx.latent).hand_over(Maps(gradient, x, ctx.pixels))
         return by_input, None, by_bias, by_gamma, by_beta, None, None
+
+
+def _takes_pixels(block: "Block") -> bool:
+    few = 9 * block.layer.weight.shape[1] <= PIXEL_COLUMNS
+    return few and not (block.pool or block.binary_input)
 
 
 def fits(block: "Block") -> bool:
     """Return True where :func:`forward` is the block's training step on a GPU.
 
-    Of a block by signs; without, where the inputs are pixels, which want no gradient.
+    Of a block by signs; without, where the inputs are pixels, which want no gradient, of few
+    channels.
     """
     return (
         isinstance(block.layer, Conv3x3)
         and block.fast
         and block.layer.is_binary
-        and (block.by_signs or not (block.pool or block.binary_input))
+        and (block.by_signs or _takes_pixels(block))
         and not (block.pool_last or block.dropout)
         and block.activation in ("sign", "stoch")
         and isinstance(block.norm, VanillaBatchNorm)

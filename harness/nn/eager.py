@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from harness.nn.attached import Handed, attachment
+from harness.nn.attached import Factors, Maps, attachment
 
 
 def _unwrapped(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,7 +31,7 @@ class EagerOptimizer(Optimizer):
     zero_grad = _unwrapped(Optimizer.zero_grad)
     add_param_group = _unwrapped(Optimizer.add_param_group)
 
-    def gradients(self) -> Iterator[tuple[Tensor, Handed, dict[str, Any], float]]:
+    def gradients(self) -> Iterator[tuple[Tensor, Factors | Tensor, dict[str, Any], float]]:
         """Yield each parameter that has a gradient: it, the gradient, its group and its bound.
 
         The gradient comes as its factors where the layer has handed these over.
@@ -41,6 +41,7 @@ class EagerOptimizer(Optimizer):
             for parameter in group["params"]:
                 beside = attachment(parameter)
                 handed, beside.handed = beside.handed, None
+                assert not isinstance(handed, Maps), "maps are for the kernels of a GPU"
                 gradient = parameter.grad if handed is None else handed
                 if gradient is not None:
                     yield parameter, gradient, group, bound

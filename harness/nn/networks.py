@@ -166,7 +166,7 @@ class BinaryNetwork(nn.Module):
         fast = any(block.binary_input for block in blocks)
         for block in blocks:
             block.fast = fast
-            if block.by_signs and conv_block.fits(block):
+            if conv_block.fits(block):
                 block.layer.signs_dtype = torch.float16
         for block, after in pairwise(blocks):
             flattened = type(block.layer) is not type(after.layer)

@@ -137,7 +137,7 @@ class PlannedOptimizer(EagerOptimizer):
             del self._early[index]  # only now: its memory goes to what comes next
 
     def _update(self, index: int, parameters: Sequence[Tensor]) -> None:
-        from kernels.triton import maps, update, update_product
+        from kernels.triton import maps, pixel_maps, update, update_product
 
         row = self._rows[index]
         flat, state = self._flats[index], (*self._moments[index], self._plan[index], row)
@@ -146,7 +146,8 @@ class PlannedOptimizer(EagerOptimizer):
         signs = None if beside.signs is None else _dense(beside.signs, parameters[0])
         rule = self._rule(1.0 if index < self.clipped_groups else math.inf)
         if isinstance(handed, Maps):
-            update.update_(rule, flat, maps.by_filters(*handed), *state, signs)
+            by_filters = pixel_maps.by_filters if handed.pixels else maps.by_filters
+            update.update_(rule, flat, by_filters(handed.gradient, handed.x), *state, signs)
         elif isinstance(handed, tuple):
             update_product.update_by_product_(rule, flat, *handed, *state, signs)
         else:

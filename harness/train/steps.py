@@ -69,8 +69,9 @@ class GraphedSteps:
 
     ``GRAPH_STEPS`` of them, in which updates of a step run on beside the next, and one alone for
     what is left of an epoch. A graph reads its place in the epoch from the device, fetches its
-    batches, learns and counts, so a replay takes nothing from the host. ``cuda`` is ``torch.cuda``, or a stand-in that has its
-    ``Stream``, ``stream``, ``current_stream``, ``CUDAGraph`` and ``graph``.
+    batches, learns and counts, so a replay takes nothing from the host. ``cuda`` is ``torch.cuda``,
+    or a stand-in that has its ``Stream``, ``stream``, ``current_stream``, ``CUDAGraph`` and
+    ``graph``.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The GPU kernels as they are compiled to be counted: tiles, types and what is aligned."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kernels.triton import (
@@ -15,6 +15,7 @@ from kernels.triton import (
     outer,
     pack,
     peaks,
+    pixel_maps,
     rules,
     tma,
     update,
@@ -119,28 +120,50 @@ def conv_build(tile: dot.Tile, pool: bool) -> Build:
 
 def map_builds() -> list[Build]:
     """Return the convolutions of a training step: forward, pooled, and the gradients."""
-    found, tile = [], maps.TILES[1]
-    for name in ("dots", "pooled", "by input"):
+    found = []
+    for name, tile in (
+        ("dots", maps.NARROW[0][0]),
+        ("pooled", maps.NARROW[0][0]),
+        ("pooled", maps.WIDE[0][0]),
+        ("pooled", maps.WIDE[1][0]),
+        ("pooled", maps.SMALL),
+        ("by input", maps.SMALL),
+        ("by input", maps.WIDE[0][0]),
+    ):
         backward, pool = name == "by input", name == "pooled"
         types = {"map_ptr": "*fp16", "filter_ptr": "*fp16", "winner_ptr": "*u8"}
         types["out_ptr"] = "*fp16" if backward else "*fp32"
-        sizes: dict[str, Any] = {"M": tile.m, "N": tile.n, "K": tile.k, "C": 64}
+        sizes: dict[str, Any] = {"M": tile.m, "N": tile.n, "K": tile.k, "C": max(64, tile.k)}
         sizes |= {"BACKWARD": backward, "POOL": pool, "GREATEST": norm_backward.GREATEST}
         sizes["filter_n" if backward else "filter_k"] = 1
         if not pool:
             sizes["winner_ptr"] = None
         aligned = ("n", "filter_k", "filter_tap", "filter_n")
+        name = f"maps {name} {tile.m}x{tile.n}x{tile.k}"
         more = (tile.warps, tile.stages)
-        found.append(Build(f"maps {name}", maps._conv, types, sizes, *more, aligned=aligned))
+        found.append(Build(name, maps._conv, types, sizes, *more, aligned=aligned))
     tile = maps.FILTER_TILE
-    for name, channels, kind in (("signs", 64, "*fp16"), ("pixels", 3, "*fp32")):
-        types = {"gradient_ptr": "*fp16", "map_ptr": kind, "out_ptr": "*fp32", "unscale": "fp32"}
-        sizes = {"N": tile.m, "K": tile.n if channels > 16 else 16, "P": tile.k, "C": channels}
-        function, name = maps._by_filters, f"maps by filters, {name}"
-        found.append(
-            Build(name, function, types, sizes, tile.warps, tile.stages, aligned=("n", "piece"))
-        )
-    return found
+    types = {"gradient_ptr": "*fp16", "map_ptr": "*fp16", "out_ptr": "*fp32", "unscale": "fp32"}
+    sizes = {"N": tile.m, "K": tile.n, "P": tile.k, "C": 64}
+    more = (tile.warps, tile.stages)
+    build = Build("maps by filters", maps._by_filters, types, sizes, *more)
+    return [*found, replace(build, aligned=("n", "piece"))]
+
+
+def pixel_builds() -> list[Build]:
+    """Return the convolution of a training step's pixels, and its filters' gradient."""
+    found, aligned = [], ("n", "area", "piece")
+    sizes: dict[str, Any] = {"C": 3, "N": pixel_maps.MAPS, "K": pixel_maps.columns_of(3)}
+    types = {"x_ptr": "*fp32", "filter_ptr": "*fp16", "out_ptr": "*fp32"}
+    for integers in (True, False):
+        name = f"pixel-maps {'integers' if integers else 'reals'}"
+        constants = sizes | {"INTEGERS": integers, "M": pixel_maps.POSITIONS}
+        build = Build(name, pixel_maps._conv, types, constants, pixel_maps.WARPS)
+        found.append(replace(build, aligned=aligned))
+    types = {"gradient_ptr": "*fp16", "x_ptr": "*fp32", "out_ptr": "*fp32", "unscale": "fp32"}
+    constants, more = sizes | {"P": pixel_maps.STEP}, (pixel_maps.STEP_WARPS, pixel_maps.STAGES)
+    build = Build("pixel-maps by filters", pixel_maps._by_filters, types, constants, *more)
+    return [*found, replace(build, aligned=aligned)]
 
 
 def pack_build() -> Build:
@@ -286,5 +309,5 @@ def builds() -> list[Build]:
         found += [dot_build("bits", tile, packed) for tile in dot.TILES if packed or tile.n > 128]
     for packed in (False, True):
         found += [tma_build(dot.TILES[0], packed), conv_build(conv.TILE, packed)]
-    found += [*norm_builds(), *map_builds(), *batch_builds(), *peak_builds()]
+    found += [*norm_builds(), *map_builds(), *pixel_builds(), *batch_builds(), *peak_builds()]
     return [*found, dot_build("int8", dot.TILES[1], False)]

@@ -64,7 +64,7 @@ def compile_for_hopper(build: Build) -> Any:
     aligned = {
         (place,): [["tt.divisibility", 16]]
         for place, name in enumerate(names)
-        if name in build.aligned or _ALIGNED.fullmatch(name)
+        if types[name] != "constexpr" and (name in build.aligned or _ALIGNED.fullmatch(name))
     }
     source = ASTSource(build.function, types, build.constants, aligned)
     options = {"num_warps": build.warps, "num_stages": build.stages}

@@ -129,8 +129,10 @@ def update_by_product_(
         raise ValueError(f"columns must have shape [{batch}, {k}], got {found}")
     if parameter.numel() == 0:
         return
+    # Where 16 does not divide k, weights come one at a time: their places would spill registers.
+    warps = TILE.warps if k % 16 == 0 else 2 * TILE.warps
     _product_update[(triton.cdiv(k, TILE.k), triton.cdiv(n, TILE.n))](
         parameter, rows, columns, m, v, signs, plan, at, n, k, batch, len(plan), *rule.numbers,
         RULE=rule.name, SIGNS=signs is not None, PIECES=len(rows), FLOAT32=INTERPRETED,
-        N=TILE.n, K=TILE.k, B=TILE.b, num_warps=TILE.warps, num_stages=TILE.stages,
+        N=TILE.n, K=TILE.k, B=TILE.b, num_warps=warps, num_stages=TILE.stages,
     )  # fmt: skip

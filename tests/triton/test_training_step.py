@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from harness.methods.backprop import Backprop
+from harness.nn import conv_block
 from harness.nn.optim import build_optimizer, set_learning_rate
 from harness.nn.planned import PlannedOptimizer
 from harness.spec import OptimizerSpec
-from kernels.triton import update
+from kernels.triton import pixel_maps, update
 from tests.triton.operands import on_device
 from tests.triton.training import BATCH, by_the_library, far, images, method_of
 
@@ -158,16 +159,25 @@ def test_a_step_writes_the_next_signs_beside_the_weights(
 ) -> None:
     method, held = method_of(dataset, precision="fast"), images(dataset)
     method.step(*held.batch(slice(0, BATCH)))
-    layers = [block.layer for block in method.network.blocks if block.by_signs]
+    blocks = [b for b in method.network.blocks if b.by_signs or conv_block.fits(b)]
+    layers = [block.layer for block in blocks]
     monkeypatch.setattr(update, "sign_", None)  # nobody makes them again
     for layer in layers:
         latent, signs = layer.weight.detach(), layer.kept_signs()
         assert signs.stride() == latent.stride()
         assert torch.equal(signs.float(), torch.where(latent >= 0, 1.0, -1.0))
         assert layer.weight.grad is None
-    assert len(layers) == len(method.network.blocks) - (dataset == "cifar10")
+    assert len(layers) == len(method.network.blocks)
     if dataset == "cifar10":
         assert {layer.signs_dtype for layer in layers} == {torch.float16, torch.bfloat16}
+
+
+def test_pixels_of_many_channels_go_by_the_library() -> None:
+    block = method_of("cifar10", precision="fast").network.blocks[0]
+    assert conv_block.fits(block)
+    block.layer.weight = torch.nn.Parameter(on_device(torch.ones(4, 8, 3, 3)))
+    assert not conv_block.fits(block)
+    assert conv_block.PIXEL_COLUMNS == pixel_maps.MOST_COLUMNS
 
 
 def test_a_missing_gradient_is_named() -> None:
