@@ -66,7 +66,9 @@ def test_the_gradient_by_the_filters(
     expected = torch.nn.grad.conv2d_weight(
         x.half().double(), (n, c, 3, 3), nchw(gradient), padding=1
     )
-    assert far(nchw(found.sum(0).cpu()) * SCALE, expected) < 1e-5
+    # A tensor core cuts a sum off at float32's 24 bits, after 16 positions each time.
+    cut = 0.0 if INTERPRETED else 2.0**-24 * min(steps, -(-steps // pieces)) * pixel_maps.STEP / 16
+    assert far(nchw(found.sum(0).cpu()) * SCALE, expected) < 1e-5 + cut
 
 
 def test_many_pieces_come_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
