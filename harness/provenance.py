@@ -34,9 +34,12 @@ def _git(*arguments: str) -> str | None:
 def commit() -> tuple[str | None, bool | None]:
     """Return the checkout's commit and whether tracked files differ from it (None: no checkout).
 
-    In a copy without its checkout, ``BNN_COMMIT`` names the commit.
+    ``BNN_COMMIT`` names the commit of a copy that has no checkout, or the checkout of another
+    commit; whether files differ from it is not known.
     """
-    head = _git("rev-parse", "HEAD") or os.environ.get("BNN_COMMIT")
+    if named := os.environ.get("BNN_COMMIT"):
+        return named, None
+    head = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain", "--untracked-files=no")
     return head, None if status is None else bool(status)
 

@@ -16,15 +16,15 @@ from harness.bench.work import pairs
 from kernels import gpu
 from kernels.packing import words_for
 
-# Assumed, not measured: a process that imports torch, triton and numba and opens the device;
-# processes that start and follow all calls without a GPU; one variant of a Triton kernel compiled
-# (measured on a busy machine: 0.6 s of processor time, its launcher included); making, copying and
-# capturing the operands of a benchmark on a GPU, and its warm-up; a row of operands drawn and
-# packed on the host, a byte; a reading of the machine's state.
-PROCESS_S = 12.0
-AHEAD_S = 15.0
+# As an H200 with 16 cores took them: a process that imports torch, triton and numba and opens the
+# device; processes that start and follow all calls without a GPU; one variant of a Triton kernel
+# compiled, its launcher included; making, copying and capturing the operands of a benchmark on a
+# GPU, and its warm-up. Assumed: a row of operands drawn and packed on the host, a byte; a reading of
+# the machine's state.
+PROCESS_S = 9.0
+AHEAD_S = 13.0
 COMPILE_S = 0.8
-HOST_S = {"cpu": 0.02, "cuda": 0.14}
+HOST_S = {"cpu": 0.02, "cuda": 0.04}
 DRAWN_BYTES_S = 1e8
 STATE_S = 0.3
 VARIANTS = 6  # of a Triton kernel that the checks compile

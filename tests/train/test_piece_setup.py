@@ -149,3 +149,5 @@ def test_a_copy_without_its_checkout_is_told_its_commit(monkeypatch: pytest.Monk
     assert provenance.commit() == (None, None)
     monkeypatch.setenv("BNN_COMMIT", "c0ffee")
     assert provenance.commit() == ("c0ffee", None), "whether it differs is not known"
+    monkeypatch.setattr(provenance, "_git", lambda *_: "of another commit")
+    assert provenance.commit() == ("c0ffee", None)
