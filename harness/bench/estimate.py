@@ -19,8 +19,8 @@ from kernels.packing import words_for
 # As an H200 with 16 cores took them: a process that imports torch, triton and numba and opens the
 # device; processes that start and follow all calls without a GPU; one variant of a Triton kernel
 # compiled, its launcher included; making, copying and capturing the operands of a benchmark on a
-# GPU, and its warm-up. Assumed: a row of operands drawn and packed on the host, a byte; a reading of
-# the machine's state.
+# GPU, and its warm-up. Assumed: a row of operands drawn and packed on the host, a byte; a reading
+# of the machine's state.
 PROCESS_S = 9.0
 AHEAD_S = 13.0
 COMPILE_S = 0.8

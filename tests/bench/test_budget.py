@@ -136,7 +136,9 @@ def test_what_no_longer_fits_is_a_row_and_comes_with_the_next_run(
     assert "3/3 layer-3x4x65, threads: " in found.output
     assert "4 benchmarks left out; naive: foreseen to take" in found.output
     first = read_frames(tmp_path).kernels
-    assert set(first["status"]) == {"skipped"}
+    # Without AVX-512 there is no such ceiling.
+    absent = {"popcount"} if "unavailable" in set(first["status"]) else set()
+    assert set(first[~first["kernel"].isin(absent)]["status"]) == {"skipped"}
     assert set(first["case"]) == {"ceilings", "square-8", "layer-3x4x65"}
     assert set(first["includes"]) == {"ceiling", "gemm", "pack+gemm", "gemm+bits"}
     folder = tmp_path / "bench" / machine
@@ -144,7 +146,7 @@ def test_what_no_longer_fits_is_a_row_and_comes_with_the_next_run(
     found = CliRunner().invoke(app, command)
     assert found.exit_code == 0, found.output
     frames = read_frames(tmp_path)
-    assert set(frames.kernels["status"]) == {"ok"}
+    assert set(frames.kernels[~frames.kernels["kernel"].isin(absent)]["status"]) == {"ok"}
     assert len(frames.kernels) == len(first)
     assert {path.name for path in set(folder.glob("*.json")) - set(before)} == {
         "ceilings-part2.json", "square-8-part2.json", "layer-3x4x65-part2.json",
