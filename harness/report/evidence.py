@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PACKED_TOO = "pack+gemm"
+FAST = "precision=fast"
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def error_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]
             low, high = wilson(round(errors[0] * images / 100), images)
             sure = f"95 % Wilson interval of {images:,} test images; seeds are not in it"
             interval = {"low": low, "high": high, "sure": sure}
-        scale = scale_text(first) if changes else ""
-        found.append(mean_evidence(errors, source=str(source), reduced=scale, **interval))
+        interval |= {"reduced": reduced_scale(first), "note": rounding_note(str(changes))}
+        found.append(mean_evidence(errors, source=str(source), **interval))
     return found
 
 
@@ -91,6 +92,24 @@ def mean_evidence(values: list[float], **facts: Any) -> Evidence:
     squares = math.fsum((value - mean) ** 2 for value in values)
     sd = math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else math.nan
     return Evidence(mean, len(values), sd, **facts)
+
+
+def full_scale(changes: str) -> bool:
+    """Return True where a run is its recipe's own but for how products are rounded.
+
+    ``precision=fast`` takes no weight, epoch or image away, and forward it gives the same bits.
+    """
+    return changes in ("", FAST)
+
+
+def reduced_scale(run: Any) -> str:
+    """Return the scale of a run that differs from its recipe; "" for a full one."""
+    return "" if full_scale(run["changes"]) else scale_text(run)
+
+
+def rounding_note(changes: str) -> str:
+    """Return what a reader is told of a run whose gradients' products are rounded."""
+    return f"{FAST}: gradients are rounded" if FAST in changes.split("; ") else ""
 
 
 def scale_text(run: Any) -> str:
@@ -144,8 +163,8 @@ def gap_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
         if len(gaps) == 1 and measure["kind"] == "error-gap" and run["test_images"] > 0:
             first, second = pair.iloc[0]
             interval = _difference(first, second, int(run["test_images"]))
-        scale = scale_text(run) if changes else ""
-        found.append(mean_evidence(gaps, source=str(source), reduced=scale, **interval))
+        interval |= {"reduced": reduced_scale(run), "note": rounding_note(str(changes))}
+        found.append(mean_evidence(gaps, source=str(source), **interval))
     return found
 
 
@@ -192,5 +211,6 @@ def ratio_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]
         packing = ", packing included" if best["includes"] == PACKED_TOO else ""
         note = f"{best['kernel']} on {machine}, {size:,}{unit}{packing}, median of {samples}"
         found.append((size, Evidence(value, 1, reduced=reduced, note=note)))
-    found.sort(key=lambda pair: -pair[0])  # of the reduced ones, the largest stands nearest
+    # The paper's own size; of others, the largest stands nearest.
+    found.sort(key=lambda pair: (pair[0] != measure["size"], -pair[0]))
     return [evidence for _, evidence in found]

@@ -117,8 +117,10 @@ _PATTERNS = (
 )  # fmt: skip
 _ROOF = (
     "A point is one product of a case: its operations over the bytes of its operands and result, "
-    "against its speed. Lines are ceilings measured in the same run; above the slope operands come "
-    "from the caches."
+    "against its speed; hollow where the result is thresholded and packed into bits. Lines are "
+    "ceilings measured in the same run: units at work in registers or caches, and one large "
+    "product of the vendor's library of each type, which other kernels and sizes may exceed, as "
+    "carry-save adders exceed one popcount a word. Above the slope operands come from the caches."
 )
 _CURVES = (
     "Solid: validation error. Dotted: mean square hinge loss over the training epoch, with the "
@@ -129,10 +131,10 @@ _CURVES = (
 _BARS = (
     "Median of the raw samples; in brackets, how many times faster than the baseline kernel, or "
     "where that has no time than the vendor's float32 product. "
-    "“+ pack” includes packing the activations. A kernel that cannot run, or whose result was "
-    "wrong, has a word in place of a bar."
+    "“+ pack” includes packing the activations, “to bits” thresholds and a packed result. A kernel "
+    "that cannot run, or whose result was wrong, has a word in place of a bar."
 )
 _SWEEP = (
     "Square ±1 products: 2·m·n·k operations over the median time; the band is p20 to p80. "
-    "Operands packed beforehand."
+    "Operands packed beforehand. Beside each line, its speed at its largest size."
 )

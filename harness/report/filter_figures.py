@@ -10,7 +10,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from harness.report.evidence import scale_text, select
+from harness.report.evidence import full_scale, scale_text, select
 from harness.report.filters import convolutions
 from harness.report.frames import Frames
 from harness.report.inspected import numbers_of
@@ -71,7 +71,7 @@ def _chosen(rows: "pd.DataFrame") -> "pd.Series[Any]":
     first = rows[rows["patterns"] != ""]
     order = first.assign(
         standin=first["source"] == "standin",
-        reduced=first["changes"] != "",
+        reduced=[not full_scale(text) for text in first["changes"]],
         other=first["recipe"] != "theano",
         stochastic=first["mode"] != "bnn-det",
     )

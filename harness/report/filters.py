@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.report.evidence import Evidence, mean_evidence, over_seeds, scale_text, select
+from harness.report.evidence import Evidence, mean_evidence, over_seeds, reduced_scale, select
 from harness.report.frames import Frames
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def filter_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence
             f"({means['share_distinct_up_to_sign']:.1f} % up to sign), of those at an input map "
             f"{means['share_per_input']:.1f} % ({means['share_per_input_up_to_sign']:.1f} %)"
         )
-        scale = scale_text(run) if changes else ""
-        facts = {"source": str(source), "reduced": scale, "note": note}
+        facts = {"source": str(source), "reduced": reduced_scale(run), "note": note}
         found.append(mean_evidence(values, **facts, **over_seeds(values)))
     return found
 

@@ -12,6 +12,7 @@ from harness.report.evidence import (
     mean_evidence,
     over_seeds,
     ratio_evidence,
+    reduced_scale,
     scale_text,
     select,
 )
@@ -112,8 +113,7 @@ def _time_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]
     for (source, changes), ratio in ratios.groupby(level=["source", "changes"]):
         run = select(runs, {"source": source, "changes": changes}).iloc[0]
         values, note = [float(v) for v in ratio], f"{run['device']}, {run['machine']}"
-        scale = scale_text(run) if changes else ""
-        facts = {"source": str(source), "reduced": scale, "note": note}
+        facts = {"source": str(source), "reduced": reduced_scale(run), "note": note}
         found.append(mean_evidence(values, **facts, **over_seeds(values)))
     return found
 
@@ -210,8 +210,8 @@ def _setting_of(run: "pd.Series[Any]", setting: str) -> tuple[str, frozenset[str
 
 def _paired(pairs: "list[tuple[pd.Series[Any], pd.Series[Any]]]", source: str) -> Evidence:
     gaps = [float(a["test_error_pct"] - b["test_error_pct"]) for a, b in pairs]
-    scales = sorted({f"{a['dataset']}: {scale_text(a)}" for a, b in pairs if a["changes"]
-                     and b["changes"]})  # fmt: skip
+    scales = sorted({f"{a['dataset']}: {scale_text(a)}" for a, b in pairs
+                     if reduced_scale(a) and reduced_scale(b)})  # fmt: skip
     return mean_evidence(
         gaps,
         source=source,
@@ -228,7 +228,7 @@ def _spread_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidenc
         by_run = group.groupby(["recipe", "mode", "changes", "seed"])["test_error_pct"]
         spread = by_run.max() - by_run.min()
         kernels = ", ".join(sorted(set(group["kernel"])))
-        note = f"{len(spread)} networks × {kernels}"
+        note = f"{_networks(len(spread))} × {kernels}"
         found.append(Evidence(float(spread.max()), len(spread), source=str(source), note=note))
     return found
 
@@ -242,19 +242,21 @@ def _agreement_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evid
         share = 100 * float(group["agree"].sum() / group["images"].sum())
         networks = len(group.groupby(["dataset", "recipe", "mode", "changes", "seed"]))
         kernels = ", ".join(sorted(set(group["kernel"])))
-        note = f"{networks} networks × {kernels}; {int(group['images'].sum()):,} predictions"
+        note = f"{_networks(networks)} × {kernels}; {int(group['images'].sum()):,} predictions"
         found.append(Evidence(share, networks, source=str(source), note=note))
     return found
 
 
+def _networks(count: int) -> str:
+    return f"{count} network{'s' if count != 1 else ''}"
+
+
 def _memory_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
     done = frames.runs[frames.runs["bytes_packed"] > 0]
-    return [
-        _least_ratio(group, reduced=bool(changes)) for changes, group in done.groupby("changes")
-    ]
+    return [_least_ratio(group) for _, group in done.groupby("changes")]
 
 
-def _least_ratio(done: "pd.DataFrame", reduced: bool) -> Evidence:
+def _least_ratio(done: "pd.DataFrame") -> Evidence:
     # A network's size does not depend on the seed: one value a network.
     one = done.drop_duplicates(["dataset", "network", "binary_weights"])
     ratios = one["bytes_float32"] / one["bytes_packed"]
@@ -264,6 +266,6 @@ def _least_ratio(done: "pd.DataFrame", reduced: bool) -> Evidence:
     return Evidence(
         float(ratios.min()),
         len(one),
-        reduced=scale_text(worst) if reduced else "",
+        reduced=reduced_scale(worst),
         note=f"{note}{worst['network']} on {worst['dataset']}",
     )

@@ -6,7 +6,7 @@ from harness.report.evidence import PACKED_TOO, select
 from harness.report.frames import Frames
 from harness.report.paper import Paper
 from harness.report.table import Table
-from harness.report.tables import number
+from harness.report.tables import number, threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def ratios_table(frames: Frames, paper: Paper) -> Table:
         rows.append(
             (
                 row["case"],
-                f"{int(row['threads'])}",
+                threads(row),
                 row["kernel"],
                 number(row["median_ms"]),
                 number(row["over_baseline"]),

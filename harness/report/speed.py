@@ -1,16 +1,17 @@
 """Figure 3: times and error by kernel."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from harness.report.evidence import PACKED_TOO, select
+from harness.report.evidence import PACKED_TOO, full_scale, select
 from harness.report.frames import Frames
 from harness.report.paper import Paper
-from harness.report.style import FULL_WIDTH, MUTED, empty_panel
+from harness.report.style import FULL_WIDTH, MUTED, empty_panel, headline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
 _CLOCKED = {PACKED_TOO: " + pack", "gemm+bits": " to bits"}
 _FLOAT32 = "vendor-fp32"
 _BASELINE = "#8a929c"
-_VENDOR = ("#0072B2", "#3D9BD1", "#6c8ebf", "#004a75")
-_XNOR = ("#D55E00", "#E69F00", "#a63f00", "#f0b27a")
+# As many of a family as a GPU has; dark enough for a label to be read on white.
+_FAMILIES = {
+    "vendor": ("#0072B2", "#3D9BD1", "#6c8ebf", "#004a75", "#5B4FA0", "#00909E", "#9273B8"),
+    "xnor": ("#D55E00", "#E69F00", "#a63f00", "#C2185B", "#7B1E3B"),
+    "naive": (_BASELINE, "#7a8b6f", "#8c7a62", "#3d444c"),
+    "triton": ("#2E7D32",),
+}
 
 
 def duration(milliseconds: float) -> str:
@@ -34,10 +40,10 @@ def duration(milliseconds: float) -> str:
 
 
 def kernel_colours(kernels: "pd.DataFrame") -> dict[str, str]:
-    """Return a colour a kernel: grey for the baseline, blues for vendor, oranges for XNOR."""
+    """Return a colour a kernel: greys for naive, blues for vendor, reds and oranges for XNOR."""
     baseline = set(kernels[kernels["baseline"] == True]["kernel"])  # noqa: E712
     found: dict[str, str] = {}
-    for family, colours in (("vendor", _VENDOR), ("xnor", _XNOR)):
+    for family, colours in _FAMILIES.items():
         members = sorted(k for k in set(kernels["kernel"]) if k.startswith(family))
         found |= {name: colours[i % len(colours)] for i, name in enumerate(members)}
     return {k: found.get(k, _BASELINE) for k in set(kernels["kernel"])} | dict.fromkeys(
@@ -54,8 +60,9 @@ def most_threads(kernels: "pd.DataFrame") -> "pd.DataFrame":
 def draw_figure3(frames: Frames, paper: Paper) -> Figure | None:
     """Return Figure 3, a row of three bar groups for each machine and device; None if empty.
 
-    Median time of the largest square product, median time of the MLP over the test set (both on
-    logarithmic axes), and the MLP's test error with each kernel.
+    Median time of the paper's square product (of the largest one timed where that is not), median
+    time of the MLP over the test set (both on logarithmic axes), and the MLP's test error with each
+    kernel.
     """
     errors = mlp_errors(frames)
     frames = replace(frames, kernels=most_threads(frames.kernels))
@@ -63,16 +70,16 @@ def draw_figure3(frames: Frames, paper: Paper) -> Figure | None:
     if not places and errors.empty:
         return None
     rows = places or [("", "")]
-    sizes = [_tallest(frames, place, errors) for place in rows]
+    sizes = [_tallest(frames, place, errors, paper) for place in rows]
     height = sum(1.35 + 0.27 * size for size in sizes)
     figure = Figure(figsize=(FULL_WIDTH, height))
     grid = figure.add_gridspec(
         len(rows), 6, wspace=0, hspace=1.35 / (height / len(rows) - 1.35), height_ratios=sizes,
-        width_ratios=_columns(frames), left=0, right=1 - 0.1 / FULL_WIDTH,
+        width_ratios=_columns(frames, rows, paper), left=0, right=1 - 0.1 / FULL_WIDTH,
         top=1 - 0.8 / height, bottom=0.55 / height,
     )  # fmt: skip
     for row, (machine, device) in enumerate(rows):
-        here = select(frames.kernels, {"machine": machine, "device": device})
+        here = _at(frames, (machine, device))
         axes = [figure.add_subplot(grid[row, column]) for column in (1, 3, 5)]
         _draw_row(axes, here, errors, frames, paper)
         for one in axes:
@@ -85,14 +92,18 @@ def draw_figure3(frames: Frames, paper: Paper) -> Figure | None:
     return figure
 
 
-def _columns(frames: Frames) -> list[float]:
-    """Return widths in inches: before each of three groups, room for its kernels' names."""
+def _columns(frames: Frames, places: list[tuple[str, str]], paper: Paper) -> list[float]:
+    """Return widths in inches: before each of three groups, room for its kernels' names.
+
+    Times have longer labels than errors, which a narrower group holds.
+    """
+    shown = [_product(_at(frames, place), paper) for place in places]
+    products = [_name(row) for rows in shown for _, row in rows.iterrows()]
     longest = max((len(name) for name in frames.kernels["kernel"]), default=len("vendor-bf16"))
-    packed = " to bits" if (frames.kernels["includes"] == "gemm+bits").any() else ""
-    packed = " + pack" if (frames.kernels["includes"] == PACKED_TOO).any() else packed
-    first, others = (0.068 * (longest + len(packed)) + 0.2, 0.068 * longest + 0.45)
-    width = (FULL_WIDTH - 0.1 - first - 2 * others) / 3
-    return [first, width, others, width, others, width]
+    first = 0.068 * max([longest, *map(len, products)]) + 0.15
+    others = 0.068 * longest + 0.4
+    width = (FULL_WIDTH - 0.1 - first - 2 * others) / 2.75
+    return [first, width, others, width, others, 0.75 * width]
 
 
 def _places(frames: Frames) -> list[tuple[str, str]]:
@@ -100,10 +111,14 @@ def _places(frames: Frames) -> list[tuple[str, str]]:
     return sorted(set(zip(shown["machine"], shown["device"], strict=True)))
 
 
-def _tallest(frames: Frames, place: tuple[str, str], errors: "pd.DataFrame") -> int:
-    here = select(frames.kernels, {"machine": place[0], "device": place[1]})
+def _at(frames: Frames, place: tuple[str, str]) -> "pd.DataFrame":
+    return select(frames.kernels, {"machine": place[0], "device": place[1]})
+
+
+def _tallest(frames: Frames, place: tuple[str, str], errors: "pd.DataFrame", paper: Paper) -> int:
+    here = _at(frames, place)
     known = errors if here.empty else errors[errors["kernel"].isin(set(here["kernel"]))]
-    return max(3, len(known), *(len(_largest(here, group)) for group in ("square", "mlp")))
+    return max(3, len(known), len(_product(here, paper)), len(_largest(here, "mlp")))
 
 
 def _draw_row(
@@ -111,7 +126,7 @@ def _draw_row(
 ) -> None:
     facts = paper.facts["figure3"]
     colours = kernel_colours(frames.kernels)
-    product, mlp = _largest(here, "square"), _largest(here, "mlp")
+    product, mlp = _product(here, paper), _largest(here, "mlp")
     size = "" if product.empty else f", {int(product['m'].iloc[0]):,}³"
     images = "" if mlp.empty else f", {int(mlp['m'].iloc[0]):,} images"
     quoted = facts["product"]
@@ -122,7 +137,14 @@ def _draw_row(
            f"paper: XNOR {facts['mlp']['xnor_over_baseline']}× baseline")  # fmt: skip
     known = set(here["kernel"])
     _errors(axes[2], errors[errors["kernel"].isin(known)] if known else errors, colours,
-            f"paper: {facts['error_pct']} % with each kernel")  # fmt: skip
+            f"paper: {facts['error_pct']} %")  # fmt: skip
+
+
+def _product(here: "pd.DataFrame", paper: Paper) -> "pd.DataFrame":
+    """Return the rows of the paper's product where it has a time, else of the largest."""
+    papers = here[here["m"] == paper.facts["figure3"]["product"]["m"]]
+    timed = select(papers, {"group": "square", "status": "ok"})
+    return _largest(papers if len(timed) else here, "square")
 
 
 def _largest(here: "pd.DataFrame", group: str) -> "pd.DataFrame":
@@ -137,7 +159,7 @@ def _largest(here: "pd.DataFrame", group: str) -> "pd.DataFrame":
 def _times(
     axes: "Axes", case: "pd.DataFrame", colours: dict[str, str], title: str, quoted: str
 ) -> None:
-    _head(axes, title, quoted)
+    headline(axes, title, quoted)
     if case.empty:
         empty_panel(axes, "not benched")
         return
@@ -203,14 +225,12 @@ def _ratio(value: float) -> str:
     return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
-def _head(axes: "Axes", title: str, quoted: str) -> None:
-    axes.set_title(title, pad=17)
-    axes.text(0, 1.04, quoted, transform=axes.transAxes, color=MUTED, fontsize=7.5)
+def _name(row: Mapping[Any, Any]) -> str:
+    return str(row["kernel"]) + _CLOCKED.get(str(row.get("includes")), "")
 
 
 def _bars(axes: "Axes", rows: list[dict[str, Any]]) -> None:
-    names = [row["kernel"] + _CLOCKED.get(str(row.get("includes")), "") for row in rows]
-    axes.set_yticks(range(len(rows)), names, color="black")
+    axes.set_yticks(range(len(rows)), [_name(row) for row in rows], color="black")
     axes.grid(visible=False, axis="y")
 
 
@@ -226,7 +246,7 @@ def mlp_errors(frames: Frames) -> "pd.DataFrame":
         standin=done["source"] == "standin",
         other=done["recipe"] != "theano",
         stochastic=done["mode"] != "bnn-det",
-        reduced=done["changes"] != "",
+        reduced=[not full_scale(text) for text in done["changes"]],
     )
     keys = ["standin", "other", "stochastic", "reduced", "seed"]
     first = order.sort_values(keys).iloc[0]
@@ -237,12 +257,12 @@ def mlp_errors(frames: Frames) -> "pd.DataFrame":
 
 def _errors(axes: "Axes", errors: "pd.DataFrame", colours: dict[str, str], quoted: str) -> None:
     if errors.empty:
-        _head(axes, "MLP error", quoted)
-        empty_panel(axes, "no packed network evaluated")
+        headline(axes, "MLP error", quoted)
+        empty_panel(axes, "no packed network")
         return
     first = errors.iloc[0]
     source = " [stand-in]" if first["source"] == "standin" else ""
-    _head(axes, f"MLP error{source}", quoted)
+    headline(axes, f"MLP error{source}", quoted)
     rows = list(errors.sort_values("kernel").to_dict("records"))
     for y, row in enumerate(rows):
         colour = colours.get(row["kernel"], _BASELINE)
@@ -253,4 +273,5 @@ def _errors(axes: "Axes", errors: "pd.DataFrame", colours: dict[str, str], quote
         axes.text(row["test_error_pct"], y, text, va="center")
     _bars(axes, rows)
     axes.set_xlim(0, max(row["test_error_pct"] for row in rows) * 1.5 or 1)
-    axes.set_xlabel(f"%, {first['recipe']} / {first['mode']}, seed {int(first['seed'])}")
+    whose = f"%, {first['recipe']} / {first['mode']}, seed {int(first['seed'])}"
+    axes.set_xlabel(whose, loc="right")  # longer than the axis is wide

@@ -110,12 +110,26 @@ def end_labels(axes: "Axes", labels: Sequence[tuple[float, str, str]], size: flo
     to_axes = axes.transScale + axes.transLimits
     heights = [float(to_axes.transform((axes.get_xlim()[1], y))[1]) for y, _, _ in labels]
     inches = axes.get_position().height * axes.figure.get_figheight()  # type: ignore[union-attr]
-    gap = 1.35 * size / 72 / inches
+    gap = labels_height(1, size) / inches
     places = spread_out([min(max(h, 0.0), 1.0) for h in heights], gap, 0.0, 1.0)
     for (_, text, colour), place in zip(labels, places, strict=True):
         axes.text(
             1.015, place, text, color=colour, fontsize=size, va="center", transform=axes.transAxes
         )
+
+
+def headline(axes: "Axes", title: str, note: str) -> None:
+    """Write a title and below it a smaller note; set in points, so that no height moves them."""
+    axes.set_title(title, pad=17)
+    axes.annotate(
+        note, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", color=MUTED,
+        fontsize=7.5,
+    )  # fmt: skip
+
+
+def labels_height(count: int, size: float = 8) -> float:
+    """Return the inches that so many of :func:`end_labels` need to stand apart."""
+    return 1.35 * size / 72 * count
 
 
 def round_steps(most: int) -> MaxNLocator:

@@ -8,7 +8,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from harness.report.evidence import select
 from harness.report.frames import Frames
 from harness.report.speed import kernel_colours, most_threads
-from harness.report.style import FULL_WIDTH, MUTED, end_labels
+from harness.report.style import FULL_WIDTH, end_labels, headline, labels_height
+from harness.report.tables import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,20 +30,19 @@ def draw_sweep(frames: Frames) -> Figure | None:
     ]
     if not places:
         return None
-    figure = Figure(figsize=(FULL_WIDTH, 0.5 + 2.75 * len(places)))
+    kernels = max(rows["kernel"].nunique() for _, rows in places)
+    panel = max(2.2, labels_height(kernels))
+    height = (panel + 0.95) * len(places)
+    figure = Figure(figsize=(FULL_WIDTH, height))
     grid = figure.add_gridspec(
-        len(places),
-        1,
-        hspace=0.52,
-        left=0.06,
-        right=0.83,
-        top=1 - 0.45 / figure.get_figheight(),
-        bottom=0.5 / figure.get_figheight(),
-    )
+        len(places), 1, hspace=0.95 / panel, left=0.065, right=0.82, top=1 - 0.45 / height,
+        bottom=0.5 / height,
+    )  # fmt: skip
     colours = kernel_colours(frames.kernels)
     for row, ((machine, device), rows) in enumerate(places):
         axes = figure.add_subplot(grid[row, 0])
-        axes.set_title(f"{machine}, {device}", pad=17)
+        note = "10¹² operations a second, log axis; a multiply and an add are two"
+        headline(axes, f"{machine}, {device}", note)
         _draw_sweep(axes, rows, colours)
     return figure
 
@@ -55,7 +55,7 @@ def _draw_sweep(axes: "Axes", rows: "pd.DataFrame", colours: dict[str, str]) -> 
         axes.plot(line["m"], speed, color=colour, marker="o", markersize=3.5)
         slow, fast = (speed * line["median_ms"] / line[p] for p in ("p80_ms", "p20_ms"))
         axes.fill_between(line["m"], slow, fast, color=colour, alpha=0.18, linewidth=0)
-        labels.append((float(speed.iloc[-1]), f"{kernel}  {speed.iloc[-1]:.3g}", colour))
+        labels.append((float(speed.iloc[-1]), f"{kernel}  {number(speed.iloc[-1])}", colour))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     sizes = sorted(set(rows["m"]))
@@ -63,11 +63,7 @@ def _draw_sweep(axes: "Axes", rows: "pd.DataFrame", colours: dict[str, str]) -> 
     axes.xaxis.set_minor_formatter(NullFormatter())
     wide = rows["tops"].max() > 30 * rows["tops"].min()
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("size of the product")
-    axes.text(
-        0, 1.04, "10¹² operations a second, log axis; a multiply and an add are two",
-        transform=axes.transAxes, color=MUTED, fontsize=7.5,
-    )  # fmt: skip
     end_labels(axes, labels)

@@ -96,7 +96,7 @@ def _cell(system: System, dataset: str, frames: Frames) -> tuple[str, str, dict[
     best = found[0]
     facts |= {"ours_pct": round(best.value, 4), "n": best.n, "source": best.source}
     facts |= {"ours_sd": _rounded(best.sd)}
-    facts |= {"reduced": best.reduced}
+    facts |= {"reduced": best.reduced, "note": "; ".join([*lost, *filter(None, [best.note])])}
     facts |= {"ours_low": _rounded(best.low), "ours_high": _rounded(best.high)}
     return paper, evidence_text(best, lost), facts
 

@@ -1,6 +1,7 @@
 """The other tables: claims, kernels, agreement, memory, runs."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from harness.report.evidence import select
@@ -18,6 +19,12 @@ def number(value: Any, digits: int = 3) -> str:
         return "0"
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{places}f}"
+
+
+def threads(row: Mapping[str, Any]) -> str:
+    """Return a bench row's threads; "–" on a GPU, whose kernels know no such number."""
+    none = row["device"] == "cuda" or math.isnan(row["threads"])
+    return "–" if none else f"{int(row['threads'])}"
 
 
 def share(value: Any) -> str:
@@ -68,7 +75,7 @@ def _kernel_cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["case"],
         row["kernel"],
-        "–" if math.isnan(row["threads"]) else f"{int(row['threads'])}",
+        threads(row),
         number(row["median_ms"]),
         "–" if math.isnan(row["median_ms"]) else spread,
         number(row["over_baseline"]),

@@ -11,12 +11,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harness.report.curves import draw_curves
+from harness.report.evidence import select
 from harness.report.figures import draw_all, draw_run
 from harness.report.frames import Frames
 from harness.report.paper import load_paper
-from harness.report.speed import draw_figure3, duration, mlp_errors
+from harness.report.roofline import draw_roofline
+from harness.report.speed import draw_figure3, duration, kernel_colours, mlp_errors
 from harness.report.style import house_style, spread_out
 from harness.report.sweep import draw_sweep
+from tests.report.made_frames import EVALUATION, GPU_TIMES, gpu_bench, made_frames
 
 
 def texts(figure: Figure) -> list[str]:
@@ -73,13 +76,26 @@ def test_curves_name_stand_ins_failures_and_runs_under_way(frames: Frames) -> No
     assert any(text.startswith("bnn-det") and "(running)" in text for text in texts(cifar))
 
 
-@pytest.mark.parametrize("name", ["mnist", "figure3", "sweep"])
-def test_no_text_touches_another(frames: Frames, name: str) -> None:
+@pytest.fixture(scope="session")
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> Frames:
+    """Return frames of a GPU's bench, every kernel of which has evaluated a network."""
+    evaluations = [{**EVALUATION, "kernel": kernel, "device": "cuda"} for kernel in GPU_TIMES]
+    folder = tmp_path_factory.mktemp("gpu")
+    return made_frames(folder, kernels=gpu_bench(), evaluations=evaluations)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("mnist", "cpu"), *((n, p) for n in ("figure3", "sweep", "roof") for p in ("cpu", "gpu"))],
+)
+def test_no_text_touches_another(frames: Frames, gpu: Frames, name: str, place: str) -> None:
+    shown_of = gpu if place == "gpu" else frames
     with house_style():
         figure = {
-            "mnist": lambda: draw_curves(frames, "mnist"),
-            "figure3": lambda: draw_figure3(frames, load_paper()),
-            "sweep": lambda: draw_sweep(frames),
+            "mnist": lambda: draw_curves(shown_of, "mnist"),
+            "figure3": lambda: draw_figure3(shown_of, load_paper()),
+            "sweep": lambda: draw_sweep(shown_of),
+            "roof": lambda: draw_roofline(shown_of),
         }[name]()
         assert figure is not None
         renderer = FigureCanvasAgg(figure).get_renderer()
@@ -110,6 +126,19 @@ def test_figure_3_has_a_row_a_machine_and_names_holes(frames: Frames) -> None:
     assert {"box-2c, cpu", "gpu-box, cuda", "unavailable", "wrong", "not benched"} <= set(found)
     assert "32.0 ms  (225×)" in found
     assert figure.axes[0].get_xscale() == "log"
+
+
+def test_figure_3_shows_the_papers_product_where_a_larger_one_was_timed_too(gpu: Frames) -> None:
+    with house_style():
+        figure = draw_figure3(gpu, load_paper())
+    assert figure is not None
+    assert figure.axes[0].get_title(loc="left") == "Product, 8,192³"
+    assert "146 µs  (8,115×)" in texts(figure)  # xnor-tensor to bits: 0.8 of 0.183 ms
+
+
+def test_no_two_kernels_of_a_gpu_have_one_colour(gpu: Frames) -> None:
+    colours = kernel_colours(select(gpu.kernels, {"group": "mlp"}))
+    assert len(set(colours.values())) == len(colours) == len(GPU_TIMES)
 
 
 def test_without_a_bench_figure_3_still_shows_the_errors(frames: Frames) -> None:

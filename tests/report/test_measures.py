@@ -67,6 +67,20 @@ def test_official_and_full_results_come_first_and_labels_do_not_count(tmp_path: 
     assert (full.value, full.reduced) == (1.0, "")
 
 
+def test_rounded_gradients_are_no_smaller_scale_and_are_named(tmp_path: Path) -> None:
+    fast = runs(0.98, changes="precision=fast")
+    judged = judge(CLAIMS["mnist-theano"], made_frames(tmp_path, runs=fast))
+    assert (judged.verdict, judged.ours) == ("reproduced", 0.98)
+    assert "precision=fast: gradients are rounded" in judged.note
+    short = best(tmp_path, "mnist-theano", runs=runs(1.0, changes="epochs=5; precision=fast"))
+    assert short is not None
+    assert short.reduced == "MLP 3 × 4096, 1000 epochs"
+    sizes = {"bytes_packed": 100, "bytes_float32": 3180}
+    files = best(tmp_path, "packed-files", runs=[row | sizes for row in fast])
+    assert files is not None
+    assert (files.value, files.reduced) == (31.8, "")
+
+
 def test_gaps_are_paired_by_seed(tmp_path: Path) -> None:
     rows = runs(12.0, 13.0, 14.0, dataset="cifar10") + runs(
         11.0, 11.5, dataset="cifar10", mode="float"
@@ -183,6 +197,17 @@ def test_ratios_of_kernels(tmp_path: Path, ratio: float, verdict: str) -> None:
     ]
     judged = judge(CLAIMS["product-over-baseline"], made_frames(tmp_path, kernels=rows))
     assert judged.verdict == verdict
+
+
+def test_the_papers_own_size_goes_before_a_larger_one(tmp_path: Path) -> None:
+    larger = {"case": "square-16384", "m": 16384, "n": 16384, "k": 16384}
+    rows = [
+        {**KERNEL, **size, "kernel": name, "baseline": name == "naive", "median_ms": ms}
+        for size, naive in (({}, 230.0), (larger, 900.0))
+        for name, ms in (("naive", naive), ("xnor-triton", 10.0))
+    ]
+    judged = judge(CLAIMS["product-over-baseline"], made_frames(tmp_path, kernels=rows))
+    assert judged.ours == pytest.approx(23)
 
 
 def convolutions(*alike: int, **facts: Any) -> list[dict[str, Any]]:

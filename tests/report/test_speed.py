@@ -11,7 +11,7 @@ from harness.report.roofline import draw_roofline
 from harness.report.speed import draw_figure3, most_threads
 from harness.report.style import house_style
 from harness.report.sweep import draw_sweep
-from tests.report.made_frames import KERNEL, made_frames
+from tests.report.made_frames import KERNEL, gpu_bench, made_frames
 
 
 def test_ratios_stand_beside_the_papers(frames: Frames) -> None:
@@ -63,8 +63,23 @@ def test_the_roofline_has_points_below_measured_lines(frames: Frames) -> None:
     texts = " ".join(text.get_text() for text in axes.texts)
     assert "copies at 26.8 GB/s" in texts  # 2^29 bytes in 20 ms
     assert "xor+popcount  1" in texts
-    points = [line for line in axes.lines if line.get_marker() == "o"]
+    points = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]  # type: ignore[arg-type]
     assert len(points) == 4
+
+
+def test_a_gpus_roofline_counts_in_terabytes_without_threads(tmp_path: Path) -> None:
+    gpu = made_frames(tmp_path, kernels=gpu_bench())
+    with house_style():
+        figure = draw_roofline(gpu)
+    assert figure is not None
+    (axes,) = figure.axes
+    texts = " ".join(text.get_text() for text in axes.texts)
+    assert "copies at 4.19 TB/s" in texts
+    assert "— 1-bit-tensor  15,519" in texts
+    assert axes.get_title(loc="left") == "gpu, cuda"
+    assert any(line.get_fillstyle() == "none" and len(line.get_xdata()) for line in axes.lines)  # type: ignore[arg-type]
+    rows = [row for row in ratios_table(gpu, load_paper()).rows if len(row) > 1]
+    assert {row[1] for row in rows} == {"–"}
 
 
 def test_without_ceilings_there_is_no_roofline(frames: Frames) -> None:
