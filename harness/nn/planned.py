@@ -146,6 +146,8 @@ class PlannedOptimizer(EagerOptimizer):
         signs = None if beside.signs is None else _dense(beside.signs, parameters[0])
         rule = self._rule(1.0 if index < self.clipped_groups else math.inf)
         if isinstance(handed, Maps):
+            if not parameters[0].is_contiguous(memory_format=torch.channels_last):
+                raise ValueError(f"filters must lie channels last, got {parameters[0].stride()}")
             by_filters = pixel_maps.by_filters if handed.pixels else maps.by_filters
             update.update_(rule, flat, by_filters(handed.gradient, handed.x), *state, signs)
         elif isinstance(handed, tuple):

@@ -17,7 +17,7 @@ from harness.nn.streams import Streams
 from harness.preset import Job
 from harness.spec import Recipe, get_mode
 from harness.train.inputs import Resident
-from harness.train.steps import Steps, steps_of
+from harness.train.steps import GRAPH_STEPS, Steps, steps_of
 
 # A step with more multiply-accumulates is measured on fewer images and scaled: 16 of ConvNet(128).
 STEP_MACS = 10**10
@@ -114,14 +114,22 @@ def _steps(recipe: Recipe, mode: str, batch: int, device: torch.device) -> Steps
     method = build_method(recipe, named, network.to(device), streams)
     method.start_epoch(recipe.method.real_epochs, True)  # of two stages the quantized one
     generator = torch.Generator(device).manual_seed(0)
-    x = torch.randn((batch, *shape), generator=generator, device=device)
-    labels = torch.arange(batch, device=device) % CLASSES
-    return steps_of(method, Resident(x, labels), batch, 1)
+    count = _steps_held(device)
+    x = torch.randn((count * batch, *shape), generator=generator, device=device)
+    labels = torch.arange(count * batch, device=device) % CLASSES
+    return steps_of(method, Resident(x, labels), batch, count)
+
+
+def _steps_held(device: torch.device) -> int:
+    """Return the steps that a call takes: on a GPU a whole graph."""
+    return GRAPH_STEPS if device.type == "cuda" else 1
 
 
 def _time_steps(steps: Steps, batch: int, device: torch.device) -> float:
+    images = torch.arange(_steps_held(device) * batch)
+
     def begin() -> None:
-        steps.begin(torch.arange(batch), 0, 0.0, 0)
+        steps.begin(images, 0, 0.0, 0)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -131,10 +139,10 @@ def _time_steps(steps: Steps, batch: int, device: torch.device) -> float:
     while sum(times) < SECONDS or (len(times) < STEPS and sum(times) < LONG_SECONDS):
         begin()
         began = time.perf_counter()
-        steps.step()
+        taken = steps.step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
+        times.append((time.perf_counter() - began) / taken)
         if not times[-1] > 0:
             raise HarnessError("the clock stood still during a training step")
     return sorted(times)[len(times) // 2]

@@ -145,7 +145,8 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def advance(self, on_epoch: Callable[[dict[str, Any], bool], None]) -> Iterator[Progress]:
-        """Train to the last epoch, yielding after each step; ``on_epoch(metrics, is_best)``.
+        """Train to the last epoch, yielding after each step, or graph of steps;
+        ``on_epoch(metrics, is_best)``.
 
         Raises:
             Diverged: the loss or a weight left the finite range.
@@ -159,11 +160,11 @@ class Trainer:
             self._checkpoint_if_due()
 
     def request_stop(self, number: int) -> None:
-        """Stop after the present step, with a checkpoint, for signal ``number``."""
+        """Stop after the present step or graph, with a checkpoint, for signal ``number``."""
         self._stop = number
 
     def request_pause(self) -> None:
-        """Stop after the present step, with a checkpoint."""
+        """Stop after the present step or graph, with a checkpoint."""
         self._pause = True
 
     def _checkpoint_if_due(self) -> None:

@@ -152,7 +152,7 @@ class Session:
         self.best, self.metrics = Sparing(self._save_best), Sparing(self._write_metrics)
 
     def advance(self, show: MakeShow) -> Generator[None, None, dict[str, Any]]:
-        """Train, yielding after each step; return run.json."""
+        """Train, yielding after each step or graph of steps; return run.json."""
         self._rewrite_files()
         for metrics in self.trainer.progress.metrics:
             self.mirror.epoch(metrics)

@@ -86,6 +86,7 @@ class GraphedSteps:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._wrong = torch.zeros((), dtype=torch.long, device=device)
         self._graphs: dict[int, Any] = {}
+        self._stream: Any = None  # of both captures: torch has few of a priority
 
     def begin(self, order: Tensor, done: int, loss_sum: float, wrong: int) -> None:
         """Start or go on with an epoch; the first time, capture its steps."""
@@ -114,7 +115,7 @@ class GraphedSteps:
         before = copy.deepcopy((method.state_dict(), method.streams.state_dict()))
         method.plan(self.steps)
         # What the step itself launches goes before the updates that run beside it.
-        side = cuda.Stream(priority=PRIORITY)
+        side = self._stream = self._stream or cuda.Stream(priority=PRIORITY)
         side.wait_stream(cuda.current_stream())
         with cuda.stream(side):
             for _ in range(WARM_STEPS):

@@ -1,4 +1,4 @@
-"""Several runs in one process: a step of each in turn, on a GPU each on a stream of its own."""
+"""Several runs in one process: a step of each in turn, on a GPU a graph, each on its own stream."""
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
@@ -12,7 +12,7 @@ from harness.train.loop import Interrupted, Paused
 
 Result = TypeVar("Result")
 Run = Generator[None, None, Result]
-# Runs that were stopped together are a few steps apart: so near to their end they go on to it, for
+# Runs that were stopped together are a few turns apart: so near to their end they go on to it, for
 # opening them again takes longer.
 LAST_ROUNDS = 100
 # On a GPU. torch has 32 streams of a priority, then gives the first again; graphs captured on one
@@ -32,7 +32,7 @@ def take_turns(
     pause: Callable[[], None],
     until_one_ends: bool = False,
 ) -> dict[int, Result]:
-    """Advance the runs one step after the other; return the results of those that ended.
+    """Advance the runs one step, or graph, after the other; return the results of those that ended.
 
     The host waits for one run at the end of its epochs alone; the others' steps, a graph's replay
     each, are queued by then and go on. ``pause`` asks all runs to stop by :class:`Paused`: after an

@@ -34,7 +34,7 @@ TILE = dot.Tile(64, 64, 64, 4, 1) if INTERPRETED else dot.Tile(128, 64, 64, 4, 4
 
 
 @triton.jit
-def _place(p, height, width, POOL: tl.constexpr):
+def position_of(p, height, width, POOL: tl.constexpr):
     """Return image, row and column of position p, counted window by window if ``POOL``."""
     if POOL:
         window, corner = p // 4, p % 4
@@ -73,7 +73,7 @@ def _conv(
     tl.assume(row_bytes > 0)
     p = tl.program_id(0) * M + tl.arange(0, M)
     cols = tl.program_id(1) * N + tl.arange(0, N)
-    image, y, x = _place(p, height, width, POOL)
+    image, y, x = position_of(p, height, width, POOL)
     centre = (image.to(tl.int64) * height + y) * width + x
     used = p < positions
     step = tl.arange(0, BYTES)

@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.triton.conv import _place
+from kernels.triton.conv import position_of
 from kernels.triton.device import DEVICE, processors
 from kernels.triton.norm_backward import GREATEST, SCALE
 
@@ -49,7 +49,7 @@ def _conv(
 ):  # fmt: skip
     p = tl.program_id(0) * M + tl.arange(0, M)
     cols = tl.program_id(1) * N + tl.arange(0, N)
-    image, y, x = _place(p, height, width, POOL)
+    image, y, x = position_of(p, height, width, POOL)
     centre = (image * height + y) * width + x
     used, wanted = p < positions, (cols < n)[None, :]
     acc = tl.zeros((M, N), tl.float32)
@@ -82,7 +82,7 @@ def _conv(
     else:
         at = out_ptr + p.to(tl.int64)[:, None] * n + cols[None, :]
         if BACKWARD:
-            acc = tl.clamp(acc, -GREATEST, GREATEST)
+            acc = tl.clamp(acc, -GREATEST, GREATEST, propagate_nan=tl.PropagateNan.ALL)
         tl.store(at, acc.to(out_ptr.dtype.element_ty), mask=used[:, None] & wanted)
 
 

@@ -61,7 +61,8 @@ def to_bfloat16(x, NATIVE: tl.constexpr):
 @triton.jit
 def _write_half(d_dots_ptr, d, winner_ptr, at, inside, row, col, c, width, POOLED: tl.constexpr):
     """Write d as float16: a pooled map's ``width`` positions a row to the corners that won."""
-    d = tl.clamp(d * _SCALE, -_GREATEST, _GREATEST).to(tl.float16)
+    d = tl.clamp(d * _SCALE, -_GREATEST, _GREATEST, propagate_nan=tl.PropagateNan.ALL)
+    d = d.to(tl.float16)
     if POOLED:
         winner = tl.load(winner_ptr + at, mask=inside, other=0)
         window = (row // width * (2 * width) + row % width) * 2

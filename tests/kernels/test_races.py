@@ -182,6 +182,12 @@ def test_runs_that_share_memory_are_found(recorder: Recorder, tmp_path: Path) ->
     assert any(re.match("a replay on .* what a replay on", fault) for fault in recorder.faults)
 
 
+def test_a_run_captures_its_graphs_on_one_stream(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.pool[steps.PRIORITY] = 2
+    train([trainer_of(method_of(recorder, seed=s, **FAST), tmp_path) for s in (0, 3)])
+    assert not recorder.faults
+
+
 def test_runs_captured_on_one_stream_share_scratch_memory(
     recorder: Recorder, tmp_path: Path
 ) -> None:

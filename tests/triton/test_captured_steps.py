@@ -89,25 +89,27 @@ def epoch(steps: Any, order: Tensor, done: int = 0, until: int = IMAGES // BATCH
     return steps.totals()
 
 
-@pytest.fixture(params=[10, 2], ids="{} a graph".format)
-def graph_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Steps in a graph: more than an epoch has, or not all of them."""
-    count: int = request.param
-    monkeypatch.setattr(steps_module, "GRAPH_STEPS", count)
-    return count
+@pytest.fixture
+def two_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an epoch of three steps be a graph of two and one of one."""
+    monkeypatch.setattr(steps_module, "GRAPH_STEPS", 2)
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "fast": {"precision": "fast"},
     "stochastic": {"precision": "fast", "mode": "bnn-stoch-w"},
     "exact": {},
+    "maps": {"dataset": "cifar10", "precision": "fast"},
     "shift": {"recipe": "torch7", "mode": "bnn-stoch"},
 }
 
 
+@pytest.mark.usefixtures("two_a_graph")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_captured_steps_are_the_steps_one_by_one(options: dict[str, Any], graph_steps: int) -> None:
-    held, order = images(), torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2))
+def test_captured_steps_are_the_steps_one_by_one(options: dict[str, Any]) -> None:
+    dataset = options.get("dataset", "mnist")
+    held = images(dataset)
+    order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2))
     one, other = method_of(**options), method_of(**options)
     steps, device = graphed(one, held)
     plain = EagerSteps(other, held, BATCH)
@@ -116,7 +118,7 @@ def test_captured_steps_are_the_steps_one_by_one(options: dict[str, Any], graph_
             method.start_epoch(400 * number, True)
         assert epoch(steps, order) == epoch(plain, order)
         order = order.flip(0)
-    assert device.captured == (1 if graph_steps > IMAGES // BATCH else 2)
+    assert device.captured == 2
     assert device.registered == device.captured * one.streams.on_device()
     for name, value in state_of(other).items():
         assert torch.equal(state_of(one)[name], value), name
@@ -124,10 +126,11 @@ def test_captured_steps_are_the_steps_one_by_one(options: dict[str, Any], graph_
 
 @pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED, reason="captures a graph of a CUDA device")
-@pytest.mark.usefixtures("graph_steps")
+@pytest.mark.usefixtures("two_a_graph")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_graph_of_the_device_trains_as_its_operations_do(options: dict[str, Any]) -> None:
-    held, order = images(), torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2))
+    held = images(options.get("dataset", "mnist"))
+    order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2))
     one, other = method_of(**options), method_of(**options)
     captured = GraphedSteps(one, held, BATCH, IMAGES // BATCH)
     plain = EagerSteps(other, held, BATCH)
@@ -139,7 +142,9 @@ def test_a_graph_of_the_device_trains_as_its_operations_do(options: dict[str, An
             assert far(state_of(one)[name].float(), value.float()) < 1e-2, name
 
 
+@pytest.mark.usefixtures("two_a_graph")
 def test_captured_steps_go_on_from_a_checkpoint_within_an_epoch() -> None:
+    """After a graph of two: what is left is one alone, and the next epoch captures both."""
     held, order = images(), torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2))
     whole = method_of(precision="fast")
     steps, _ = graphed(whole, held)
@@ -153,8 +158,9 @@ def test_captured_steps_go_on_from_a_checkpoint_within_an_epoch() -> None:
     fresh.streams.load_state_dict(draws)
     second, _ = graphed(fresh, held)
     second.begin(order, 2, loss, wrong)
-    second.step()
+    assert second.step() == 1
     assert second.totals() == expected
+    assert epoch(second, order.flip(0)) == epoch(steps, order.flip(0))
     for name, value in state_of(whole).items():
         assert torch.equal(state_of(fresh)[name], value), name
 
@@ -205,7 +211,7 @@ class Seen(TorchDispatchMode):
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_step_waits_for_nothing_and_is_the_same_every_time(options: dict[str, Any]) -> None:
-    steps, _ = graphed(method_of(**options), images())
+    steps, _ = graphed(method_of(**options), images(options.get("dataset", "mnist")))
     steps.begin(torch.arange(IMAGES), 0, 0.0, 0)
     seen = []
     for _ in range(2):
