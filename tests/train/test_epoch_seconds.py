@@ -28,9 +28,10 @@ class Steps:
 
     def begin(self, *_: object) -> None: ...
 
-    def step(self) -> None:
+    def step(self) -> int:
         self.clock.now += HOST
         self.queued += DEVICE
+        return 1
 
     def totals(self) -> tuple[float, int]:
         self.clock.now += self.queued
