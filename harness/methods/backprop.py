@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from harness.errors import HarnessError
 from harness.methods.base import flat_signs
-from harness.nn import gpu, signed
+from harness.nn import signed
 from harness.nn.loss import backward_from
 from harness.nn.networks import BinaryNetwork
 from harness.nn.optim import build_optimizer, clips, set_learning_rate
@@ -31,8 +31,6 @@ class Backprop:
         if recipe.precision == "fast":
             self._check_fast()
             network.multiply_by_signs()
-            if gpu.takes(*network.parameters()):
-                network.lay_channels_last()  # as the kernels of its convolutions want them
         layers = network.binary_layers()
         self._tested_real = [layer for layer in layers if layer.test_weights == "real"]
         self.other_weights = "sign" if self._tested_real else ""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from harness.nn import gpu
+from harness.nn import gpu, norm_sign
 from harness.nn.attached import Maps, attachment
 from harness.nn.layers import Conv3x3
 from harness.nn.norm import VanillaBatchNorm
@@ -114,10 +114,4 @@ def forward(block: "Block", x: Tensor) -> Tensor:
 
     float16 where ``block.halves``, and then their gradient comes as float16 times ``SCALE``.
     """
-    norm = block.norm
-    assert isinstance(norm, VanillaBatchNorm)
-    layer = block.layer
-    result: Tensor = _ConvBlock.apply(  # type: ignore[no-untyped-call]
-        x, layer.weight, layer.bias, norm.weight, norm.bias, block, norm
-    )
-    return result
+    return norm_sign.apply_block(_ConvBlock, block, x)

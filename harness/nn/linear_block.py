@@ -82,10 +82,4 @@ def forward(block: "Block", x: Tensor) -> Tensor:
 
     ±1, or the output layer's scores.
     """
-    norm = block.norm
-    assert isinstance(norm, VanillaBatchNorm)
-    layer = block.layer
-    result: Tensor = _LinearBlock.apply(  # type: ignore[no-untyped-call]
-        x, layer.weight, layer.bias, norm.weight, norm.bias, block, norm
-    )
-    return result
+    return norm_sign.apply_block(_LinearBlock, block, x)

@@ -62,6 +62,16 @@ def takes(block: "Block", dots: Tensor, activations: tuple[str, ...] = ("sign", 
     )
 
 
+def apply_block(function: type[Function], block: "Block", x: Tensor) -> Tensor:
+    """Return the autograd function of a whole block, batch norm and all, on the block's input."""
+    norm, layer = block.norm, block.layer
+    assert isinstance(norm, VanillaBatchNorm)
+    result: Tensor = function.apply(  # type: ignore[no-untyped-call]
+        x, layer.weight, layer.bias, norm.weight, norm.bias, block, norm
+    )
+    return result
+
+
 class _NormSign(Function):
     @staticmethod
     def forward(

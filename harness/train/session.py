@@ -52,8 +52,6 @@ def prepare_network(
         None if affine is None else (affine.scale, affine.offset),
     )
     network.to(device)
-    if device.type == "cuda":
-        network.lay_channels_last()
     return network, streams, preprocessor
 
 

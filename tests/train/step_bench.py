@@ -54,6 +54,4 @@ def build(args: argparse.Namespace, **settings: Any) -> tuple[Recipe, Method]:
     network = build_network(
         recipe.network, recipe.deployed_mode(mode), streams, image_shape(args), (1 / 255, 0.0)
     ).to(device)
-    if device.type == "cuda":
-        network.lay_channels_last()
     return recipe, build_method(recipe, mode, network, streams)
