@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.nn.batch_norm import BatchNorm
 from harness.nn.binarize import binarize_activation
 from harness.nn.norm import VanillaBatchNorm
+from harness.nn.shift import ShiftBatchNorm
 
 EPS, SCALE = 1e-4, 0.5
 # A sum of 1000 float32 values of size s, in any order, errs by well below 1000 * 2^-24 s = 6e-5 s;
@@ -44,14 +46,20 @@ def case(rows: int, c: int) -> Case:
 
 
 def chain(
-    x: Case, dtype: torch.dtype, gated: bool = True, gradient: Tensor | None = None
+    x: Case,
+    dtype: torch.dtype,
+    gated: bool = True,
+    gradient: Tensor | None = None,
+    shift: bool = False,
 ) -> dict[str, Tensor]:
     """Return what Block does by autograd: y, signs and gradients; the statistics of z."""
-    layer = VanillaBatchNorm(x.dots.shape[1], "lasagne", EPS, 1.0).to(dtype)
+    c = x.dots.shape[1]
+    vanilla: BatchNorm = VanillaBatchNorm(c, "lasagne", EPS, 1.0)
+    layer = (ShiftBatchNorm(c, EPS, 1.0) if shift else vanilla).to(dtype)
     with torch.no_grad():
         layer.weight.copy_(x.gamma)
         layer.bias.copy_(x.beta)
-    dots, bias = (t.to(dtype).requires_grad_() for t in (x.dots, x.bias))
+    dots, bias = (t.detach().to(dtype).requires_grad_() for t in (x.dots, x.bias))
     y = layer(dots * SCALE + bias)
     signs = binarize_activation(y, None, gated)
     signs.backward((x.gradient if gradient is None else gradient).to(dtype))
@@ -60,6 +68,12 @@ def chain(
     found = {name: grad for name, grad in zip(names, grads, strict=True) if grad is not None}
     statistics = {"mean": layer.running_mean, "inv_std": layer.get_buffer("running_inv_std")}
     return found | statistics | {"y": y.detach(), "signs": signs.detach()}
+
+
+def in_doubt(x: Tensor) -> Tensor:
+    """Return where AP2 of a value that rounding may have moved is in doubt: near to sqrt(2) 2^k."""
+    exponent = x.double().abs().log2()
+    return ((exponent - exponent.floor() - 0.5).abs() < 4e-6) & (x != 0)
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:

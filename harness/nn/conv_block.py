@@ -15,8 +15,8 @@ from torch.autograd import Function
 
 from harness.nn import gpu, norm_sign
 from harness.nn.attached import Maps, attachment
+from harness.nn.batch_norm import BatchNorm
 from harness.nn.layers import Conv3x3
-from harness.nn.norm import VanillaBatchNorm
 
 if TYPE_CHECKING:
     from harness.nn.networks import Block
@@ -33,7 +33,7 @@ class _ConvBlock(Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, latent: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor,
-        block: "Block", norm: VanillaBatchNorm,
+        block: "Block", norm: BatchNorm,
     ) -> Tensor:  # fmt: skip
         from kernels.triton import maps, pixel_maps
         from kernels.triton import norm as kernels
@@ -52,11 +52,13 @@ class _ConvBlock(Function):
             drawn = _rows(block.draws("activations", dots.permute(0, 3, 1, 2))).flatten(0, 2)
         dtype = torch.float16 if block.halves else torch.float32
         out, mean, inv_std = kernels.norm_sign(
-            rows, bias, block.scale, gamma, beta, norm.eps, drawn, dtype=dtype
-        )
+            rows, bias, block.scale, gamma, beta, norm.eps, drawn, dtype=dtype,
+            shift=norm.shift_based,
+        )  # fmt: skip
         norm.average(mean, inv_std, len(rows))
         ctx.save_for_backward(x, signs, dots, winners, bias, gamma, beta, mean, inv_std)
         ctx.latent, ctx.gated, ctx.scale = latent, block.gated, block.scale
+        ctx.shift = norm.shift_based
         return out.view(dots.shape).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -67,7 +69,7 @@ class _ConvBlock(Function):
         x, signs, dots, winners, bias, gamma, beta, mean, inv_std = ctx.saved_tensors
         gradient, by_gamma, by_beta, by_bias = norm_sign_backward(
             _rows(gradients[0]).flatten(0, 2), dots.flatten(0, 2), bias, ctx.scale, gamma, beta,
-            mean, inv_std, gated=ctx.gated, half=True, winners=winners,
+            mean, inv_std, gated=ctx.gated, half=True, winners=winners, shift=ctx.shift,
         )  # fmt: skip
         sides = x.shape[2:] if ctx.pixels else x.shape[1:3]
         gradient = gradient.view(len(x), *sides, -1)
@@ -99,7 +101,8 @@ def fits(block: "Block") -> bool:
         and (block.by_signs or _takes_pixels(block))
         and not (block.pool_last or block.dropout)
         and block.activation in ("sign", "stoch")
-        and isinstance(block.norm, VanillaBatchNorm)
+        and isinstance(block.norm, BatchNorm)
+        and block.norm.fusable
     )
 
 

@@ -14,8 +14,8 @@ from torch.autograd import Function
 
 from harness.nn import gpu, norm_sign
 from harness.nn.attached import attachment
+from harness.nn.batch_norm import BatchNorm
 from harness.nn.layers import Linear
-from harness.nn.norm import VanillaBatchNorm
 
 if TYPE_CHECKING:
     from harness.nn.networks import Block
@@ -27,7 +27,7 @@ class _LinearBlock(Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, latent: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor,
-        block: "Block", norm: VanillaBatchNorm,
+        block: "Block", norm: BatchNorm,
     ) -> Tensor:  # fmt: skip
         from kernels.triton import norm as kernels
         from kernels.triton.drop import drop
@@ -41,11 +41,12 @@ class _LinearBlock(Function):
         signed = block.activation != "none"  # the output layer has no sign
         out: Tensor
         out, mean, inv_std = kernels.norm_sign(
-            dots, bias, ctx.scale, gamma, beta, norm.eps, chosen, signs=signed
-        )
+            dots, bias, ctx.scale, gamma, beta, norm.eps, chosen,
+            signs=signed, shift=norm.shift_based,
+        )  # fmt: skip
         norm.average(mean, inv_std, len(dots))
         ctx.save_for_backward(columns, signs, kept, dots, bias, gamma, beta, mean, inv_std)
-        ctx.latent, ctx.gated = latent, signed and block.gated
+        ctx.latent, ctx.gated, ctx.shift = latent, signed and block.gated, norm.shift_based
         return out
 
     @staticmethod
@@ -56,7 +57,7 @@ class _LinearBlock(Function):
         columns, signs, kept, dots, bias, gamma, beta, mean, inv_std = ctx.saved_tensors
         pieces, by_gamma, by_beta, by_bias = norm_sign_backward(
             gradients[0].contiguous(), dots, bias, ctx.scale, gamma, beta, mean, inv_std,
-            pieces=PIECES, gated=ctx.gated,
+            pieces=PIECES, gated=ctx.gated, shift=ctx.shift,
         )  # fmt: skip
         by_input = None
         if ctx.needs_input_grad[0]:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from harness.data.names import CLASSES
 from harness.nn import conv_block, fused, gpu, linear_block, norm_sign, signed
+from harness.nn.batch_norm import Averages, BatchNorm, average_in
 from harness.nn.binarize import binarize_activation
 from harness.nn.layers import Conv3x3, Linear, WeightedLayer
-from harness.nn.norm import Averages, VanillaBatchNorm, average_in, build_norm
+from harness.nn.norm import build_norm
 from harness.nn.streams import Streams
 from harness.spec import Mode, NetworkSpec
 
@@ -94,7 +95,7 @@ class Block(nn.Module):
         if not norm_sign.takes(self, dots):
             return self._activate(self.norm(self.pre_norm(dots, 1, row_sums)))
         draws = self.draws("activations", dots) if self.activation == "stoch" else None
-        norm = cast(VanillaBatchNorm, self.norm)
+        norm = cast(BatchNorm, self.norm)
         bias = self._bias(row_sums)
         form = {"signs": self.activation != "none", "packed": self.packs}
         return norm_sign.norm_sign(dots, bias, self.scale, norm, draws, self.gated, **form)
@@ -191,7 +192,7 @@ class BinaryNetwork(nn.Module):
         """Let batch norms keep their batch's statistics for :meth:`average` from now on."""
         self._waiting: dict[float, Averages] = {}
         for block in cast(list[Block], list(self.blocks)):
-            if isinstance(block.norm, VanillaBatchNorm):
+            if isinstance(block.norm, BatchNorm):
                 block.norm.waiting = self._waiting
 
     def average(self) -> None:

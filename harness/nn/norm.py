@@ -5,13 +5,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from harness.nn.batch_norm import BatchNorm
 from harness.nn.shift import ShiftBatchNorm
 from harness.spec import NormSpec
 
-Averages = list[tuple[Tensor, Tensor]]
 
-
-class VanillaBatchNorm(nn.Module):
+class VanillaBatchNorm(BatchNorm):
     """Batch normalisation ``y = gamma (x - mean) / sqrt(var + eps) + beta`` over batch and space.
 
     ``form="lasagne"`` keeps running averages of the mean and of ``1/sqrt(var + eps)`` with the
@@ -19,20 +18,12 @@ class VanillaBatchNorm(nn.Module):
     weight of the newest batch. Input ``[B, C]`` or ``[B, C, H, W]``.
     """
 
-    running_mean: Tensor
-    # By momentum, where the running averages of a whole network are taken together.
-    waiting: dict[float, Averages] | None = None
-
     def __init__(self, features: int, form: str, eps: float, momentum: float) -> None:
-        super().__init__()
         if form not in ("lasagne", "torch"):
             raise ValueError(f"form must be 'lasagne' or 'torch', found {form!r}")
-        self.form, self.eps, self.momentum = form, eps, momentum
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
-        self.register_buffer("running_mean", torch.zeros(features))
         spread = "running_inv_std" if form == "lasagne" else "running_var"
-        self.register_buffer(spread, torch.ones(features))
+        super().__init__(features, eps, momentum, spread)
+        self.form = form
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -43,19 +34,11 @@ class VanillaBatchNorm(nn.Module):
         self.average(mean, inv_std, x.numel() // x.shape[1])
         return y
 
-    @torch.no_grad()
-    def average(self, mean: Tensor, inv_std: Tensor, n: int) -> None:
-        """Average in the mean and ``1/sqrt(var + eps)`` of a batch of ``n`` values a channel."""
+    def spread_of(self, inv_std: Tensor, n: int) -> Tensor:
+        """Return the inverse deviation, or the unbiased variance, of ``n`` values a channel."""
         if self.form == "lasagne":
-            spread, newest = self.get_buffer("running_inv_std"), inv_std
-        else:
-            spread = self.get_buffer("running_var")
-            newest = (inv_std.pow(-2) - self.eps) * (n / max(n - 1, 1))
-        pairs = [(self.running_mean, mean), (spread, newest)]
-        if self.waiting is None:
-            average_in(pairs, self.momentum)
-        else:
-            self.waiting.setdefault(self.momentum, []).extend(pairs)
+            return inv_std
+        return (inv_std.pow(-2) - self.eps) * (n / max(n - 1, 1))
 
     def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
         """Return the test-time output; channels lie along ``channel_dim`` of ``x``.
@@ -63,19 +46,11 @@ class VanillaBatchNorm(nn.Module):
         Three rounded operations, each monotone in ``x``: export relies on that.
         """
         shape = [-1 if i == channel_dim % x.dim() else 1 for i in range(x.dim())]
-        if self.form == "lasagne":
-            inv_std = self.get_buffer("running_inv_std")
-        else:
-            inv_std = torch.rsqrt(self.get_buffer("running_var") + self.eps)
+        inv_std = self.get_buffer(self._spread)
+        if self.form == "torch":
+            inv_std = torch.rsqrt(inv_std + self.eps)
         scale = self.weight * inv_std
         return (x - self.running_mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
-
-
-@torch.no_grad()
-def average_in(pairs: Averages, momentum: float) -> None:
-    """Average a newest value in to each running one: one launch on a GPU for all."""
-    running, newest = zip(*pairs, strict=True)
-    torch._foreach_lerp_(list(running), list(newest), momentum)
 
 
 class FanInScale(nn.Module):

@@ -1,8 +1,9 @@
-"""A vanilla batch norm and the binary activation behind it, fused (paper, section 1.3).
+"""A batch norm and the binary activation behind it, fused (paper, section 1.3).
 
 What ``Block`` does between a layer's products and the next layer's inputs at train time: bias,
 batch norm with the batch's statistics, sign with the straight-through estimator. On a GPU with no
-wait for it, so that a CUDA graph can hold it; on the CPU for ``precision: fast``, where numba is.
+wait for it, so that a CUDA graph can hold it; on the CPU for ``precision: fast``, where numba is,
+of vanilla batch norms.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from harness.nn import fused, gpu, signed
-from harness.nn.norm import VanillaBatchNorm
+from harness.nn.batch_norm import BatchNorm
 
 if TYPE_CHECKING:
     from harness.nn.networks import Block
@@ -51,13 +52,14 @@ def takes(block: "Block", dots: Tensor, activations: tuple[str, ...] = ("sign", 
 
     On a CPU the output layer's too, which has no activation.
     """
-    dense = _dense(dots)
-    on_cpu = block.fast and fused.takes(dense)
+    dense, norm = _dense(dots), block.norm
+    if not isinstance(norm, BatchNorm) or not norm.fusable:
+        return False
+    on_cpu = block.fast and fused.takes(dense) and not norm.shift_based
     return (
         block.training
         and dense.is_contiguous()
         and block.activation in (*activations, "none" if on_cpu else "")
-        and isinstance(block.norm, VanillaBatchNorm)
         and (on_cpu or gpu.takes(dots))
     )
 
@@ -65,7 +67,7 @@ def takes(block: "Block", dots: Tensor, activations: tuple[str, ...] = ("sign", 
 def apply_block(function: type[Function], block: "Block", x: Tensor) -> Tensor:
     """Return the autograd function of a whole block, batch norm and all, on the block's input."""
     norm, layer = block.norm, block.layer
-    assert isinstance(norm, VanillaBatchNorm)
+    assert isinstance(norm, BatchNorm)
     result: Tensor = function.apply(  # type: ignore[no-untyped-call]
         x, layer.weight, layer.bias, norm.weight, norm.bias, block, norm
     )
@@ -81,7 +83,7 @@ class _NormSign(Function):
         gamma: Tensor,
         beta: Tensor,
         scale: float,
-        norm: VanillaBatchNorm,
+        norm: BatchNorm,
         draws: Tensor | None,
         gated: bool,
         signs: bool,
@@ -94,14 +96,14 @@ class _NormSign(Function):
             from kernels.triton.norm import norm_sign as on_gpu
 
             packed = False
-            out, mean, inv_std = on_gpu(*operands, signs=signs)
+            out, mean, inv_std = on_gpu(*operands, signs=signs, shift=norm.shift_based)
         else:
             from kernels.cpu.norm import norm_sign as on_cpu
 
             out, mean, inv_std = on_cpu(*operands, signs=signs, packed=packed)
         norm.average(mean, inv_std, len(rows))
         ctx.save_for_backward(dots, bias, gamma, beta, mean, inv_std)
-        ctx.scale, ctx.gated = scale, gated and signs
+        ctx.scale, ctx.gated, ctx.shift = scale, gated and signs, norm.shift_based
         return signed.stand_in(out, dots) if packed else _like(out, dots)
 
     @staticmethod
@@ -114,11 +116,12 @@ class _NormSign(Function):
         if gpu.runs_on(dots):
             from kernels.triton.norm_backward import norm_sign_backward as on_gpu
 
-            d_dots, d_gamma, d_beta, d_bias = on_gpu(*operands, gated=ctx.gated)
+            found = on_gpu(*operands, gated=ctx.gated, shift=ctx.shift)
         else:
             from kernels.cpu.norm_backward import norm_sign_backward as on_cpu
 
-            d_dots, d_gamma, d_beta, d_bias = on_cpu(*operands, gated=ctx.gated)
+            found = on_cpu(*operands, gated=ctx.gated)
+        d_dots, d_gamma, d_beta, d_bias = found
         return _like(d_dots, dots), d_bias, d_gamma, d_beta, None, None, None, None, None, None
 
 
@@ -126,7 +129,7 @@ def norm_sign(
     dots: Tensor,
     layer_bias: Tensor,
     scale: float,
-    norm: VanillaBatchNorm,
+    norm: BatchNorm,
     draws: Tensor | None = None,
     gated: bool = True,
     signs: bool = True,

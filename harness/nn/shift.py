@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
 from harness.nn import fused
 from harness.nn.attached import Factors
+from harness.nn.batch_norm import BatchNorm
 from harness.nn.eager import EagerOptimizer
 
 # Mantissa bits of the first float32 above sqrt(2): from here on log2|z| rounds up. The nearest
@@ -62,7 +63,7 @@ class _ShiftNormalize(Function):
         return inner * (shift * scale), projection * shift * g.shape[0], g.sum(0), None
 
 
-class ShiftBatchNorm(nn.Module):
+class ShiftBatchNorm(BatchNorm):
     """Shift-based batch normalisation (paper, Algorithm 3) of ``[B, C]`` or ``[B, C, H, W]``.
 
     ``C(x) = x - mean``; ``var = mean(C * AP2(C))``; ``xhat = C * AP2(1/sqrt(var + eps))``;
@@ -76,7 +77,7 @@ class ShiftBatchNorm(nn.Module):
     which names no running statistics.
     """
 
-    running_mean: Tensor
+    shift_based = True
 
     def __init__(
         self,
@@ -85,18 +86,22 @@ class ShiftBatchNorm(nn.Module):
         momentum: float = 0.125,
         running: str = "inverse-std",
     ) -> None:
-        super().__init__()
         if running not in ("inverse-std", "variance", "vanilla"):
             raise ValueError(
                 f"running must be 'inverse-std', 'variance' or 'vanilla', found {running!r}"
             )
-        self.eps, self.running = eps, running
-        self.momentum = momentum
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
-        self.register_buffer("running_mean", torch.zeros(features))
-        self._spread = "running_var" if running == "variance" else "running_inv_std"
-        self.register_buffer(self._spread, torch.ones(features))
+        spread = "running_var" if running == "variance" else "running_inv_std"
+        super().__init__(features, eps, momentum, spread)
+        self.running = running
+
+    @property
+    def fusable(self) -> bool:
+        """False for the vanilla formula, which asks for the batch itself."""
+        return self.running != "vanilla"
+
+    def spread_of(self, inv_std: Tensor, n: int) -> Tensor:
+        """Return the inverse deviation by the shift-based formula, or its variance."""
+        return inv_std if self.running == "inverse-std" else inv_std.pow(-2) - self.eps
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -106,13 +111,12 @@ class ShiftBatchNorm(nn.Module):
         y, mean, inv_std = _ShiftNormalize.apply(  # type: ignore[no-untyped-call]
             rows, self.weight, self.bias, self.eps
         )
-        self.running_mean.lerp_(mean, self.momentum)
         with torch.no_grad():
-            if self.running == "variance":
-                inv_std = inv_std.pow(-2) - self.eps
-            elif self.running == "vanilla":
-                inv_std = torch.rsqrt(rows.var(0, correction=0) + self.eps)
-            self.get_buffer(self._spread).lerp_(inv_std, self.momentum)
+            if self.fusable:
+                self.average(mean, inv_std, len(rows))
+            else:
+                vanilla = torch.rsqrt(rows.var(0, correction=0) + self.eps)
+                self.average_newest(mean, vanilla)
         if x.dim() == 2:
             return y
         b, c, h, w = x.shape

@@ -222,8 +222,9 @@ def naive_build(xnor: bool) -> Build:
 
 
 def norm_builds() -> list[Build]:
-    """Return batch norm and sign, forward and backward, in one launch and in two."""
-    forward, backward = {"FORM": "stochastic"}, {"GATED": True}
+    """Return batch norm and sign, forward and backward, in one launch and in several."""
+    forward = {"FORM": "stochastic", "SHIFT": False}
+    backward, shifted = {"GATED": True, "SHIFT": False}, {"SHIFT": True}
     pieces: dict[str, Any] = {"PIECES": norm_backward.MOST_PIECES, "NATIVE": True}
     pieces |= {"HALF": False, "POOLED": False, "winner_ptr": None}
     windows = {"PIECES": 0, "HALF": True, "POOLED": True, "NATIVE": True}
@@ -233,9 +234,19 @@ def norm_builds() -> list[Build]:
         ("norm strip", norm._strip, forward),
         ("norm statistics", norm._statistics, {}),
         ("norm signs", norm._normalise, forward | merged),
+        ("norm-shift strip", norm._strip, forward | shifted),
+        ("norm-shift squares", norm._shift_squares, merged),
+        ("norm-shift signs", norm._normalise, forward | shifted | merged),
         ("norm-backward strip", norm_backward._strip, backward | pieces),
         ("norm-backward sums", norm_backward._sums, backward),
         ("norm-backward gradient", norm_backward._gradient, backward | pieces | merged),
+        ("norm-shift-backward strip", norm_backward._strip, backward | shifted | pieces),
+        ("norm-shift-backward sums", norm_backward._sums, backward | shifted),
+        (
+            "norm-shift-backward windows",
+            norm_backward._gradient,
+            backward | shifted | windows | merged,
+        ),
         ("norm-backward windows", norm_backward._gradient, backward | windows | merged),
     ):
         tile = norm.BLOCK

@@ -1,11 +1,12 @@
-"""Batch norm with batch statistics and sign, forward, in one launch or two.
+"""Batch norm with batch statistics and sign, forward, in one launch, two or three.
 
 ``z = scale * dots + bias`` and ``y = gamma * (z - mean) / sqrt(var + eps) + beta`` live in
-registers alone: dots are read once (twice in two launches) and signs written once. Up to
+registers alone: dots are read once (a time a launch) and signs written once. Up to
 ``STRIP_ROWS`` rows a program holds all rows of a strip of columns; of more rows, a first launch
-makes statistics of blocks and a second merges them and writes. No atomics and no cut that depends
-on the machine: the same bits on every run. Each operation is rounded by itself (``ROUNDED``), so
-that z is the layer's and the backward's y is this y, bit for bit.
+makes statistics of blocks and a second merges them and writes. Shift-based batch norm (``SHIFT``)
+needs the mean before it can sum what its variance is made of: a launch between the two. No atomics
+and no cut that depends on the machine: the same bits on every run. Each operation is rounded by
+itself (``ROUNDED``), so that z is the layer's and the backward's y is this y, bit for bit.
 """
 # Jit functions are typed by triton, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
@@ -18,7 +19,7 @@ import triton.language as tl
 
 from kernels.triton.base import check_values, check_vector
 from kernels.triton.device import DEVICE
-from kernels.triton.rules import SIGN_DTYPES
+from kernels.triton.rules import SIGN_DTYPES, ap2
 
 
 class Tile(NamedTuple):
@@ -42,6 +43,12 @@ ROUNDED = {"enable_fp_fusion": False}
 def in_columns(ptr, col, c):
     """Return values of ``col`` as a row [1, COLS], 0 beyond the ``c`` columns."""
     return tl.load(ptr + col, mask=col < c, other=0.0)[None, :]
+
+
+@triton.jit
+def factor_of(x, SHIFT: tl.constexpr):
+    """Return a factor of the norm: x, or AP2(x) where the norm is shift-based."""
+    return ap2(x) if SHIFT else x
 
 
 @triton.jit
@@ -78,8 +85,26 @@ def merged_mean(means, counts, origin, rows):
 
 
 @triton.jit
-def _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM: tl.constexpr):
-    y = xhat * in_columns(gamma_ptr, col, c) + in_columns(beta_ptr, col, c)
+def merged_blocks(partial_ptr, col, c, rows, block_rows, blocks, BLOCKS: tl.constexpr):
+    """Return what ``_statistics`` wrote of the columns: the mean [COLS] of all rows, and of blocks
+    means and sums [BLOCKS, COLS] and their counts [BLOCKS, 1], 0 beyond the last."""
+    each = tl.arange(0, BLOCKS)
+    part, used = places(each, blocks, col, c)
+    means = tl.load(partial_ptr + part, mask=used, other=0.0)
+    sums = tl.load(partial_ptr + blocks.to(tl.int64) * c + part, mask=used, other=0.0)
+    counts = tl.minimum(tl.maximum(rows - each * block_rows, 0), block_rows)
+    counts = counts.to(tl.float32)[:, None]
+    mean = merged_mean(means, counts, in_columns(partial_ptr, col, c), rows)
+    return mean, means, sums, counts
+
+
+@triton.jit
+def _write(
+    out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM: tl.constexpr,
+    SHIFT: tl.constexpr,
+):  # fmt: skip
+    gamma = factor_of(in_columns(gamma_ptr, col, c), SHIFT)
+    y = xhat * gamma + in_columns(beta_ptr, col, c)
     if FORM != "value":
         positive = y >= 0
         if FORM == "stochastic":
@@ -91,7 +116,7 @@ def _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FO
 @triton.jit
 def _strip(
     dots_ptr, bias_ptr, gamma_ptr, beta_ptr, draws_ptr, out_ptr, mean_ptr, inv_std_ptr, rows, c,
-    scale, eps, FORM: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    scale, eps, FORM: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     col = tl.program_id(0) * COLS + tl.arange(0, COLS)
     at, inside = places(tl.arange(0, ROWS), rows, col, c)
@@ -100,11 +125,11 @@ def _strip(
     origin = in_columns(dots_ptr, col, c) * scale + bias
     mean = merged_mean(z, inside.to(tl.float32), origin, rows)
     deviation = tl.where(inside, z - mean[None, :], 0.0)
-    inv_std = inverse(tl.sum(deviation * deviation, axis=0), rows, eps)
+    inv_std = inverse(tl.sum(deviation * factor_of(deviation, SHIFT), axis=0), rows, eps)
     tl.store(mean_ptr + col, mean, mask=col < c)
     tl.store(inv_std_ptr + col, inv_std, mask=col < c)
-    xhat = deviation * inv_std[None, :]
-    _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM)
+    xhat = deviation * factor_of(inv_std, SHIFT)[None, :]
+    _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM, SHIFT)
 
 
 @triton.jit
@@ -140,30 +165,48 @@ def _statistics(
 
 
 @triton.jit
-def _normalise(
-    dots_ptr, bias_ptr, gamma_ptr, beta_ptr, draws_ptr, out_ptr, mean_ptr, inv_std_ptr,
-    partial_ptr, rows, c, block_rows, scale, eps, FORM: tl.constexpr, ROWS: tl.constexpr,
+def _shift_squares(
+    dots_ptr, bias_ptr, partial_ptr, rows, c, block_rows, scale, ROWS: tl.constexpr,
     COLS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
+    """Write the sums of C * AP2(C) of a block, C = z - mean, in place of its squared deviations."""
     block, blocks, first, last, row, col = block_of(rows, block_rows, ROWS, COLS)
-    each = tl.arange(0, BLOCKS)
-    part, used = places(each, blocks, col, c)
-    means = tl.load(partial_ptr + part, mask=used, other=0.0)
-    squares = tl.load(partial_ptr + blocks.to(tl.int64) * c + part, mask=used, other=0.0)
-    counts = tl.minimum(tl.maximum(rows - each * block_rows, 0), block_rows)
-    counts = counts.to(tl.float32)[:, None]
-    mean = merged_mean(means, counts, in_columns(partial_ptr, col, c), rows)
-    off = means - mean[None, :]
-    inv_std = inverse(tl.sum(squares + counts * off * off, axis=0), rows, eps)
-    wanted = (col < c) & (block == 0)
-    tl.store(mean_ptr + col, mean, mask=wanted)
-    tl.store(inv_std_ptr + col, inv_std, mask=wanted)
+    mean, _, _, _ = merged_blocks(partial_ptr, col, c, rows, block_rows, blocks, BLOCKS)
     bias = in_columns(bias_ptr, col, c)
+    squares = tl.zeros((ROWS, COLS), tl.float32)
     for start in range(first, last, ROWS):
         at, inside = places(start + row, last, col, c)
         z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + bias
-        xhat = (z - mean[None, :]) * inv_std[None, :]
-        _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM)
+        deviation = tl.where(inside, z - mean[None, :], 0.0)
+        squares += deviation * ap2(deviation)
+    # Other programs read means alone.
+    at = partial_ptr + (blocks + block).to(tl.int64) * c + col
+    tl.store(at, tl.sum(squares, axis=0), mask=col < c)
+
+
+@triton.jit
+def _normalise(
+    dots_ptr, bias_ptr, gamma_ptr, beta_ptr, draws_ptr, out_ptr, mean_ptr, inv_std_ptr,
+    partial_ptr, rows, c, block_rows, scale, eps, FORM: tl.constexpr, SHIFT: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    block, blocks, first, last, row, col = block_of(rows, block_rows, ROWS, COLS)
+    mean, means, squares, counts = merged_blocks(
+        partial_ptr, col, c, rows, block_rows, blocks, BLOCKS
+    )
+    if not SHIFT:
+        off = means - mean[None, :]
+        squares += counts * off * off
+    inv_std = inverse(tl.sum(squares, axis=0), rows, eps)
+    wanted = (col < c) & (block == 0)
+    tl.store(mean_ptr + col, mean, mask=wanted)
+    tl.store(inv_std_ptr + col, inv_std, mask=wanted)
+    bias, factor = in_columns(bias_ptr, col, c), factor_of(inv_std, SHIFT)
+    for start in range(first, last, ROWS):
+        at, inside = places(start + row, last, col, c)
+        z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + bias
+        xhat = (z - mean[None, :]) * factor[None, :]
+        _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM, SHIFT)
 
 
 def check_rows(
@@ -222,12 +265,15 @@ def norm_sign(
     draws: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     signs: bool = True,
+    shift: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the signs of batch norm of products, and the batch's statistics.
 
     ``z = scale * dots + bias``, ``y = gamma * (z - mean) * inv_std + beta``, ``inv_std = 1 /
     sqrt(var + eps)`` with the biased variance of z; +1 where ``y >= 0``, or with ``draws`` where
-    ``2 * draws - 1 < y``, else -1, which NaN gives (paper, equations 1 and 2).
+    ``2 * draws - 1 < y``, else -1, which NaN gives (paper, equations 1 and 2). With ``shift`` the
+    variance is ``mean(C * AP2(C))``, ``C = z - mean``, and gamma and inv_std multiply as their AP2
+    (paper, Algorithm 3).
 
     Args:
         dots: float32 [R, C], contiguous; a channels-last map is its positions' rows.
@@ -239,9 +285,10 @@ def norm_sign(
         draws: float32 [R, C] uniform in [0, 1), contiguous.
         dtype: of the signs: float32, bfloat16 or float16.
         signs: False returns y itself in their place.
+        shift: shift-based batch norm.
 
     Returns:
-        Signs [R, C], mean and inv_std float32 [C].
+        Signs [R, C], mean and inv_std (before AP2) float32 [C].
 
     Raises:
         TypeError: no tensor, or another dtype.
@@ -258,7 +305,7 @@ def norm_sign(
     mean, inv_std = (torch.empty(c, dtype=torch.float32, device=DEVICE) for _ in range(2))
     operands = (dots, bias, gamma, beta, draws, out, mean, inv_std)
     form = "value" if not signs else "sign" if draws is None else "stochastic"
-    options = {"FORM": form} | ROUNDED
+    options = {"FORM": form, "SHIFT": shift} | ROUNDED
     if rows <= STRIP_ROWS:
         strips, tile = strip(rows, c)
         _strip[strips](*operands, rows, c, scale, eps, **tile, **options)
@@ -268,5 +315,7 @@ def norm_sign(
     sizes = (rows, c, block_rows, scale)
     _statistics[grid](dots, bias, partial, *sizes, **tile, **ROUNDED)
     tile["BLOCKS"] = int(triton.next_power_of_2(grid[1]))
+    if shift:
+        _shift_squares[grid](dots, bias, partial, *sizes, **tile, **ROUNDED)
     _normalise[grid](*operands, partial, *sizes, eps, **tile, **options)
     return out, mean, inv_std

@@ -3,7 +3,9 @@
 y is computed again from the dots, so nothing but the batch's statistics is kept between the
 passes. Gradient and dots are read once (twice in two launches), the dots' gradient is written once,
 as float32, cut into bfloat16 pieces for tensor cores, or as float16 times ``SCALE``: to the
-winners of a max-pool, the rest of whose windows gets 0.
+winners of a max-pool, the rest of whose windows gets 0. Shift-based batch norm (``SHIFT``) has the
+same form: its factors are powers of two, and the gradient takes AP2 of xhat where vanilla's takes
+xhat (paper, Algorithm 3, by the straight-through rule for AP2).
 """
 # Jit functions are typed by triton, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
@@ -14,7 +16,7 @@ import triton.language as tl
 
 from kernels.triton import norm
 from kernels.triton.device import DEVICE, INTERPRETED
-from kernels.triton.norm import block_of, in_columns, places
+from kernels.triton.norm import block_of, factor_of, in_columns, places
 from kernels.triton.rules import check_kind
 
 MOST_PIECES = 3
@@ -28,21 +30,30 @@ _UNSCALE, _SCALE, _GREATEST = (tl.constexpr(x) for x in (1 / SCALE, SCALE, GREAT
 
 
 @triton.jit
-def _load(operands, at, inside, col, c, scale, GATED: tl.constexpr):
+def _load(operands, at, inside, col, c, scale, GATED: tl.constexpr, SHIFT: tl.constexpr):
     """Return the gradient past the gate, and xhat; 0 outside.
 
     ``operands``: the pointers of gradient, dots, bias, gamma, beta, mean and inv_std.
     """
     gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr = operands
     z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + in_columns(bias_ptr, col, c)
-    xhat = (z - in_columns(mean_ptr, col, c)) * in_columns(inv_std_ptr, col, c)
+    inv_std = factor_of(in_columns(inv_std_ptr, col, c), SHIFT)
+    xhat = (z - in_columns(mean_ptr, col, c)) * inv_std
     g = tl.load(gradient_ptr + at, mask=inside, other=0.0)
     if gradient_ptr.dtype.element_ty == tl.float16:
         g = g.to(tl.float32) * _UNSCALE
     if GATED:
-        y = xhat * in_columns(gamma_ptr, col, c) + in_columns(beta_ptr, col, c)
+        gamma = factor_of(in_columns(gamma_ptr, col, c), SHIFT)
+        y = xhat * gamma + in_columns(beta_ptr, col, c)
         g = tl.where(tl.abs(y) <= 1, g, 0.0)
     return g, tl.where(inside, xhat, 0.0)
+
+
+@triton.jit
+def _factor(gamma_ptr, inv_std_ptr, col, c, SHIFT: tl.constexpr):
+    """Return gamma * inv_std [COLS], of their AP2 where the norm is shift-based."""
+    gamma = factor_of(in_columns(gamma_ptr, col, c), SHIFT)
+    return tl.sum(gamma * factor_of(in_columns(inv_std_ptr, col, c), SHIFT), axis=0)
 
 
 @triton.jit
@@ -79,10 +90,12 @@ def _write_half(d_dots_ptr, d, winner_ptr, at, inside, row, col, c, width, POOLE
 def _write(
     outputs, g, xhat, mean_g, mean_gx, factor, at, inside, row, col, c, size, scale,
     PIECES: tl.constexpr, HALF: tl.constexpr, POOLED: tl.constexpr, NATIVE: tl.constexpr,
+    SHIFT: tl.constexpr,
 ):  # fmt: skip
     """Write the dots' gradient; ``outputs``: its pointer, the winners' and the pooled width."""
     d_dots_ptr, winner_ptr, width = outputs
-    d = factor[None, :] * (g - mean_g[None, :] - xhat * mean_gx[None, :]) * scale
+    along = factor_of(xhat, SHIFT) * mean_gx[None, :]
+    d = factor[None, :] * (g - mean_g[None, :] - along) * scale
     if HALF:
         _write_half(d_dots_ptr, d, winner_ptr, at, inside, row, col, c, width, POOLED)
     elif PIECES == 0:
@@ -107,30 +120,32 @@ def _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, f
 def _strip(
     gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, d_dots_ptr,
     columns_ptr, winner_ptr, rows, c, size, scale, width, GATED: tl.constexpr,
-    PIECES: tl.constexpr, HALF: tl.constexpr, POOLED: tl.constexpr, NATIVE: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr,
+    SHIFT: tl.constexpr, PIECES: tl.constexpr, HALF: tl.constexpr, POOLED: tl.constexpr,
+    NATIVE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
     at, inside = places(row, rows, col, c)
     operands = gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr
-    g, xhat = _load(operands, at, inside, col, c, scale, GATED)
-    sum_g, sum_gx, sum_x = tl.sum(g, axis=0), tl.sum(g * xhat, axis=0), tl.sum(xhat, axis=0)
+    g, xhat = _load(operands, at, inside, col, c, scale, GATED, SHIFT)
+    sum_g, sum_gx = tl.sum(g, axis=0), tl.sum(g * xhat, axis=0)
+    sum_x = tl.sum(factor_of(xhat, SHIFT), axis=0)
     mean_g, mean_gx = sum_g / rows, sum_gx / rows
-    factor = tl.sum(in_columns(gamma_ptr, col, c) * in_columns(inv_std_ptr, col, c), axis=0)
+    factor = _factor(gamma_ptr, inv_std_ptr, col, c, SHIFT)
     _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, factor, rows)
     outputs = d_dots_ptr, winner_ptr, width
     _write(
         outputs, g, xhat, mean_g, mean_gx, factor, at, inside, row, col, c, size, scale,
-        PIECES, HALF, POOLED, NATIVE,
+        PIECES, HALF, POOLED, NATIVE, SHIFT,
     )  # fmt: skip
 
 
 @triton.jit
 def _sums(
     gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, partial_ptr,
-    rows, c, block_rows, scale, GATED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    rows, c, block_rows, scale, GATED: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):  # fmt: skip
-    """Write a block's sums of g xhat, g and xhat; partial is [3, blocks, c]."""
+    """Write a block's sums of g xhat, g and what goes along xhat; partial is [3, blocks, c]."""
     block, blocks, first, last, row, col = block_of(rows, block_rows, ROWS, COLS)
     sum_gx = tl.zeros((ROWS, COLS), tl.float32)
     sum_g = tl.zeros((ROWS, COLS), tl.float32)
@@ -138,10 +153,10 @@ def _sums(
     operands = gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr
     for start in range(first, last, ROWS):
         at, inside = places(start + row, last, col, c)
-        g, xhat = _load(operands, at, inside, col, c, scale, GATED)
+        g, xhat = _load(operands, at, inside, col, c, scale, GATED, SHIFT)
         sum_gx += g * xhat
         sum_g += g
-        sum_x += xhat
+        sum_x += factor_of(xhat, SHIFT)
     at = partial_ptr + block.to(tl.int64) * c + col
     step = blocks.to(tl.int64) * c
     tl.store(at, tl.sum(sum_gx, axis=0), mask=col < c)
@@ -153,8 +168,9 @@ def _sums(
 def _gradient(
     gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, d_dots_ptr,
     columns_ptr, winner_ptr, partial_ptr, rows, c, block_rows, size, scale, width,
-    GATED: tl.constexpr, PIECES: tl.constexpr, HALF: tl.constexpr, POOLED: tl.constexpr,
-    NATIVE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BLOCKS: tl.constexpr,
+    GATED: tl.constexpr, SHIFT: tl.constexpr, PIECES: tl.constexpr, HALF: tl.constexpr,
+    POOLED: tl.constexpr, NATIVE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    BLOCKS: tl.constexpr,
 ):  # fmt: skip
     block, blocks, first, last, row, col = block_of(rows, block_rows, ROWS, COLS)
     part, used = places(tl.arange(0, BLOCKS), blocks, col, c)
@@ -162,7 +178,7 @@ def _gradient(
     sum_gx = tl.sum(tl.load(partial_ptr + part, mask=used, other=0.0), axis=0)
     sum_g = tl.sum(tl.load(partial_ptr + step + part, mask=used, other=0.0), axis=0)
     mean_g, mean_gx = sum_g / rows, sum_gx / rows
-    factor = tl.sum(in_columns(gamma_ptr, col, c) * in_columns(inv_std_ptr, col, c), axis=0)
+    factor = _factor(gamma_ptr, inv_std_ptr, col, c, SHIFT)
     if block == 0:
         sum_x = tl.sum(tl.load(partial_ptr + 2 * step + part, mask=used, other=0.0), axis=0)
         _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, factor, rows)
@@ -170,10 +186,10 @@ def _gradient(
     outputs = d_dots_ptr, winner_ptr, width
     for start in range(first, last, ROWS):
         at, inside = places(start + row, last, col, c)
-        g, xhat = _load(operands, at, inside, col, c, scale, GATED)
+        g, xhat = _load(operands, at, inside, col, c, scale, GATED, SHIFT)
         _write(
-            outputs, g, xhat, mean_g, mean_gx, factor, at, inside, start + row, col, c, size, scale,
-            PIECES, HALF, POOLED, NATIVE,
+            outputs, g, xhat, mean_g, mean_gx, factor, at, inside, start + row, col, c, size,
+            scale, PIECES, HALF, POOLED, NATIVE, SHIFT,
         )  # fmt: skip
 
 
@@ -190,13 +206,16 @@ def norm_sign_backward(
     gated: bool = True,
     half: bool = False,
     winners: torch.Tensor | None = None,
+    shift: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the gradients of ``norm_sign``'s dots, gamma, beta and bias.
 
     With ``g = gradient * 1[|y| <= 1]`` (the straight-through estimator) and ``xhat = (z - mean) *
     inv_std``: ``dz = gamma * inv_std * (g - mean(g) - xhat * mean(g * xhat))``, ``d_dots = scale *
     dz``, ``d_gamma = sum(g * xhat)``, ``d_beta = sum(g)``. ``d_bias = sum(dz)`` is 0 but for
-    rounding, as batch norm takes any constant away; it is found from the sum of xhat.
+    rounding, as batch norm takes any constant away; it is found from the sum of xhat. With
+    ``shift``, gamma and inv_std are their AP2, xhat theirs, and ``dz = gamma * inv_std * (g -
+    mean(g) - AP2(xhat) * mean(g * xhat))``, whose sum is not 0.
 
     Args:
         gradient: with respect to the signs, [R, C], contiguous: float32, or float16 times
@@ -214,6 +233,7 @@ def norm_sign_backward(
         half: return ``d_dots`` times ``SCALE`` in float16.
         winners: with ``half``, for dots that are a 2x2 max-pool's: the corner that won, uint8
             [B, h, w, C] with ``R = B h w``, contiguous.
+        shift: of shift-based batch norm.
 
     Returns:
         ``d_dots`` float32 [R, C], bfloat16 [pieces, R, C], float16 [R, C] or, of all corners,
@@ -234,7 +254,7 @@ def norm_sign_backward(
     d_dots, width = _empty(rows, c, pieces, half, winners)
     columns = torch.empty(3, c, dtype=torch.float32, device=DEVICE)
     operands = (gradient, dots, *columns_in.values())
-    gate = {"GATED": gated} | norm.ROUNDED
+    gate = {"GATED": gated, "SHIFT": shift} | norm.ROUNDED
     form = {
         "PIECES": pieces,
         "HALF": half,

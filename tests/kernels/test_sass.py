@@ -194,7 +194,8 @@ def test_signs_are_read_16_bytes_a_lane() -> None:
 def test_batch_norm_reads_16_bytes_at_once_and_spills_nothing(name: str) -> None:
     code = machine_code(name)
     assert (code.spills, code.stack_bytes) == (0, 0)
-    assert code.registers <= 128  # two programs of 8 warps, or four of 4, on a processor
+    # Two programs of 8 warps, or four of 4, on a processor; three where AP2 of xhat is kept too.
+    assert code.registers <= (168 if name == "norm-shift-backward strip" else 128)
     narrow = 4 if name.endswith("windows") else 0  # of gradients in float16, and winners
     assert code.wide[0] >= 5
     assert code.opcodes["LDG"] <= code.wide[0] + 2 * narrow

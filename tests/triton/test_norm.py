@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.nn.batch_norm import BatchNorm
 from harness.nn.binarize import binarize_activation
 from harness.nn.norm import VanillaBatchNorm
 from harness.nn.norm_sign import norm_sign as layer_norm_sign
+from harness.nn.shift import ShiftBatchNorm
 from kernels.triton import norm
 from kernels.triton.norm import norm_sign
 from kernels.triton.norm_backward import GREATEST, MOST_PIECES, norm_sign_backward
 from kernels.triton.norm_backward import SCALE as GRADIENT_SCALE
-from tests.norms import EPS, MARGIN, SCALE, TOLERANCE, chain, close
+from tests.norms import EPS, MARGIN, SCALE, TOLERANCE, chain, close, in_doubt
 from tests.triton.norms import Case, case
 from tests.triton.operands import DEVICE, INTERPRETED, on_device
 
@@ -82,6 +84,34 @@ def test_gradients_are_the_chains(rows: int, c: int, gated: bool) -> None:
         for name, value in zip(("d_dots", "d_gamma", "d_beta", "d_bias"), found, strict=True):
             assert close(value, expected[name]), name
     assert close(found[3], found[0].double().sum(0).cpu() / SCALE)
+
+
+@pytest.mark.usefixtures("poisoned", "path")
+@pytest.mark.parametrize(("rows", "c"), SIZES)
+def test_a_shift_based_norm_is_the_chains(rows: int, c: int) -> None:
+    x = case(rows, c)
+    expected = chain(x, torch.float64, shift=True)
+    z = x.dots.double() * SCALE + x.bias
+    centred = z - z.mean(0)
+    steps = (centred, expected["inv_std"], x.gamma)
+    assert not any(in_doubt(step).any() for step in steps)  # else AP2 may go either way
+    signs, mean, inv_std = norm_sign(*x.operands, EPS, shift=True)
+    assert close(mean, expected["mean"])
+    assert close(inv_std, expected["inv_std"])
+    value, _, _ = norm_sign(*x.operands, EPS, signs=False, shift=True)
+    assert close(value, expected["y"])
+    sure = expected["y"].abs() > MARGIN
+    assert sure.float().mean() > 0.9
+    assert torch.equal(signs.cpu()[sure], expected["signs"][sure].float())
+    gradient = torch.where((expected["y"].abs() - 1).abs() > MARGIN, x.gradient, 0.0)
+    for gated in (True, False):
+        found = norm_sign_backward(
+            on_device(gradient), *x.operands, mean, inv_std, gated=gated, shift=True
+        )
+        for dtype in (torch.float64, torch.float32):
+            wanted = chain(x, dtype, gated, gradient, shift=True)
+            for name, value in zip(("d_dots", "d_gamma", "d_beta", "d_bias"), found, strict=True):
+                assert close(value, wanted[name]), name
 
 
 @pytest.mark.usefixtures("poisoned", "path")
@@ -271,7 +301,7 @@ def test_wrong_operands_of_the_backward_pass_are_told() -> None:
 
 
 @pytest.mark.usefixtures("poisoned", "path")
-@pytest.mark.parametrize("form", ["lasagne", "torch"])
+@pytest.mark.parametrize("form", ["lasagne", "torch", "inverse-std", "variance"])
 @pytest.mark.parametrize("shape", [(50, 10), (4, 10, 6, 3)], ids=["rows", "map"])
 @pytest.mark.parametrize("stochastic", [False, True], ids=["sign", "stoch"])
 def test_a_layer_trains_as_with_the_chain(
@@ -284,7 +314,9 @@ def test_a_layer_trains_as_with_the_chain(
     results = []
     for fused in (True, False):
         place = DEVICE if fused else "cpu"
-        layer = VanillaBatchNorm(10, form, EPS, 0.1).to(place)
+        shifted = form in ("inverse-std", "variance")
+        layer: BatchNorm = VanillaBatchNorm(10, "torch" if shifted else form, EPS, 0.1)
+        layer = (ShiftBatchNorm(10, EPS, 0.1, form) if shifted else layer).to(place)
         with torch.no_grad():
             layer.weight.mul_(torch.linspace(-2, 2, 10, device=place))
         dots = start.to(place).contiguous(memory_format=order).requires_grad_()

@@ -93,6 +93,16 @@ CASES = {
     "no clip": ("mnist", {"precision": "fast", "optimizer.clip": False}, FAST_TOLERANCE),
     "draws": ("mnist", {"precision": "fast", "mode": "bnn-stoch-w"}, FAST_TOLERANCE),
     "shift": ("mnist", {"recipe": "torch7", "mode": "bnn-det"}, STEP_TOLERANCE),
+    "fast shift": (
+        "mnist",
+        {"recipe": "torch7", "mode": "bnn-det", "precision": "fast"},
+        FAST_TOLERANCE,
+    ),
+    "fast shift maps": (
+        "cifar10",
+        {"recipe": "torch7", "mode": "bnn-det", "precision": "fast"},
+        MAPS_TOLERANCE,
+    ),
     "float": ("mnist", {"mode": "float"}, STEP_TOLERANCE),
     "maps": ("cifar10", {}, STEP_TOLERANCE),
     "fast maps": ("cifar10", {"precision": "fast"}, MAPS_TOLERANCE),
