@@ -51,8 +51,12 @@ def chain(
     gated: bool = True,
     gradient: Tensor | None = None,
     shift: bool = False,
+    relu: bool = False,
 ) -> dict[str, Tensor]:
-    """Return what Block does by autograd: y, signs and gradients; the statistics of z."""
+    """Return what Block does by autograd: y, signs and gradients; the statistics of z.
+
+    With ``relu`` max(y, 0) is in the signs' place.
+    """
     c = x.dots.shape[1]
     vanilla: BatchNorm = VanillaBatchNorm(c, "lasagne", EPS, 1.0)
     layer = (ShiftBatchNorm(c, EPS, 1.0) if shift else vanilla).to(dtype)
@@ -61,7 +65,7 @@ def chain(
         layer.bias.copy_(x.beta)
     dots, bias = (t.detach().to(dtype).requires_grad_() for t in (x.dots, x.bias))
     y = layer(dots * SCALE + bias)
-    signs = binarize_activation(y, None, gated)
+    signs = torch.relu(y) if relu else binarize_activation(y, None, gated)
     signs.backward((x.gradient if gradient is None else gradient).to(dtype))
     grads = (dots.grad, layer.weight.grad, layer.bias.grad, bias.grad)
     names = ("d_dots", "d_gamma", "d_beta", "d_bias")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.nn import gpu, signed, tf32
+from harness.nn import fused, gpu, signed, tf32
 from harness.nn.attached import Attachment, attachment
 from harness.nn.binarize import binarize_weight, stochastic_sign
 from harness.spec import Binarization
@@ -79,14 +79,16 @@ class WeightedLayer(nn.Module):
         Kept from step to step where training draws none: the optimizer writes them with weights.
         """
         attachment(self.weight).wait()
+        from kernels.triton.update import sign_
+
         if self.binarization == "stoch" and self._draws is not None:
-            return stochastic_sign(self.weight, self._draws).to(self.signs_dtype)
+            drawn = torch.empty_like(self.weight, dtype=self.signs_dtype)
+            sign_(self.weight, drawn, fused.draws(self.weight, self._draws))
+            return drawn
         kept = Attachment() if self.train_weights == "stoch" else attachment(self.weight)
         if kept.signs is None:
             kept.signs = torch.empty_like(self.weight, dtype=self.signs_dtype)
         if kept.version != self.weight._version:
-            from kernels.triton.update import sign_
-
             sign_(self.weight, kept.signs)
             kept.version = self.weight._version
         return kept.signs
@@ -114,8 +116,13 @@ class WeightedLayer(nn.Module):
             self._gradient = torch.empty_like(self.weight)
         return self._gradient
 
-    def product(self, x: Tensor, weight: Tensor, integers: bool = False) -> Tensor:
-        """Return the layer's product without bias: exact for ``integers`` up to 255 and ±1."""
+    def product(
+        self, x: Tensor, weight: Tensor, integers: bool = False, rounded: bool = False
+    ) -> Tensor:
+        """Return the layer's product without bias: exact for ``integers`` up to 255 and ±1.
+
+        ``rounded``: on a GPU with TF32's 11 bits of an operand, in the gradients too.
+        """
         raise NotImplementedError
 
     def signed_product(
@@ -135,8 +142,10 @@ class Linear(WeightedLayer):
 
     signs_dtype = torch.bfloat16
 
-    def product(self, x: Tensor, weight: Tensor, integers: bool = False) -> Tensor:
-        return F.linear(x, weight)
+    def product(
+        self, x: Tensor, weight: Tensor, integers: bool = False, rounded: bool = False
+    ) -> Tensor:
+        return tf32.linear(x, weight) if rounded and x.is_cuda else F.linear(x, weight)
 
     def signed_product(
         self, x: Tensor, rate: float, integers: bool = False, pool: bool = False
@@ -162,10 +171,12 @@ class Conv3x3(WeightedLayer):
 
     signs_dtype = torch.float32
 
-    def product(self, x: Tensor, weight: Tensor, integers: bool = False) -> Tensor:
+    def product(
+        self, x: Tensor, weight: Tensor, integers: bool = False, rounded: bool = False
+    ) -> Tensor:
         x, weight = _channels_last(x, weight)
-        if integers and x.is_cuda:
-            return tf32.conv3x3(x, weight, fast=False)
+        if x.is_cuda and (integers or rounded):
+            return tf32.conv3x3(x, weight, fast=rounded, integers=integers)
         return F.conv2d(x, weight, padding=1)
 
     def signed_product(

@@ -28,9 +28,10 @@ class Block(nn.Module):
     the pooling after the activation; among tied maxima the first takes the gradient. ``gated`` is
     the straight-through estimator's gate. ``binary_input`` says that the block's inputs are ±1
     (before dropout), ``takes_integers`` that they are integers up to 255; ``by_signs`` that their
-    products with ±1 weights go by packed kernels; ``fast`` that a step need not keep the bits of
-    the library's batch norm, ``packs`` that the next block takes its outputs' signs packed,
-    ``halves`` that on a GPU it takes them in float16.
+    products with ±1 weights go by packed kernels; ``rounds`` that on a GPU products of reals may be
+    rounded; ``fast`` that a step need not keep the bits of the library's batch norm, ``packs`` that
+    the next block takes its outputs' signs packed, ``halves`` that on a GPU it takes them in
+    float16.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Block(nn.Module):
         self.scale, self.offset = 1.0, 0.0
         self.binary_input = binary_input
         self.takes_integers = binary_input
-        self.by_signs = self.fast = self.packs = self.halves = False
+        self.by_signs = self.rounds = self.fast = self.packs = self.halves = False
         self._streams = streams
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +72,8 @@ class Block(nn.Module):
         else:
             weight = self.layer.used_weight()
             integers = self.takes_integers and self.layer.binarization != "real"
-            dots = self.layer.product(x, weight, integers)
+            rounded = self.rounds and self.training
+            dots = self.layer.product(x, weight, integers, rounded)
             row_sums = weight.flatten(1).sum(1) if self.offset else None
             dots = F.max_pool2d(dots, 2) if pool else dots
         y = self._norm_and_activate(dots, row_sums)
@@ -97,8 +99,10 @@ class Block(nn.Module):
         draws = self.draws("activations", dots) if self.activation == "stoch" else None
         norm = cast(BatchNorm, self.norm)
         bias = self._bias(row_sums)
-        form = {"signs": self.activation != "none", "packed": self.packs}
-        return norm_sign.norm_sign(dots, bias, self.scale, norm, draws, self.gated, **form)
+        form = norm_sign.FORMS[self.activation]
+        return norm_sign.norm_sign(
+            dots, bias, self.scale, norm, draws, self.gated, form, self.packs
+        )
 
     @torch.no_grad()
     def norm_from_dots(self, dots: Tensor, channel_dim: int = -1) -> Tensor:
@@ -166,7 +170,7 @@ class BinaryNetwork(nn.Module):
             block.by_signs = block.layer.is_binary and (block.binary_input or takes_pixels)
         fast = any(block.binary_input for block in blocks)
         for block in blocks:
-            block.fast = fast
+            block.fast, block.rounds = fast, True
             if conv_block.fits(block):
                 block.layer.signs_dtype = torch.float16
         for block, after in pairwise(blocks):
@@ -184,7 +188,7 @@ class BinaryNetwork(nn.Module):
         """Bring the signs that a GPU keeps beside latent weights up to date with them."""
         for block in cast(list[Block], list(self.blocks)):
             layer = block.layer
-            kept = block.by_signs or conv_block.fits(block)
+            kept = block.by_signs or conv_block.fits(block) or linear_block.fits(block)
             if kept and layer.binarization == "det" and gpu.takes(layer.weight):
                 layer.kept_signs()
 

@@ -47,11 +47,12 @@ def _like(rows: Tensor, x: Tensor) -> Tensor:
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def takes(block: "Block", dots: Tensor, activations: tuple[str, ...] = ("sign", "stoch")) -> bool:
-    """Return True where :func:`norm_sign` is the block's norm and activation on ``dots``.
+# How a block's activation is called by the kernels; of a CPU's, those of signs and values alone.
+FORMS = {"sign": "sign", "stoch": "sign", "none": "value", "relu": "relu"}
 
-    On a CPU the output layer's too, which has no activation.
-    """
+
+def takes(block: "Block", dots: Tensor) -> bool:
+    """Return True where :func:`norm_sign` is the block's norm and activation on ``dots``."""
     dense, norm = _dense(dots), block.norm
     if not isinstance(norm, BatchNorm) or not norm.fusable:
         return False
@@ -59,7 +60,8 @@ def takes(block: "Block", dots: Tensor, activations: tuple[str, ...] = ("sign", 
     return (
         block.training
         and dense.is_contiguous()
-        and block.activation in (*activations, "none" if on_cpu else "")
+        and block.activation in FORMS
+        and not (on_cpu and block.activation == "relu")
         and (on_cpu or gpu.takes(dots))
     )
 
@@ -86,7 +88,7 @@ class _NormSign(Function):
         norm: BatchNorm,
         draws: Tensor | None,
         gated: bool,
-        signs: bool,
+        form: str,
         packed: bool,
     ) -> Tensor:
         rows = rows_of("dots", dots)
@@ -96,14 +98,15 @@ class _NormSign(Function):
             from kernels.triton.norm import norm_sign as on_gpu
 
             packed = False
-            out, mean, inv_std = on_gpu(*operands, signs=signs, shift=norm.shift_based)
+            out, mean, inv_std = on_gpu(*operands, form=form, shift=norm.shift_based)
         else:
             from kernels.cpu.norm import norm_sign as on_cpu
 
-            out, mean, inv_std = on_cpu(*operands, signs=signs, packed=packed)
+            out, mean, inv_std = on_cpu(*operands, signs=form == "sign", packed=packed)
         norm.average(mean, inv_std, len(rows))
         ctx.save_for_backward(dots, bias, gamma, beta, mean, inv_std)
-        ctx.scale, ctx.gated, ctx.shift = scale, gated and signs, norm.shift_based
+        ctx.scale, ctx.gated, ctx.relu = scale, gated and form == "sign", form == "relu"
+        ctx.shift = norm.shift_based
         return signed.stand_in(out, dots) if packed else _like(out, dots)
 
     @staticmethod
@@ -116,7 +119,7 @@ class _NormSign(Function):
         if gpu.runs_on(dots):
             from kernels.triton.norm_backward import norm_sign_backward as on_gpu
 
-            found = on_gpu(*operands, gated=ctx.gated, shift=ctx.shift)
+            found = on_gpu(*operands, gated=ctx.gated, shift=ctx.shift, relu=ctx.relu)
         else:
             from kernels.cpu.norm_backward import norm_sign_backward as on_cpu
 
@@ -132,7 +135,7 @@ def norm_sign(
     norm: BatchNorm,
     draws: Tensor | None = None,
     gated: bool = True,
-    signs: bool = True,
+    form: str = "sign",
     packed: bool = False,
 ) -> Tensor:
     """Return the signs of ``norm(scale * dots + layer_bias)`` at train time, as ``Block`` does.
@@ -148,7 +151,7 @@ def norm_sign(
         norm: in training mode.
         draws: float32 in the shape and order of ``dots``.
         gated: the straight-through estimator's gate.
-        signs: False returns the batch norm's values in their place, ungated.
+        form: ``sign``, or in its place ``value``, the batch norm's values, or on a GPU ``relu``.
         packed: on a CPU, keep the signs' bits alone, for ``signed.packed_signs``.
 
     Returns:
@@ -161,6 +164,6 @@ def norm_sign(
     if not norm.training:
         raise ValueError("norm_sign takes the batch's statistics: norm must be in training mode")
     result: Tensor = _NormSign.apply(  # type: ignore[no-untyped-call]
-        dots, layer_bias, norm.weight, norm.bias, scale, norm, draws, gated, signs, packed
+        dots, layer_bias, norm.weight, norm.bias, scale, norm, draws, gated, form, packed
     )
     return result

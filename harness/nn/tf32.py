@@ -102,15 +102,15 @@ def integer_conv3x3(x: Tensor, weight: Tensor) -> Tensor:
 
 class _Conv3x3(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, fast: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, fast: bool, integers: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.fast = fast
-        return integer_conv3x3(x, weight)
+        return integer_conv3x3(x, weight) if integers else _library(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         with tf32() if ctx.fast else nullcontext():
-            return *_backward(ctx, gradients[0]), None
+            return *_backward(ctx, gradients[0]), None, None
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -139,7 +139,7 @@ class _SignedConv3x3(Function):
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Return ``x @ weight.T``, x [B, K] and weight [N, K] of ±1 (or ±2 and 0), exactly."""
+    """Return ``x @ weight.T``, x [B, K] and weight [N, K]: exactly if of ±1, ±2 and 0."""
     result: Tensor = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
     return result
 
@@ -153,7 +153,10 @@ def signed_conv3x3(x: Tensor, latent: Tensor, signs: Tensor) -> Tensor:
     return result
 
 
-def conv3x3(x: Tensor, weight: Tensor, fast: bool = True) -> Tensor:
-    """Return :func:`integer_conv3x3`; the gradient takes TF32 if ``fast``, else float32."""
-    result: Tensor = _Conv3x3.apply(x, weight, fast)  # type: ignore[no-untyped-call]
+def conv3x3(x: Tensor, weight: Tensor, fast: bool = True, integers: bool = True) -> Tensor:
+    """Return :func:`integer_conv3x3`, of reals the library's; the gradient takes TF32 if ``fast``.
+
+    Without ``integers`` operands are rounded to TF32's 11 bits.
+    """
+    result: Tensor = _Conv3x3.apply(x, weight, fast, integers)  # type: ignore[no-untyped-call]
     return result

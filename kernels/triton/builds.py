@@ -208,7 +208,7 @@ def product_update_build(rule: str) -> Build:
 def sign_build() -> Build:
     """Return a build of the signs of float32 in bfloat16."""
     types = {"x_ptr": "*fp32", "out_ptr": "*bf16"}
-    constants = {"BLOCK": update.BLOCK}
+    constants = {"BLOCK": update.BLOCK, "DRAWS": False, "draws_ptr": None}
     return Build("sign", update._sign, types, constants, update.WARPS, aligned=("size",))
 
 
@@ -224,7 +224,7 @@ def naive_build(xnor: bool) -> Build:
 def norm_builds() -> list[Build]:
     """Return batch norm and sign, forward and backward, in one launch and in several."""
     forward = {"FORM": "stochastic", "SHIFT": False}
-    backward, shifted = {"GATED": True, "SHIFT": False}, {"SHIFT": True}
+    backward, shifted = {"GATE": "near", "SHIFT": False}, {"SHIFT": True}
     pieces: dict[str, Any] = {"PIECES": norm_backward.MOST_PIECES, "NATIVE": True}
     pieces |= {"HALF": False, "POOLED": False, "winner_ptr": None}
     windows = {"PIECES": 0, "HALF": True, "POOLED": True, "NATIVE": True}
@@ -291,16 +291,18 @@ def peak_builds() -> list[Build]:
 def batch_builds() -> list[Build]:
     """Return the small launches of a training step: images, dropout there and back, loss."""
     reals = {"draws_ptr": "*fp32", "keep": "fp32"}
+    drops = {"DROPS": True, "BLOCK": drop.BLOCK}
+    columns, whole = {"x_ptr": "*fp32", "out_ptr": "*bf16"}, {"PIECES": drop.MOST_PIECES}
     more: dict[str, Any] = {"aligned": ("size",)}
     made = (
-        ("drop", drop._drop, {"x_ptr": "*fp32", "out_ptr": "*bf16"}, {"DROPS": True}),
-        ("join", drop._join, {"pieces_ptr": "*fp32", "out_ptr": "*fp32"}, {"DROPS": True}),
+        ("drop", drop._drop, columns, {"PIECES": 1, "NATIVE": True}),
+        ("drop pieces", drop._drop, columns, whole | {"NATIVE": True}),
+        ("join", drop._join, {"pieces_ptr": "*fp32", "out_ptr": "*fp32"}, whole),
     )
     found = [
-        Build(name, function, types | reals, {**constants, "BLOCK": drop.BLOCK}, drop.WARPS, **more)
+        Build(name, function, types | reals, drops | constants, drop.WARPS, **more)
         for name, function, types, constants in made
     ]
-    found[1].constants["PIECES"] = drop.MOST_PIECES
     types = {"pixels_ptr": "*u8", "out_ptr": "*fp32"}
     types |= dict.fromkeys(("labels_ptr", "chosen_ptr", "label_out_ptr"), "*i64")
     sizes = {"PIXELS": batch.PIXELS}

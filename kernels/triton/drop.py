@@ -1,4 +1,8 @@
-"""Dropout on the way into a product with bfloat16 operands, and on the way back: one pass each."""
+"""Dropout on the way into a product with bfloat16 operands, and on the way back: one pass each.
+
+Real inputs go in as bfloat16 pieces: each rounds what those before it leave, and three are the
+whole of a finite float32.
+"""
 # Jit functions are typed by triton, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 
@@ -8,6 +12,7 @@ import triton.language as tl
 
 from kernels.triton.base import check_values
 from kernels.triton.device import INTERPRETED
+from kernels.triton.rules import to_bfloat16
 
 BLOCK = 1024  # values of a program: 16 bytes of float32 a lane, twice
 INTERPRETED_BLOCK = 1 << 14
@@ -16,13 +21,20 @@ MOST_PIECES = 3
 
 
 @triton.jit
-def _drop(x_ptr, draws_ptr, out_ptr, size, keep, DROPS: tl.constexpr, BLOCK: tl.constexpr):
+def _drop(
+    x_ptr, draws_ptr, out_ptr, size, keep,
+    PIECES: tl.constexpr, DROPS: tl.constexpr, NATIVE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
     x = tl.load(x_ptr + at, mask=inside, other=0)
     if DROPS:
         x = tl.where(tl.load(draws_ptr + at, mask=inside, other=1) < keep, x, 0.0)
-    tl.store(out_ptr + at, x.to(tl.bfloat16), mask=inside)
+    for _ in tl.static_range(PIECES):
+        piece = to_bfloat16(x, NATIVE)
+        tl.store(out_ptr + at, piece, mask=inside)
+        out_ptr += size
+        x -= piece.to(tl.float32)
 
 
 @triton.jit
@@ -56,21 +68,28 @@ def _check_draws(draws: torch.Tensor | None, rate: float, shape: tuple[int, ...]
         raise ValueError(f"draws must have shape {list(shape)}, got {list(draws.shape)}")
 
 
-def drop(x: torch.Tensor, draws: torch.Tensor | None, rate: float) -> torch.Tensor:
-    """Return bfloat16 [M, K]: ``x`` where ``draws < 1 - rate``, else 0; not scaled.
+def drop(x: torch.Tensor, draws: torch.Tensor | None, rate: float, pieces: int = 1) -> torch.Tensor:
+    """Return bfloat16 [P, M, K], pieces of ``x`` where ``draws < 1 - rate``, else 0; not scaled.
 
     Args:
-        x: float32 [M, K] of values that bfloat16 holds, such as ±1 or odd integers up to 255.
+        x: float32 [M, K]; one piece holds values such as ±1 or odd integers up to 255.
         draws: float32 [M, K], uniform on [0, 1); None at rate 0.
         rate: share of inputs that are dropped.
+        pieces: P, 1 to 3: piece 0 rounds x, each further one rounds what the earlier ones leave.
 
     Raises:
-        TypeError, ValueError: another dtype, shape or device, or a rate outside of [0, 1).
+        TypeError, ValueError: another dtype, shape, device or number of pieces, or a rate outside
+            of [0, 1).
     """
+    if pieces not in range(1, MOST_PIECES + 1):
+        raise ValueError(f"pieces must be 1 to {MOST_PIECES}, got {pieces!r}")
     x = check_values("x", x, (torch.float32,)).contiguous()
     _check_draws(draws, rate, tuple(x.shape))
-    out = torch.empty(x.shape, dtype=torch.bfloat16, device=x.device)
-    _launch(_drop, x.numel(), x, draws, out, x.numel(), 1 - rate, DROPS=rate > 0)
+    out = torch.empty((pieces, *x.shape), dtype=torch.bfloat16, device=x.device)
+    _launch(
+        _drop, x.numel(), x, draws, out, x.numel(), 1 - rate,
+        PIECES=pieces, DROPS=rate > 0, NATIVE=not INTERPRETED,
+    )  # fmt: skip
     return out
 
 

@@ -37,6 +37,7 @@ STRIP_ROWS, STRIP_COLS, STRIP_WARPS = 256, 16, 4
 # (at most 32 KiB from L2), so blocks are few.
 BLOCK, PROGRAMS, MOST_BLOCKS = Tile(128, 32, 8), 384, 128
 ROUNDED = {"enable_fp_fusion": False}
+FORMS = ("sign", "value", "relu")
 
 
 @triton.jit
@@ -105,7 +106,9 @@ def _write(
 ):  # fmt: skip
     gamma = factor_of(in_columns(gamma_ptr, col, c), SHIFT)
     y = xhat * gamma + in_columns(beta_ptr, col, c)
-    if FORM != "value":
+    if FORM == "relu":
+        y = tl.where(y < 0, 0.0, y)  # NaN stays
+    elif FORM != "value":
         positive = y >= 0
         if FORM == "stochastic":
             positive = 2 * tl.load(draws_ptr + at, mask=inside, other=0.0) - 1 < y
@@ -264,7 +267,7 @@ def norm_sign(
     eps: float,
     draws: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
-    signs: bool = True,
+    form: str = "sign",
     shift: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the signs of batch norm of products, and the batch's statistics.
@@ -284,7 +287,7 @@ def norm_sign(
         eps: added to the variance.
         draws: float32 [R, C] uniform in [0, 1), contiguous.
         dtype: of the signs: float32, bfloat16 or float16.
-        signs: False returns y itself in their place.
+        form: ``sign``, or in its place ``value``, y itself, or ``relu``, max(y, 0).
         shift: shift-based batch norm.
 
     Returns:
@@ -304,8 +307,10 @@ def norm_sign(
     out = torch.empty(rows, c, dtype=dtype, device=DEVICE)
     mean, inv_std = (torch.empty(c, dtype=torch.float32, device=DEVICE) for _ in range(2))
     operands = (dots, bias, gamma, beta, draws, out, mean, inv_std)
-    form = "value" if not signs else "sign" if draws is None else "stochastic"
-    options = {"FORM": form, "SHIFT": shift} | ROUNDED
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    drawn = form == "sign" and draws is not None
+    options = {"FORM": "stochastic" if drawn else form, "SHIFT": shift} | ROUNDED
     if rows <= STRIP_ROWS:
         strips, tile = strip(rows, c)
         _strip[strips](*operands, rows, c, scale, eps, **tile, **options)

@@ -17,7 +17,7 @@ import triton.language as tl
 from kernels.triton import norm
 from kernels.triton.device import DEVICE, INTERPRETED
 from kernels.triton.norm import block_of, factor_of, in_columns, places
-from kernels.triton.rules import check_kind
+from kernels.triton.rules import check_kind, to_bfloat16
 
 MOST_PIECES = 3
 # Of gradients in float16, which is what they are read as too: full precision from 4e-9 up to 4.
@@ -30,7 +30,7 @@ _UNSCALE, _SCALE, _GREATEST = (tl.constexpr(x) for x in (1 / SCALE, SCALE, GREAT
 
 
 @triton.jit
-def _load(operands, at, inside, col, c, scale, GATED: tl.constexpr, SHIFT: tl.constexpr):
+def _load(operands, at, inside, col, c, scale, GATE: tl.constexpr, SHIFT: tl.constexpr):
     """Return the gradient past the gate, and xhat; 0 outside.
 
     ``operands``: the pointers of gradient, dots, bias, gamma, beta, mean and inv_std.
@@ -42,10 +42,10 @@ def _load(operands, at, inside, col, c, scale, GATED: tl.constexpr, SHIFT: tl.co
     g = tl.load(gradient_ptr + at, mask=inside, other=0.0)
     if gradient_ptr.dtype.element_ty == tl.float16:
         g = g.to(tl.float32) * _UNSCALE
-    if GATED:
+    if GATE != "none":
         gamma = factor_of(in_columns(gamma_ptr, col, c), SHIFT)
         y = xhat * gamma + in_columns(beta_ptr, col, c)
-        g = tl.where(tl.abs(y) <= 1, g, 0.0)
+        g = tl.where(y > 0 if GATE == "relu" else tl.abs(y) <= 1, g, 0.0)
     return g, tl.where(inside, xhat, 0.0)
 
 
@@ -54,19 +54,6 @@ def _factor(gamma_ptr, inv_std_ptr, col, c, SHIFT: tl.constexpr):
     """Return gamma * inv_std [COLS], of their AP2 where the norm is shift-based."""
     gamma = factor_of(in_columns(gamma_ptr, col, c), SHIFT)
     return tl.sum(gamma * factor_of(in_columns(inv_std_ptr, col, c), SHIFT), axis=0)
-
-
-@triton.jit
-def to_bfloat16(x, NATIVE: tl.constexpr):
-    """Round to the nearest bfloat16, ties to even; where not ``NATIVE`` by integers.
-
-    The interpreter's own conversion cuts the low bits off.
-    """
-    if not NATIVE:
-        bits = x.to(tl.int32, bitcast=True)
-        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16
-        x = tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
-    return x.to(tl.bfloat16)
 
 
 @triton.jit
@@ -119,14 +106,14 @@ def _write_columns(columns_ptr, col, c, sum_gx, sum_g, sum_x, mean_g, mean_gx, f
 @triton.jit
 def _strip(
     gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, d_dots_ptr,
-    columns_ptr, winner_ptr, rows, c, size, scale, width, GATED: tl.constexpr,
+    columns_ptr, winner_ptr, rows, c, size, scale, width, GATE: tl.constexpr,
     SHIFT: tl.constexpr, PIECES: tl.constexpr, HALF: tl.constexpr, POOLED: tl.constexpr,
     NATIVE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
     at, inside = places(row, rows, col, c)
     operands = gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr
-    g, xhat = _load(operands, at, inside, col, c, scale, GATED, SHIFT)
+    g, xhat = _load(operands, at, inside, col, c, scale, GATE, SHIFT)
     sum_g, sum_gx = tl.sum(g, axis=0), tl.sum(g * xhat, axis=0)
     sum_x = tl.sum(factor_of(xhat, SHIFT), axis=0)
     mean_g, mean_gx = sum_g / rows, sum_gx / rows
@@ -142,7 +129,7 @@ def _strip(
 @triton.jit
 def _sums(
     gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, partial_ptr,
-    rows, c, block_rows, scale, GATED: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr,
+    rows, c, block_rows, scale, GATE: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):  # fmt: skip
     """Write a block's sums of g xhat, g and what goes along xhat; partial is [3, blocks, c]."""
@@ -153,7 +140,7 @@ def _sums(
     operands = gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr
     for start in range(first, last, ROWS):
         at, inside = places(start + row, last, col, c)
-        g, xhat = _load(operands, at, inside, col, c, scale, GATED, SHIFT)
+        g, xhat = _load(operands, at, inside, col, c, scale, GATE, SHIFT)
         sum_gx += g * xhat
         sum_g += g
         sum_x += factor_of(xhat, SHIFT)
@@ -168,7 +155,7 @@ def _sums(
 def _gradient(
     gradient_ptr, dots_ptr, bias_ptr, gamma_ptr, beta_ptr, mean_ptr, inv_std_ptr, d_dots_ptr,
     columns_ptr, winner_ptr, partial_ptr, rows, c, block_rows, size, scale, width,
-    GATED: tl.constexpr, SHIFT: tl.constexpr, PIECES: tl.constexpr, HALF: tl.constexpr,
+    GATE: tl.constexpr, SHIFT: tl.constexpr, PIECES: tl.constexpr, HALF: tl.constexpr,
     POOLED: tl.constexpr, NATIVE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):  # fmt: skip
@@ -186,7 +173,7 @@ def _gradient(
     outputs = d_dots_ptr, winner_ptr, width
     for start in range(first, last, ROWS):
         at, inside = places(start + row, last, col, c)
-        g, xhat = _load(operands, at, inside, col, c, scale, GATED, SHIFT)
+        g, xhat = _load(operands, at, inside, col, c, scale, GATE, SHIFT)
         _write(
             outputs, g, xhat, mean_g, mean_gx, factor, at, inside, start + row, col, c, size,
             scale, PIECES, HALF, POOLED, NATIVE, SHIFT,
@@ -207,6 +194,7 @@ def norm_sign_backward(
     half: bool = False,
     winners: torch.Tensor | None = None,
     shift: bool = False,
+    relu: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the gradients of ``norm_sign``'s dots, gamma, beta and bias.
 
@@ -234,6 +222,7 @@ def norm_sign_backward(
         winners: with ``half``, for dots that are a 2x2 max-pool's: the corner that won, uint8
             [B, h, w, C] with ``R = B h w``, contiguous.
         shift: of shift-based batch norm.
+        relu: behind the norm stands max(y, 0), whose gradient passes where ``y > 0``.
 
     Returns:
         ``d_dots`` float32 [R, C], bfloat16 [pieces, R, C], float16 [R, C] or, of all corners,
@@ -254,7 +243,8 @@ def norm_sign_backward(
     d_dots, width = _empty(rows, c, pieces, half, winners)
     columns = torch.empty(3, c, dtype=torch.float32, device=DEVICE)
     operands = (gradient, dots, *columns_in.values())
-    gate = {"GATED": gated, "SHIFT": shift} | norm.ROUNDED
+    gate = {"GATE": "relu" if relu else "near" if gated else "none", "SHIFT": shift}
+    gate |= norm.ROUNDED
     form = {
         "PIECES": pieces,
         "HALF": half,

@@ -48,6 +48,19 @@ def inverse_ap2(v):
 
 
 @triton.jit
+def to_bfloat16(x, NATIVE: tl.constexpr):
+    """Round to the nearest bfloat16, ties to even; where not ``NATIVE`` by integers.
+
+    The interpreter's own conversion cuts the low bits off.
+    """
+    if not NATIVE:
+        bits = x.to(tl.int32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16
+        x = tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+    return x.to(tl.bfloat16)
+
+
+@triton.jit
 def rates(plan_ptr, at_ptr, rows, RULE: tl.constexpr):
     """Return the step's rate, inverse root and eps from row ``at`` of the plan.
 

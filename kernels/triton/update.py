@@ -58,11 +58,16 @@ def _update(
 
 
 @triton.jit
-def _sign(x_ptr, out_ptr, size, BLOCK: tl.constexpr):
+def _sign(x_ptr, draws_ptr, out_ptr, size, DRAWS: tl.constexpr, BLOCK: tl.constexpr):
     place = places(BLOCK)
     used = place < size
     x = tl.load(x_ptr + place, mask=used)
-    tl.store(out_ptr + place, signs_of(x, out_ptr), mask=used)
+    if DRAWS:
+        drawn = 2 * tl.load(draws_ptr + place, mask=used) - 1
+        signs = tl.where(drawn < x, 1.0, -1.0).to(out_ptr.dtype.element_ty)
+    else:
+        signs = signs_of(x, out_ptr)
+    tl.store(out_ptr + place, signs, mask=used)
 
 
 def update_(
@@ -111,12 +116,15 @@ def _order(x: torch.Tensor) -> tuple[list[int], bool]:
     return [stride for stride, _ in lengths], dense
 
 
-def sign_(x: torch.Tensor, out: torch.Tensor) -> None:
+def sign_(x: torch.Tensor, out: torch.Tensor, draws: torch.Tensor | None = None) -> None:
     """``out = +1 where x >= 0, else -1`` (NaN too): 4 bytes read and 2 or 4 written a value.
+
+    With ``draws`` stochastic: ``+1 where 2 * draws - 1 < x`` (paper, equation 2), 4 bytes more.
 
     Args:
         x: float32 of any dense order in memory, such as channels last.
         out: of ``SIGN_DTYPES``, of the shape and order of ``x``.
+        draws: None, or float32 uniform in [0, 1), of the shape and order of ``x``.
 
     Raises:
         TypeError: another dtype.
@@ -127,10 +135,15 @@ def sign_(x: torch.Tensor, out: torch.Tensor) -> None:
     order, dense = _order(x)
     if not dense:
         raise ValueError(f"x must be dense, got strides {x.stride()} of {list(x.shape)}")
-    if out.shape != x.shape or _order(out)[0] != order:
-        raise ValueError(
-            f"out must have shape {list(x.shape)} and strides {x.stride()}, "
-            f"got {list(out.shape)} and {out.stride()}"
-        )
+    if draws is not None:
+        check_kind("draws", draws, torch.float32)
+    for name, other in (("out", out), ("draws", draws)):
+        if other is not None and (other.shape != x.shape or _order(other)[0] != order):
+            raise ValueError(
+                f"{name} must have shape {list(x.shape)} and strides {x.stride()}, "
+                f"got {list(other.shape)} and {other.stride()}"
+            )
     if x.numel():
-        _sign[(triton.cdiv(x.numel(), BLOCK),)](x, out, x.numel(), BLOCK=BLOCK, num_warps=WARPS)
+        _sign[(triton.cdiv(x.numel(), BLOCK),)](
+            x, draws, out, x.numel(), DRAWS=draws is not None, BLOCK=BLOCK, num_warps=WARPS
+        )

@@ -117,7 +117,11 @@ CASES = {
     "mlp stochastic": ("mnist", "theano", "bnn-stoch", {"network.hidden": [2048] * 3}),
     "mlp odd": ("mnist", "theano", "bnn-det", {"network.hidden": [33, 257], "batch": 7}),
     "mlp shift-based": ("mnist", "torch7", "bnn-stoch", {"network.hidden": [2048] * 3}),
+    "mlp real inputs": ("mnist", "theano", "bc-det", {}),
+    "mlp drawn weights": ("mnist", "theano", "bc-stoch", {}),
+    "mlp float": ("mnist", "theano", "float", {}),
     "convnet": ("cifar10", "theano", "bnn-det", {}),
+    "convnet shift-based": ("cifar10", "torch7", "bnn-stoch", {}),
 }
 LAYER = ["_drop", "_strip"]
 BACK = ["_strip", "_join", "_product_update"]
@@ -139,7 +143,12 @@ def test_a_step_launches_without_spills_and_compiles_once(
         forward = ["_fetch", *LAYER * 4, "_hinge"]
         # The first layer's inputs take no gradient.
         assert found == [*forward, *BACK * 3, BACK[0], BACK[2], "_update"]
+    if case == "mlp real inputs":  # the first layer's are integers
+        summed = ["_drop", "_join", "_strip"]
+        assert found[: 2 + 4 * 3] == ["_fetch", *LAYER, *summed * 3, "_hinge", BACK[0]][: 2 + 4 * 3]
+        assert found.count("_product_update") == 4
     if dataset == "cifar10":
         assert found.count("_statistics") == found.count("_normalise") == 6
+        assert found.count("_shift_squares") == (6 if recipe == "torch7" else 0)
         assert found.count("_sums") == found.count("_gradient") == 6
     check_code(cache, seen)

@@ -134,7 +134,7 @@ def test_the_int8_kernel_is_not_rewritten() -> None:
 
 SMALL = {
     "pack float32": "FSETP", "naive 16x16": "FFMA", "naive-xnor 16x16": "POPC",
-    "drop": "FSETP", "join": "FADD", "fetch": "I2FP", "hinge": "FFMA",
+    "drop": "FSETP", "drop pieces": "FADD", "join": "FADD", "fetch": "I2FP", "hinge": "FFMA",
 }  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def test_small_kernels_spill_nothing(name: str) -> None:
     assert code.opcodes[SMALL[name]] >= 1
 
 
-@pytest.mark.parametrize("name", ["drop", "join"])
+@pytest.mark.parametrize("name", ["drop", "drop pieces", "join"])
 def test_dropout_reads_16_bytes_a_lane(name: str) -> None:
     code = machine_code(name)
     assert code.wide[0] == code.opcodes["LDG"]

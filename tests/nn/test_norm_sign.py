@@ -44,7 +44,9 @@ def test_a_layer_trains_as_with_the_chain(form: str, shape: tuple[int, ...], kin
         uniform = torch.Generator().manual_seed(9)
         draws = torch.empty_like(dots).uniform_(generator=uniform) if kind == "stoch" else None
         if fused:
-            out = norm_sign(dots, bias, SCALE, layer, draws, signs=kind != "none")
+            out = norm_sign(
+                dots, bias, SCALE, layer, draws, form="value" if kind == "none" else "sign"
+            )
             assert out.stride() == dots.stride()
         else:
             uniform.manual_seed(9)

@@ -21,7 +21,22 @@ def test_odd_integers_pass_unscaled_or_are_dropped(shape: tuple[int, int], rate:
     found = drop(on_device(x), on_device(draws) if rate else None, rate)
     assert found.dtype == torch.bfloat16
     expected = torch.where(draws < 1 - rate, x, 0) if rate else x
-    assert torch.equal(found.cpu().float(), expected)
+    assert torch.equal(found.cpu().float(), expected.unsqueeze(0))
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_three_pieces_are_the_real_inputs_that_are_kept(rate: float) -> None:
+    x, draws = drawn(7, 33)
+    x = x / 3
+    kept = torch.where(draws < 1 - rate, x, 0) if rate else x
+    for pieces in (1, 2, 3):
+        found = drop(on_device(x), on_device(draws) if rate else None, rate, pieces).cpu()
+        assert found.shape == (pieces, 7, 33)
+        assert torch.equal(found[0], kept.bfloat16())
+        rest = kept.double() - found.double().sum(0)
+        assert (rest.abs() <= 2.0 ** (-8 * pieces) * kept.abs()).all()
+    assert not rest.any()
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -42,6 +57,8 @@ def test_operands_that_do_not_fit_are_named() -> None:
     x, draws = (on_device(t) for t in drawn(3, 5))
     with pytest.raises(ValueError, match=r"rate must be in \[0, 1\), got 1.0"):
         drop(x, draws, 1.0)
+    with pytest.raises(ValueError, match="pieces must be 1 to 3, got 0"):
+        drop(x, draws, 0.5, 0)
     with pytest.raises(ValueError, match="draws belong to a rate above 0"):
         drop(x, None, 0.5)
     with pytest.raises(ValueError, match=r"draws must have shape \[3, 5\], got \[3, 4\]"):

@@ -50,7 +50,7 @@ def test_signs_and_statistics_are_the_chains(rows: int, c: int) -> None:
 @pytest.mark.parametrize(("rows", "c"), SIZES)
 def test_the_output_layer_has_the_value_itself(rows: int, c: int) -> None:
     x = case(rows, c)
-    y, mean, _ = norm_sign(*x.operands, EPS, signs=False)
+    y, mean, _ = norm_sign(*x.operands, EPS, form="value")
     expected = chain(x, torch.float64)
     assert close(y, expected["y"])
     assert close(mean, expected["mean"])
@@ -88,6 +88,22 @@ def test_gradients_are_the_chains(rows: int, c: int, gated: bool) -> None:
 
 @pytest.mark.usefixtures("poisoned", "path")
 @pytest.mark.parametrize(("rows", "c"), SIZES)
+def test_rectified_values_and_their_gradients_are_the_chains(rows: int, c: int) -> None:
+    x = case(rows, c)
+    expected = chain(x, torch.float64, relu=True)
+    found, mean, inv_std = norm_sign(*x.operands, EPS, form="relu")
+    assert close(found, expected["signs"])
+    gradient = torch.where(expected["y"].abs() > MARGIN, x.gradient, 0.0)
+    expected = chain(x, torch.float64, gradient=gradient, relu=True)
+    back = norm_sign_backward(on_device(gradient), *x.operands, mean, inv_std, relu=True)
+    for name, value in zip(("d_dots", "d_gamma", "d_beta", "d_bias"), back, strict=True):
+        assert close(value, expected[name]), name
+    x.dots[0, 0] = float("nan")
+    assert norm_sign(*x.operands, EPS, form="relu")[0][:, 0].isnan().all()
+
+
+@pytest.mark.usefixtures("poisoned", "path")
+@pytest.mark.parametrize(("rows", "c"), SIZES)
 def test_a_shift_based_norm_is_the_chains(rows: int, c: int) -> None:
     x = case(rows, c)
     expected = chain(x, torch.float64, shift=True)
@@ -98,7 +114,7 @@ def test_a_shift_based_norm_is_the_chains(rows: int, c: int) -> None:
     signs, mean, inv_std = norm_sign(*x.operands, EPS, shift=True)
     assert close(mean, expected["mean"])
     assert close(inv_std, expected["inv_std"])
-    value, _, _ = norm_sign(*x.operands, EPS, signs=False, shift=True)
+    value, _, _ = norm_sign(*x.operands, EPS, form="value", shift=True)
     assert close(value, expected["y"])
     sure = expected["y"].abs() > MARGIN
     assert sure.float().mean() > 0.9
@@ -265,6 +281,7 @@ WRONG: list[tuple[str, Callable[[Case], object], type[Exception], str]] = [
     ),
     ("draws", lambda x: x.draws[:, :9], ValueError, r"draws must have .*\[7, 10\], got \[7, 9\]"),
     ("draws", lambda x: x.draws.half(), TypeError, "draws must be .*float32, got torch.float16"),
+    ("form", lambda x: "tanh", ValueError, "form must be one of sign, value, relu, got 'tanh'"),
     ("dtype", lambda x: torch.int8, TypeError, "float16, torch.float32, got torch.int8"),
 ]
 

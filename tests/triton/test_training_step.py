@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.methods.backprop import Backprop
-from harness.nn import conv_block
+from harness.nn import conv_block, linear_block
 from harness.nn.optim import build_optimizer, set_learning_rate
 from harness.nn.planned import PlannedOptimizer
 from harness.spec import OptimizerSpec
@@ -19,6 +19,8 @@ from tests.triton.training import BATCH, by_the_library, far, images, method_of
 STEP_TOLERANCE = 2e-5
 # The gradient in two bfloat16 pieces keeps 16 of its 24 bits; a few layers add up.
 FAST_TOLERANCE = 2e-4
+# Products of reals in TF32, 11 bits; float32's where there is no GPU.
+REALS_TOLERANCE = 2e-3
 # A map's gradient in float16, 11 bits, from layer to layer.
 MAPS_TOLERANCE = 2e-3
 
@@ -104,6 +106,10 @@ CASES = {
         MAPS_TOLERANCE,
     ),
     "float": ("mnist", {"mode": "float"}, STEP_TOLERANCE),
+    "fast float": ("mnist", {"mode": "float", "precision": "fast"}, REALS_TOLERANCE),
+    "fast reals": ("mnist", {"mode": "bc-det", "precision": "fast"}, FAST_TOLERANCE),
+    "fast reals, draws": ("mnist", {"mode": "bc-stoch", "precision": "fast"}, FAST_TOLERANCE),
+    "fast real maps": ("cifar10", {"mode": "bc-det", "precision": "fast"}, REALS_TOLERANCE),
     "maps": ("cifar10", {}, STEP_TOLERANCE),
     "fast maps": ("cifar10", {"precision": "fast"}, MAPS_TOLERANCE),
     "fast maps, draws": (
@@ -180,6 +186,21 @@ def test_a_step_writes_the_next_signs_beside_the_weights(
     assert len(layers) == len(method.network.blocks)
     if dataset == "cifar10":
         assert {layer.signs_dtype for layer in layers} == {torch.float16, torch.bfloat16}
+
+
+@pytest.mark.parametrize("mode", ["bc-det", "bc-stoch"])
+def test_real_inputs_of_binary_weights_leave_no_gradient_in_memory(mode: str) -> None:
+    method, held = method_of(mode=mode, precision="fast"), images()
+    method.step(*held.batch(slice(0, BATCH)))
+    for block in method.network.blocks:
+        layer = block.layer
+        assert linear_block.fits(block)
+        assert block.by_signs == (block is method.network.blocks[0])  # its inputs are integers
+        assert layer.weight.grad is None
+        signs = layer.kept_signs()
+        assert torch.equal(signs.abs(), torch.ones_like(signs))
+        if mode == "bc-det":
+            assert torch.equal(signs.float(), torch.where(layer.weight >= 0, 1.0, -1.0))
 
 
 def test_pixels_of_many_channels_go_by_the_library() -> None:

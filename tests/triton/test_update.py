@@ -189,6 +189,19 @@ def test_signs_in_any_dense_order(layout: str, dtype: torch.dtype) -> None:
     assert torch.equal(out, torch.where(x >= 0, 1.0, -1.0).to(dtype))
 
 
+@pytest.mark.parametrize("dtype", SIGN_DTYPES, ids=str)
+def test_signs_by_draws_are_those_of_the_library(dtype: torch.dtype) -> None:
+    x, draws = torch.rand(2, 40, 70, generator=torch.Generator().manual_seed(2))
+    x = x * 3 - 1.5
+    x[0, 0] = math.nan
+    out = torch.empty_like(on_device(x), dtype=dtype).fill_(-77)
+    update.sign_(on_device(x), out, on_device(draws))
+    assert torch.equal(out.cpu(), torch.where(2 * draws - 1 < x, 1.0, -1.0).to(dtype))
+    assert (out[x > 1] == 1).all() and (out[x < -1] == -1).all()
+    with pytest.raises(ValueError, match=r"draws must have shape \[40, 70\]"):
+        update.sign_(on_device(x), out, on_device(draws[1:]))
+
+
 def arguments() -> dict[str, Any]:
     x = Weights.of(8)
     return {
