@@ -5,12 +5,14 @@ Inputs of ±1, odd integers up to 255 or 0 where dropped, and weights (±1) lose
 and sums are integers that float32 holds: forward gives float32's numbers. Real inputs, of binary
 weights alone, are split in three bfloat16 pieces, all 24 bits. Backward the float32 gradient is
 split in two, 16 bits; of the weights' gradient the optimizer gets the two factors, so that it never
-goes to memory.
+goes to memory. Where inputs have an offset, an image of ones goes with the batch: its dots are the
+weights' sums, and its gradient is theirs.
 """
 
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
@@ -37,10 +39,15 @@ class _LinearBlock(Function):
         rate = block.dropout
         kept = block.draws("dropout", x) if rate else None
         columns = drop(x, kept, rate, 1 if block.takes_integers else REAL_PIECES)
+        if block.offset:
+            columns = F.pad(columns, (0, 0, 0, 1))
+            columns[0, -1] = 1
         signs = block.layer.kept_signs()
         dots = gpu.product(columns.flatten(0, 1), signs.t())
         if len(columns) > 1:
-            dots = join(dots.view(len(columns), len(x), -1), None, 0.0)
+            dots = join(dots.view(*columns.shape[:2], -1), None, 0.0)
+        bias = block.shifted_bias(dots[-1] if block.offset else None)
+        dots = dots[: len(x)]
         ctx.scale, ctx.rate = block.scale / (1 - rate), rate
         chosen = block.draws("activations", dots) if block.activation == "stoch" else None
         form = norm_sign.FORMS[block.activation]
@@ -52,7 +59,7 @@ class _LinearBlock(Function):
         norm.average(mean, inv_std, len(dots))
         ctx.save_for_backward(columns, signs, kept, dots, bias, gamma, beta, mean, inv_std)
         ctx.latent, ctx.shift, ctx.relu = latent, norm.shift_based, form == "relu"
-        ctx.gated = form == "sign" and block.gated
+        ctx.gated, ctx.offset = form == "sign" and block.gated, block.offset
         return out
 
     @staticmethod
@@ -68,10 +75,20 @@ class _LinearBlock(Function):
         by_input = None
         if ctx.needs_input_grad[0]:
             products = gpu.product(pieces.flatten(0, 1), signs)
-            by_input = join(products.view(PIECES, *columns.shape[1:]), kept, ctx.rate)
+            by_input = join(products.view(*pieces.shape[:2], -1), kept, ctx.rate)
+        if ctx.offset:
+            pieces = _with_sums(pieces, ctx.offset * by_bias)
         # Last: the update overwrites the signs.
         attachment(ctx.latent).hand_over(_factors(pieces, columns))
         return by_input, None, by_bias, by_gamma, by_beta, None, None
+
+
+def _with_sums(pieces: Tensor, by_sums: Tensor) -> Tensor:
+    """Return the pieces with those of the gradient by the weights' sums, as the last image's."""
+    pieces = F.pad(pieces, (0, 0, 0, 1))
+    pieces[0, -1] = by_sums
+    pieces[1, -1] = by_sums - pieces[0, -1]
+    return pieces
 
 
 def _factors(rows: Tensor, columns: Tensor) -> Factors:
@@ -91,7 +108,7 @@ def _factors(rows: Tensor, columns: Tensor) -> Factors:
 def fits(block: "Block") -> bool:
     """Return True where :func:`forward` may be the block's training step on a GPU."""
     binary = isinstance(block.layer, Linear) and block.layer.is_binary
-    return block.rounds and binary and not (block.offset or block.pool_last)
+    return block.rounds and binary and not block.pool_last
 
 
 def takes(block: "Block", x: Tensor) -> bool:

@@ -87,9 +87,10 @@ class Block(nn.Module):
         shape = [-1 if i == channel_dim % dots.dim() else 1 for i in range(dots.dim())]
         if self.scale != 1.0:
             dots = dots * self.scale
-        return dots + self._bias(row_sums).view(shape)
+        return dots + self.shifted_bias(row_sums).view(shape)
 
-    def _bias(self, row_sums: Tensor | None) -> Tensor:
+    def shifted_bias(self, row_sums: Tensor | None) -> Tensor:
+        """Return ``offset * row_sums + bias``: what the products' inputs have in common, too."""
         bias: Tensor = self.layer.bias
         return bias if row_sums is None else bias + self.offset * row_sums
 
@@ -98,7 +99,7 @@ class Block(nn.Module):
             return self._activate(self.norm(self.pre_norm(dots, 1, row_sums)))
         draws = self.draws("activations", dots) if self.activation == "stoch" else None
         norm = cast(BatchNorm, self.norm)
-        bias = self._bias(row_sums)
+        bias = self.shifted_bias(row_sums)
         form = norm_sign.FORMS[self.activation]
         return norm_sign.norm_sign(
             dots, bias, self.scale, norm, draws, self.gated, form, self.packs

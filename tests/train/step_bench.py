@@ -51,7 +51,8 @@ def build(args: argparse.Namespace, **settings: Any) -> tuple[Recipe, Method]:
     device = torch.device(getattr(args, "device", "cpu"))
     streams = Streams(0, device)
     mode = MODES[args.mode]
+    affine = (1 / 255, -0.4 if recipe.preprocess == "global" else 0.0)  # of the size of MNIST's
     network = build_network(
-        recipe.network, recipe.deployed_mode(mode), streams, image_shape(args), (1 / 255, 0.0)
+        recipe.network, recipe.deployed_mode(mode), streams, image_shape(args), affine
     ).to(device)
     return recipe, build_method(recipe, mode, network, streams)

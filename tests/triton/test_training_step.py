@@ -100,6 +100,16 @@ CASES = {
         {"recipe": "torch7", "mode": "bnn-det", "precision": "fast"},
         FAST_TOLERANCE,
     ),
+    "fast shift, offset": (
+        "mnist",
+        {"recipe": "torch7", "mode": "bnn-det", "precision": "fast", "offset": 0.3},
+        FAST_TOLERANCE,
+    ),
+    "fast reals, offset": (
+        "mnist",
+        {"mode": "bc-det", "precision": "fast", "offset": 0.3},
+        FAST_TOLERANCE,
+    ),
     "fast shift maps": (
         "cifar10",
         {"recipe": "torch7", "mode": "bnn-det", "precision": "fast"},

@@ -20,7 +20,11 @@ BATCH, IMAGES = 20, 70
 
 
 def method_of(
-    dataset: str = "mnist", recipe: str = "theano", mode: str = "bnn-det", **settings: Any
+    dataset: str = "mnist",
+    recipe: str = "theano",
+    mode: str = "bnn-det",
+    offset: float = 0.0,
+    **settings: Any,
 ) -> Backprop:
     sizes: dict[str, Any] = {"network.hidden": [24, 40]}
     if dataset == "cifar10":
@@ -29,7 +33,7 @@ def method_of(
     shape = (1, 28, 28) if dataset == "mnist" else (3, 8, 8)
     tf32.forbid()  # as a run does
     streams = Streams(0, DEVICE)
-    network = build_network(found.network, MODES[mode], streams, shape, (1 / 255, 0.0))
+    network = build_network(found.network, MODES[mode], streams, shape, (1 / 255, offset))
     network.to(DEVICE)
     network.lay_channels_last()
     method = Backprop(found, network, streams)
