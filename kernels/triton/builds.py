@@ -119,7 +119,7 @@ def conv_build(tile: dot.Tile, pool: bool) -> Build:
 
 
 def map_builds() -> list[Build]:
-    """Return the convolutions of a training step: forward, pooled, and the gradients."""
+    """Return the convolutions of a training step, pooled too, and the filters' gradient."""
     found = []
     for name, tile in (
         ("dots", maps.NARROW[0][0]),
@@ -127,21 +127,14 @@ def map_builds() -> list[Build]:
         ("pooled", maps.WIDE[0][0]),
         ("pooled", maps.WIDE[1][0]),
         ("pooled", maps.SMALL),
-        ("by input", maps.SMALL),
-        ("by input", maps.WIDE[0][0]),
     ):
-        backward, pool = name == "by input", name == "pooled"
-        types = {"map_ptr": "*fp16", "filter_ptr": "*fp16", "winner_ptr": "*u8"}
-        types["out_ptr"] = "*fp16" if backward else "*fp32"
+        pool = name == "pooled"
+        types = {"map_ptr": "*fp16", "filter_ptr": "*fp16", "winner_ptr": "*u8", "out_ptr": "*fp32"}
         sizes: dict[str, Any] = {"M": tile.m, "N": tile.n, "K": tile.k, "C": max(64, tile.k)}
-        sizes |= {"BACKWARD": backward, "POOL": pool, "GREATEST": norm_backward.GREATEST}
-        sizes["filter_n" if backward else "filter_k"] = 1
-        if not pool:
-            sizes["winner_ptr"] = None
-        aligned = ("n", "filter_k", "filter_tap", "filter_n")
+        sizes |= {"POOL": pool} | ({} if pool else {"winner_ptr": None})
         name = f"maps {name} {tile.m}x{tile.n}x{tile.k}"
         more = (tile.warps, tile.stages)
-        found.append(Build(name, maps._conv, types, sizes, *more, aligned=aligned))
+        found.append(Build(name, maps._conv, types, sizes, *more, aligned=("n",)))
     tile = maps.FILTER_TILE
     types = {"gradient_ptr": "*fp16", "map_ptr": "*fp16", "out_ptr": "*fp32", "unscale": "fp32"}
     sizes = {"N": tile.m, "K": tile.n, "P": tile.k, "C": 64}

@@ -1,10 +1,10 @@
-"""3x3 convolutions of a training step, forward and backward, in float16 on tensor cores.
+"""3x3 convolutions of a training step, and their filters' gradients, in float16 on tensor cores.
 
 Channels last, zero padding 1, no patches in memory: row p of an implicit product is a position of
 the map, and K runs over the channels of its nine taps. ±1 lose nothing in float16 and sums are kept
 in float32, so dots are exact integers; a 2x2 max-pool keeps the greatest of four and which it was.
-Gradients come and go as float16 times ``SCALE``, 11 significant bits as in TF32. The filters'
-gradient is summed in pieces of the positions, for the optimizer to add up.
+Gradients come as float16 times ``SCALE``, 11 significant bits as in TF32. The filters' gradient is
+summed in pieces of the positions, for the optimizer to add up.
 """
 # Jit functions are typed by triton, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
@@ -17,7 +17,7 @@ import triton.language as tl
 
 from kernels.triton.conv import position_of
 from kernels.triton.device import DEVICE, processors
-from kernels.triton.norm_backward import GREATEST, SCALE
+from kernels.triton.norm_backward import SCALE
 
 
 class Tile(NamedTuple):
@@ -43,9 +43,8 @@ HALF = (torch.float16,)
 
 @triton.jit
 def _conv(
-    map_ptr, filter_ptr, out_ptr, winner_ptr, positions, n, height, width, filter_k, filter_tap,
-    filter_n, C: tl.constexpr, BACKWARD: tl.constexpr, POOL: tl.constexpr, GREATEST: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+    map_ptr, filter_ptr, out_ptr, winner_ptr, positions, n, height, width, C: tl.constexpr,
+    POOL: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     p = tl.program_id(0) * M + tl.arange(0, M)
     cols = tl.program_id(1) * N + tl.arange(0, N)
@@ -57,12 +56,9 @@ def _conv(
     for step in range(0, 9 * CHUNKS):
         tap, channel = step // CHUNKS, step % CHUNKS * K + tl.arange(0, K)
         dy, dx = tap // 3 - 1, tap % 3 - 1
-        if BACKWARD:
-            dy, dx = -dy, -dx
         inside = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width) & used
         map_at = map_ptr + ((centre + dy * width + dx) * C)[:, None] + channel[None, :]
-        filter_at = filter_ptr + tap * filter_tap + channel[:, None] * filter_k
-        filter_at += cols[None, :] * filter_n
+        filter_at = filter_ptr + (tap * C + channel)[:, None] + cols[None, :] * (9 * C)
         if C % K == 0:
             a = tl.load(map_at, mask=inside[:, None], other=0.0)
             b = tl.load(filter_at, mask=wanted, other=0.0)
@@ -81,9 +77,7 @@ def _conv(
         tl.store(winner_ptr + at, (3 - (key & 3)).to(tl.uint8), mask=inside)
     else:
         at = out_ptr + p.to(tl.int64)[:, None] * n + cols[None, :]
-        if BACKWARD:
-            acc = tl.clamp(acc, -GREATEST, GREATEST, propagate_nan=tl.PropagateNan.ALL)
-        tl.store(at, acc.to(out_ptr.dtype.element_ty), mask=used[:, None] & wanted)
+        tl.store(at, acc, mask=used[:, None] & wanted)
 
 
 @triton.jit
@@ -143,12 +137,11 @@ def check(name: str, x: object, dtypes: tuple[torch.dtype, ...]) -> torch.Tensor
     return x
 
 
-def check_filters(filters: object, channels: int, axis: int) -> torch.Tensor:
-    """Return ``filters`` if they are float16 3x3 with ``channels`` along ``axis``."""
+def check_filters(filters: object, channels: int) -> torch.Tensor:
+    """Return ``filters`` if they are float16 [N, 3, 3, channels]."""
     found = check("filters", filters, HALF)
-    if tuple(found.shape[1:3]) != (3, 3) or found.shape[axis] != channels:
-        wanted = f"[{channels}, 3, 3, C]" if axis == 0 else f"[N, 3, 3, {channels}]"
-        raise ValueError(f"filters must have shape {wanted}, got {list(found.shape)}")
+    if tuple(found.shape[1:]) != (3, 3, channels):
+        raise ValueError(f"filters must have shape [N, 3, 3, {channels}], got {list(found.shape)}")
     return found
 
 
@@ -159,23 +152,6 @@ def choose_tile(rows: int, columns: int, channels: int) -> Tile:
         if found >= programs * processors():
             return tile
     return SMALL if channels % SMALL.k == 0 else SMALL._replace(k=64, stages=4)
-
-
-def _launch(
-    x: torch.Tensor, filters: torch.Tensor, out: torch.Tensor, winners: torch.Tensor | None,
-    backward: bool,
-) -> None:  # fmt: skip
-    batch, height, width, channels = x.shape
-    n = int(out.shape[-1])
-    positions = batch * height * width
-    strides = (9 * n, n, 1) if backward else (1, channels, 9 * channels)
-    tile = choose_tile(positions, n, channels)
-    if positions and n:
-        _conv[(triton.cdiv(positions, tile.m), triton.cdiv(n, tile.n))](
-            x, filters, out, winners, positions, n, height, width, *strides, C=channels,
-            BACKWARD=backward, POOL=winners is not None, GREATEST=GREATEST, M=tile.m, N=tile.n,
-            K=tile.k, num_warps=tile.warps, num_stages=tile.stages,
-        )  # fmt: skip
 
 
 def convolve(
@@ -197,38 +173,30 @@ def convolve(
         ValueError: another shape, device or order in memory.
     """
     batch, height, width, channels = check("x", x, HALF).shape
-    n = len(check_filters(filters, channels, 3))
+    n = len(check_filters(filters, channels))
     if pool and (height % 2 or width % 2):
         raise ValueError(f"to pool, H and W must be even, got {height} x {width}")
     shape = (batch, height // 2, width // 2, n) if pool else (batch, height, width, n)
     out = torch.empty(shape, dtype=torch.float32, device=x.device)
     winners = torch.empty(shape, dtype=torch.uint8, device=x.device) if pool else None
-    _launch(x, filters, out, winners, backward=False)
+    positions, tile = batch * height * width, choose_tile(batch * height * width, n, channels)
+    if out.numel():
+        _conv[(triton.cdiv(positions, tile.m), triton.cdiv(n, tile.n))](
+            x, filters, out, winners, positions, n, height, width, C=channels, POOL=pool,
+            M=tile.m, N=tile.n, K=tile.k, num_warps=tile.warps, num_stages=tile.stages,
+        )  # fmt: skip
     return out, winners
 
 
-def by_input(gradient: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-    """Return the gradient by the map: float16 [B, H, W, C], no further from 0 than ``GREATEST``.
-
-    Args:
-        gradient: by the dots, times a factor, float16 [B, H, W, N], contiguous.
-        filters: float16 [N, 3, 3, C], contiguous.
-
-    Raises:
-        TypeError, ValueError: as :func:`convolve`.
-    """
-    shape = check("gradient", gradient, HALF).shape
-    channels = int(check_filters(filters, shape[3], 0).shape[3])
-    out = torch.empty(*shape[:3], channels, dtype=torch.float16, device=gradient.device)
-    _launch(gradient, filters, out, None, backward=True)
-    return out
-
-
 def pieces_for(positions: int, programs: int) -> int:
-    """Return in how many pieces the positions are summed, ``programs`` to a piece."""
-    wanted = triton.cdiv(PROGRAMS * processors(), max(programs, 1))
+    """Return in how many pieces the positions are summed, ``programs`` to a piece.
+
+    As many as run at once: of one more, a few programs would wait for all others to end. At least
+    two, if so only a second round's work is shared out.
+    """
+    wanted = PROGRAMS * processors() // max(programs, 1)
     steps = triton.cdiv(positions, FILTER_TILE.k)
-    return max(1, min(int(wanted), int(steps), MOST_PIECES))
+    return max(1, min(max(2, wanted), int(steps), MOST_PIECES))
 
 
 def by_filters(gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

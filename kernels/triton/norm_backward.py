@@ -41,7 +41,8 @@ def _load(operands, at, inside, col, c, scale, GATE: tl.constexpr, SHIFT: tl.con
     xhat = (z - in_columns(mean_ptr, col, c)) * inv_std
     g = tl.load(gradient_ptr + at, mask=inside, other=0.0)
     if gradient_ptr.dtype.element_ty == tl.float16:
-        g = g.to(tl.float32) * _UNSCALE
+        g = g.to(tl.float32)
+        g = tl.clamp(g, -_GREATEST, _GREATEST, propagate_nan=tl.PropagateNan.ALL) * _UNSCALE
     if GATE != "none":
         gamma = factor_of(in_columns(gamma_ptr, col, c), SHIFT)
         y = xhat * gamma + in_columns(beta_ptr, col, c)
@@ -207,7 +208,7 @@ def norm_sign_backward(
 
     Args:
         gradient: with respect to the signs, [R, C], contiguous: float32, or float16 times
-            ``SCALE``.
+            ``SCALE``, of which infinities count as ``GREATEST``.
         dots: as ``norm_sign`` had them, like ``bias``, ``scale``, ``gamma`` and ``beta``.
         bias: float32 [C].
         scale: of the products.

@@ -117,7 +117,7 @@ def convolve(x: torch.Tensor, filters: torch.Tensor, integers: bool) -> torch.Te
         ValueError: another shape, device or order in memory.
     """
     batch, channels, height, width = _check_pixels(x).shape
-    n = len(check_filters(filters, channels, 3))
+    n = len(check_filters(filters, channels))
     out = torch.empty(batch, height, width, n, dtype=torch.float32, device=x.device)
     positions = batch * height * width
     if out.numel():

@@ -141,7 +141,7 @@ def test_steps_are_the_librarys_within_rounding(case: str) -> None:
     method, losses = trained(1, dataset, **dropless, **options)
     with by_the_library():
         other, expected = trained(1, dataset, **dropless, **{**options, "precision": "exact"})
-    assert losses[0] == pytest.approx(expected[0], rel=1e-5)
+    assert losses[0] == pytest.approx(expected[0], rel=max(1e-5, tolerance / 10))
     pairs = zip(method.network.named_parameters(), other.network.parameters(), strict=True)
     for (name, found), wanted in pairs:
         # Before a batch norm a bias has a gradient of 0 but for rounding, and so has a norm's
