@@ -46,6 +46,10 @@ def run(
             max=32,
         ),
     ] = 0,
+    mixed: Annotated[
+        bool,
+        typer.Option("--mixed", help="let neighbours of any kind train in turns, not seeds alone"),
+    ] = False,
     checkpoint_seconds: Annotated[float, typer.Option(help="time between checkpoints")] = 60.0,
 ) -> None:
     """Train and examine a preset's runs in pieces of limited time.
@@ -58,7 +62,9 @@ def run(
 
     On a GPU, which a small network leaves idle, neighbours that differ in their seed alone take
     their steps in turn (--together), to the numbers that each has alone. One that ends before the
-    others is examined and kept at once. After an error they go on one by one.
+    others is examined and kept at once. After an error they go on one by one. With --mixed
+    neighbours of any kind do so, such as an MLP, which waits for memory, beside a ConvNet, which
+    does not; seconds and images/s of each are then no measure of its kind.
 
     Interrupted at any moment, even by kill -9, the same command goes on to the same weights, bit
     for bit on the CPU. With --minutes it ends by itself, a checkpoint and the frames written:
@@ -86,6 +92,6 @@ def run(
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     setup = make_setup(preset, data, out, work, only or (), device_of(device))
-    status = Piece(setup, clock, threads, checkpoint_seconds, together).run()
+    status = Piece(setup, clock, threads, checkpoint_seconds, together, mixed).run()
     if status:
         raise typer.Exit(status)

@@ -12,14 +12,18 @@ from harness.run.estimate import Estimate
 GPU_TOGETHER = 4
 
 
-def rows(jobs: Mapping[str, Job], names: Iterable[str], most: int) -> list[list[str]]:
+def rows(
+    jobs: Mapping[str, Job], names: Iterable[str], most: int, mixed: bool = False
+) -> list[list[str]]:
     """Return the names in order, in rows of up to ``most`` neighbours that differ in seed alone.
 
-    Neighbours only: the order of a preset says what comes first.
+    Neighbours only: the order of a preset says what comes first. ``mixed``: of any kind.
     """
-    alike = [
-        list(found) for _, found in groupby(names, key=lambda name: replace(jobs[name], seed=0))
-    ]
+
+    def kind(name: str) -> Job | None:
+        return None if mixed else replace(jobs[name], seed=0)
+
+    alike = [list(found) for _, found in groupby(names, key=kind)]
     return [row[at : at + most] for row in alike for at in range(0, len(row), most)]
 
 

@@ -32,7 +32,8 @@ GO_ON = 75  # EX_TEMPFAIL: not all is done, and the same command goes on
 class Piece:
     """Trains, examines and keeps the runs of a preset; :meth:`run` returns the exit status.
 
-    Up to ``together`` seeds of a recipe train in turns; 0: several on a GPU, one on the CPU.
+    Up to ``together`` seeds of a recipe train in turns; 0: several on a GPU, one on the CPU. Where
+    ``mixed``, so do neighbours of any kind.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Piece:
         threads: int = 0,
         checkpoint_seconds: float = 60.0,
         together: int = 0,
+        mixed: bool = False,
     ) -> None:
         self.setup, self.clock, self.threads = setup, clock, threads
+        self.mixed = mixed
         self.together = together or (1 if setup.device.type == "cpu" else GPU_TOGETHER)
         self.estimate = Estimate(setup)
         self.training = Training(setup, clock, self.estimate, threads, checkpoint_seconds)
@@ -61,8 +64,9 @@ class Piece:
         signal_number = None
         try:
             with self.clock:
-                for names in rows(self.setup.jobs, list(self.open), self.together):
-                    self._run_together(names)
+                jobs, names = self.setup.jobs, list(self.open)
+                for row in rows(jobs, names, self.together, self.mixed):
+                    self._run_together(row)
         except Interrupted as stop:
             signal_number = stop.number
         self._keep_unfinished()

@@ -56,12 +56,13 @@ def run_here(
     clock: Clock | None = None,
     only: tuple[str, ...] = (),
     together: int = 0,
+    mixed: bool = False,
     **changes: Any,
 ) -> int:
     """Run a piece of the small preset in this process and return its exit status."""
     preset, cpu = small_preset(folder, **changes), torch.device("cpu")
     setup = make_setup(str(preset), data, folder / "out", folder / "work", only, cpu)
-    return Piece(setup, clock or Clock(), 1, NEVER, together).run()
+    return Piece(setup, clock or Clock(), 1, NEVER, together, mixed).run()
 
 
 def assert_same_preset(folder: Path, reference: Path) -> None:

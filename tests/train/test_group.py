@@ -36,6 +36,18 @@ def test_neighbours_that_differ_in_their_seed_alone_train_together() -> None:
     assert seeds(4, without) == [[1, 2], [1, 2], [4], [5], [6]], "what is done is passed over"
 
 
+def test_mixed_rows_hold_neighbours_of_any_kind() -> None:
+    both = {"threads": 1, "modes": ["float", "bnn-det"], "seeds": [0, 1]}
+    runs = [
+        {**both, "dataset": "mnist", "recipe": "torch7"},
+        {**both, "dataset": "cifar10", "recipe": "theano", "modes": ["bnn-det"], "seeds": [0]},
+    ]
+    jobs = jobs_of({"name": "mine", "runs": runs})
+    found = rows(jobs, jobs, 4, mixed=True)
+    assert sum(found, []) == list(jobs)
+    assert [len(row) for row in found] == [4, 1]
+
+
 def test_of_the_gpu_preset_the_first_seeds_come_alone_and_the_others_in_pairs() -> None:
     jobs = jobs_of(load_preset("gpu"))
     found = rows(jobs, jobs, 4)

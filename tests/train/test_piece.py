@@ -129,6 +129,17 @@ def test_a_stop_behind_the_last_step_keeps_the_run_and_begins_no_other(
     assert list(read_frames(tmp_path / "out").runs["status"]) == ["done", "done", "failed"]
 
 
+def test_runs_of_any_kind_in_turns_reach_the_same_results(
+    child: Child, whole: Path, data_root: Path, tmp_path: Path
+) -> None:
+    """One of them fails, all others go on."""
+    code, output = child(run_cli, words(tmp_path, data_root, "--together", "3", "--mixed"))
+    assert code == FAILED, output
+    assert_same_preset(tmp_path, whole)
+    kept = tmp_path / "out" / "runs"
+    assert [read_run(kept / name)["together"] for name in (DET, FLOAT, WILD)] == [3, 3, 3]
+
+
 def test_pieces_of_limited_time_reach_the_end(
     whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
