@@ -156,7 +156,9 @@ def test_steps_are_the_librarys_within_rounding(case: str) -> None:
     for (name, found), wanted in zip(
         method.network.named_buffers(), other.network.buffers(), strict=True
     ):
-        assert far(found, wanted) < STEP_TOLERANCE, name
+        rounded = tolerance == REALS_TOLERANCE  # else the forward pass is exact
+        allowed = tolerance if rounded else STEP_TOLERANCE
+        assert far(found, wanted) < allowed, name
 
 
 @pytest.mark.parametrize("mode", ["bnn-det", "bnn-w-stoch"])
