@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from kernels.triton.binary_maps import Filters
 
 Factors = tuple[Tensor, Tensor]
 
@@ -38,6 +41,8 @@ class Attachment:
             packed signs, int64 [planes, B, ceil(K/64)].
         signs: bfloat16, float16 or float32, which the optimizer writes as it updates the weight.
         version: of the weight whose signs they are.
+        filters: those signs packed for products of single bits, on a GPU, which the optimizer
+            writes too, and the ``filters_version`` of them.
         words: its signs packed, int64 [N, ceil(K/64)], on a CPU, and the ``words_version`` of them.
         wanted: whether the optimizer takes factors.
         update: the optimizer's, called once the gradient is there; None: it does so in its step.
@@ -47,6 +52,8 @@ class Attachment:
     handed: Handed | None = None
     signs: Tensor | None = None
     version: int = -1
+    filters: "Filters | None" = None
+    filters_version: int = -1
     words: Tensor | None = None
     words_version: int = -1
     wanted: bool = False

@@ -1,7 +1,8 @@
 """A convolution block of a training step on a GPU: convolution, max-pool, batch norm and sign.
 
 One autograd function for ``precision: fast``. ±1 maps and filters are float16, which loses nothing,
-and dots float32: forward gives float32's numbers. The gradient of a map passes from block to block
+and dots float32: forward gives float32's numbers. Where single bits run, a map comes with its words
+too, and its dots are of those. The gradient of a map passes from block to block
 as float16 times ``SCALE``, 11 significant bits as in TF32. The filters' gradient is made beside the
 rest of the backward pass, for which the optimizer gets the two maps. The first block takes pixels
 as the batch has them, integers or 22 bits, and rounds them to 11 for the filters' gradient alone.
@@ -35,7 +36,7 @@ class _ConvBlock(Function):
         ctx: Any, x: Tensor, latent: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor,
         block: "Block", norm: BatchNorm,
     ) -> Tensor:  # fmt: skip
-        from kernels.triton import maps, pixel_maps
+        from kernels.triton import binary_maps, maps, pixel_maps
         from kernels.triton import norm as kernels
 
         signs, winners = _rows(block.layer.kept_signs()), None
@@ -44,22 +45,34 @@ class _ConvBlock(Function):
             x = x.contiguous()
             dots = pixel_maps.convolve(x, signs, block.takes_integers)
         else:
+            words, filters = getattr(x, "words", None), None
             x = _rows(x).half()
-            dots, winners = maps.convolve(x, signs, block.pool)
+            if words is not None and takes_words(block):
+                filters = block.layer.kept_filters()
+            if words is None or filters is None:
+                dots, winners = maps.convolve(x, signs, block.pool)
+            else:
+                dots, winners = binary_maps.convolve(words, filters, block.pool)
         rows = dots.flatten(0, 2)
         drawn = None
         if block.activation == "stoch":
             drawn = _rows(block.draws("activations", dots.permute(0, 3, 1, 2))).flatten(0, 2)
-        dtype = torch.float16 if block.halves else torch.float32
+        dtype, words = torch.float16 if block.halves else torch.float32, None
+        if block.halves and binary_maps.runs(dots.shape[3]):
+            words = torch.empty(
+                *dots.shape[:3], dots.shape[3] // 32, dtype=torch.int32, device=dots.device
+            )
         out, mean, inv_std = kernels.norm_sign(
             rows, bias, block.scale, gamma, beta, norm.eps, drawn, dtype=dtype,
-            shift=norm.shift_based,
+            shift=norm.shift_based, words=None if words is None else words.flatten(0, 2),
         )  # fmt: skip
         norm.average(mean, inv_std, len(rows))
         ctx.save_for_backward(x, signs, dots, winners, bias, gamma, beta, mean, inv_std)
         ctx.latent, ctx.gated, ctx.scale = latent, block.gated, block.scale
         ctx.shift = norm.shift_based
-        return out.view(dots.shape).permute(0, 3, 1, 2)
+        signed = out.view(dots.shape).permute(0, 3, 1, 2)
+        signed.words = words  # type: ignore[attr-defined]
+        return signed
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -119,6 +132,13 @@ def fits(block: "Block") -> bool:
         and isinstance(block.norm, BatchNorm)
         and block.norm.fusable
     )
+
+
+def takes_words(block: "Block") -> bool:
+    """Return True where the block's products on a GPU are of single bits."""
+    from kernels.triton import binary_maps
+
+    return fits(block) and block.by_signs and binary_maps.runs(block.layer.weight.shape[1])
 
 
 def takes(block: "Block", x: Tensor) -> bool:

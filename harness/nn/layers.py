@@ -1,6 +1,7 @@
 """Linear and 3x3 convolution layers with real or binary weights (paper, section 1.1)."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,9 @@ from harness.nn.attached import Attachment, attachment
 from harness.nn.binarize import binarize_weight, stochastic_sign
 from harness.spec import Binarization
 from kernels.packing import pack_rows
+
+if TYPE_CHECKING:
+    from kernels.triton.binary_maps import Filters
 
 
 class WeightedLayer(nn.Module):
@@ -92,6 +96,24 @@ class WeightedLayer(nn.Module):
             sign_(self.weight, kept.signs)
             kept.version = self.weight._version
         return kept.signs
+
+    @torch.no_grad()
+    def kept_filters(self) -> "Filters | None":
+        """Return the packed form of :meth:`kept_signs` of filters, for a GPU; None of drawn ones.
+
+        Kept like the signs, and as fresh.
+        """
+        if self.train_weights == "stoch":
+            return None
+        from kernels.triton.binary_maps import empty_filters, pack_filters_
+
+        kept, signs = attachment(self.weight), self.kept_signs()
+        if kept.filters is None:
+            kept.filters = empty_filters(len(signs), signs.shape[1])
+        if kept.filters_version != kept.version:
+            pack_filters_(signs.permute(0, 2, 3, 1), kept.filters)
+            kept.filters_version = kept.version
+        return kept.filters
 
     @torch.no_grad()
     def packed_signs(self) -> Tensor:

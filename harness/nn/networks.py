@@ -100,9 +100,9 @@ class Block(nn.Module):
         draws = self.draws("activations", dots) if self.activation == "stoch" else None
         norm = cast(BatchNorm, self.norm)
         bias = self.shifted_bias(row_sums)
-        form = norm_sign.FORMS[self.activation]
+        form, gated, packed = norm_sign.FORMS[self.activation], self.gated, self.packs
         return norm_sign.norm_sign(
-            dots, bias, self.scale, norm, draws, self.gated, form, self.packs
+            dots, bias, self.scale, norm, draws, gated, form=form, packed=packed
         )
 
     @torch.no_grad()
@@ -192,6 +192,8 @@ class BinaryNetwork(nn.Module):
             kept = block.by_signs or conv_block.fits(block) or linear_block.fits(block)
             if kept and layer.binarization == "det" and gpu.takes(layer.weight):
                 layer.kept_signs()
+                if conv_block.takes_words(block):
+                    layer.kept_filters()
 
     def average_later(self) -> None:
         """Let batch norms keep their batch's statistics for :meth:`average` from now on."""

@@ -137,7 +137,7 @@ class PlannedOptimizer(EagerOptimizer):
             del self._early[index]  # only now: its memory goes to what comes next
 
     def _update(self, index: int, parameters: Sequence[Tensor]) -> None:
-        from kernels.triton import maps, pixel_maps, update, update_product
+        from kernels.triton import binary_maps, maps, pixel_maps, update, update_product
 
         row = self._rows[index]
         flat, state = self._flats[index], (*self._moments[index], self._plan[index], row)
@@ -157,8 +157,10 @@ class PlannedOptimizer(EagerOptimizer):
                 _gradient(parameters, flat) if handed is None else _dense(handed, parameters[0])
             )
             update.update_(rule, flat, gradient, *state, signs)
+        if beside.filters is not None and signs is not None:
+            binary_maps.pack_filters_(signs, beside.filters)
         torch.autograd.graph.increment_version(parameters)
-        beside.version = parameters[0]._version
+        beside.version = beside.filters_version = parameters[0]._version
 
     def _rule(self, bound: float) -> "Rule":
         from kernels.triton.rules import Rule

@@ -5,6 +5,7 @@ from typing import Any
 
 from kernels.triton import (
     batch,
+    binary_maps,
     conv,
     dot,
     drop,
@@ -106,7 +107,7 @@ def tma_build(tile: dot.Tile, packed: bool) -> Build:
 def conv_build(tile: dot.Tile, pool: bool) -> Build:
     """Return a build of the convolution of 128 channels to pooled bits, or to int32."""
     pointers = {"map_ptr": "*fp8e4nv", "filter_ptr": "*fp8e4nv", "out_ptr": "*i32"}
-    constants = {"WAY": "bits", "POOL": pool, "PACKED": pool, "CHANNEL_BYTES": 16}
+    constants = {"WAY": "bits", "POOL": pool, "PACKED": pool, "CHANNEL_BYTES": 16, "COUNT": 0}
     return Build(
         f"conv {tile.m}x{tile.n}x{tile.bytes} {'pooled' if pool else 'int32'}",
         conv._conv,
@@ -116,6 +117,34 @@ def conv_build(tile: dot.Tile, pool: bool) -> Build:
         tile.stages,
         one_bit=True,
     )
+
+
+def training_conv_build(channels: int, pool: bool) -> Build:
+    """Return a build of a training step's convolution by single bits, to float32 dots."""
+    tile = conv.TILE
+    pointers = {"map_ptr": "*fp8e4nv", "filter_ptr": "*fp8e4nv", "out_ptr": "*fp32"}
+    pointers |= {"ones_ptr": "*i32", "table_ptr": "*i32", "winner_ptr": "*u8"}
+    constants: dict[str, Any] = {"WAY": "bits", "POOL": pool, "PACKED": False}
+    constants |= {"CHANNEL_BYTES": channels // 8, "COUNT": channels // 32}
+    constants |= {"threshold_ptr": None, "flip_ptr": None} | ({} if pool else {"winner_ptr": None})
+    return Build(
+        f"conv {tile.m}x{tile.n}x{tile.bytes} {'greatest' if pool else 'dots'} of {channels}",
+        conv._conv,
+        pointers,
+        constants | {"M": tile.m, "N": tile.n, "BYTES": tile.bytes},
+        tile.warps,
+        tile.stages,
+        one_bit=True,
+        aligned=("n", "row_bytes", "out_row"),
+    )
+
+
+def filters_build() -> Build:
+    """Return a build of the packing of 512 channels' filters."""
+    types = {"signs_ptr": "*fp16", "words_ptr": "*i32", "table_ptr": "*i32"}
+    sizes = {"C": 512, "WORDS": 16, "ROWS": binary_maps.FILTER_ROWS}
+    name, kernel = "filters of 512", binary_maps._filters
+    return Build(name, kernel, types, sizes, binary_maps.WARPS, aligned=("n", "row_words"))
 
 
 def map_builds() -> list[Build]:
@@ -216,7 +245,7 @@ def naive_build(xnor: bool) -> Build:
 
 def norm_builds() -> list[Build]:
     """Return batch norm and sign, forward and backward, in one launch and in several."""
-    forward = {"FORM": "stochastic", "SHIFT": False}
+    forward = {"FORM": "stochastic", "SHIFT": False, "WORDS": False}
     backward, shifted = {"GATE": "near", "SHIFT": False}, {"SHIFT": True}
     pieces: dict[str, Any] = {"PIECES": norm_backward.MOST_PIECES, "NATIVE": True}
     pieces |= {"HALF": False, "POOLED": False, "winner_ptr": None}
@@ -226,7 +255,7 @@ def norm_builds() -> list[Build]:
     for name, function, constants in (
         ("norm strip", norm._strip, forward),
         ("norm statistics", norm._statistics, {}),
-        ("norm signs", norm._normalise, forward | merged),
+        ("norm signs", norm._normalise, forward | merged | {"WORDS": True}),
         ("norm-shift strip", norm._strip, forward | shifted),
         ("norm-shift squares", norm._shift_squares, merged),
         ("norm-shift signs", norm._normalise, forward | shifted | merged),
@@ -247,6 +276,7 @@ def norm_builds() -> list[Build]:
             tile = norm.Tile(norm.STRIP_ROWS, norm.STRIP_COLS, norm.STRIP_WARPS)
         types = {name: "*fp32" for name in function.arg_names if name.endswith("_ptr")}
         types |= {"d_dots_ptr": "*bf16", "out_ptr": "*bf16", "scale": "fp32", "eps": "fp32"}
+        types["words_ptr"] = "*i16" if name.endswith("strip") else "*i32"
         if constants.get("HALF"):
             types |= {"d_dots_ptr": "*fp16", "gradient_ptr": "*fp16", "winner_ptr": "*u8"}
         rows = norm_backward.WINDOWS if name.endswith("windows") else tile.rows
@@ -315,5 +345,6 @@ def builds() -> list[Build]:
         found += [dot_build("bits", tile, packed) for tile in dot.TILES if packed or tile.n > 128]
     for packed in (False, True):
         found += [tma_build(dot.TILES[0], packed), conv_build(conv.TILE, packed)]
+    found += [training_conv_build(128, True), training_conv_build(512, False), filters_build()]
     found += [*norm_builds(), *map_builds(), *pixel_builds(), *batch_builds(), *peak_builds()]
     return [*found, dot_build("int8", dot.TILES[1], False)]

@@ -23,7 +23,7 @@ from kernels.conv import TAPS, border_classes, tap_sums
 from kernels.packing import Packed, words_for
 from kernels.triton import dot, onebit
 from kernels.triton.base import check_bits
-from kernels.triton.bits import fires, pack_columns
+from kernels.triton.bits import fires, pack_columns, popcount
 from kernels.triton.device import DEVICE, INTERPRETED
 from kernels.triton.outer import padded
 from kernels.triton.pack import row_ones
@@ -48,6 +48,30 @@ def position_of(p, height, width, POOL: tl.constexpr):
 
 
 @triton.jit
+def count_words(words_ptr, at, inside, WORDS: tl.constexpr, WIDTH: tl.constexpr):
+    """Return the bits set in rows ``at`` of ``WORDS`` words, at most ``WIDTH``, 0 outside."""
+    word = tl.arange(0, WIDTH)
+    used = inside[:, None] & (word < WORDS)[None, :]
+    words = tl.load(words_ptr + at[:, None] * WORDS + word[None, :], mask=used, other=0)
+    return tl.sum(popcount(words.to(tl.uint32, bitcast=True)), axis=1)
+
+
+@triton.jit
+def store_greatest(
+    out_ptr, winner_ptr, dots, p, positions, cols, n, M: tl.constexpr, N: tl.constexpr
+):
+    """Store the greatest of each window's four dots, int32 [M, N], and its corner."""
+    # The window's corner below the dot: the first of ties has the greatest.
+    key = dots * 4 + (3 - p % 4)[:, None]
+    key = tl.max(tl.reshape(key, (M // 4, 4, N)), axis=1)
+    row = tl.program_id(0) * (M // 4) + tl.arange(0, M // 4)
+    at = row.to(tl.int64)[:, None] * n + cols[None, :]
+    inside = (row < positions // 4)[:, None] & (cols < n)[None, :]
+    tl.store(out_ptr + at, (key >> 2).to(tl.float32), mask=inside)
+    tl.store(winner_ptr + at, (3 - (key & 3)).to(tl.uint8), mask=inside)
+
+
+@triton.jit
 def _conv(
     map_ptr,
     filter_ptr,
@@ -56,6 +80,7 @@ def _conv(
     table_ptr,
     threshold_ptr,
     flip_ptr,
+    winner_ptr,
     positions,
     n,
     height,
@@ -65,6 +90,7 @@ def _conv(
     WAY: tl.constexpr,
     POOL: tl.constexpr,
     PACKED: tl.constexpr,
+    COUNT: tl.constexpr,
     CHANNEL_BYTES: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
@@ -95,8 +121,11 @@ def _conv(
     for tap in tl.static_range(9):
         ty, tx = y + (tap // 3 - 1), x + (tap % 3 - 1)
         inside = (ty >= 0) & (ty < height) & (tx >= 0) & (tx < width) & used
-        shift = (tap // 3 - 1) * width + (tap % 3 - 1)
-        ones += tl.load(ones_ptr + centre + shift, mask=inside, other=0)
+        at = centre + (tap // 3 - 1) * width + (tap % 3 - 1)
+        if COUNT:  # ones_ptr is the map again, as words
+            ones += count_words(ones_ptr, at, inside, CHANNEL_BYTES // 4, COUNT)
+        else:
+            ones += tl.load(ones_ptr + at, mask=inside, other=0)
     first, last = (y == 0).to(tl.int32), (y == height - 1).to(tl.int32)
     left, right = (x == 0).to(tl.int32), (x == width - 1).to(tl.int32)
     touches = first + 2 * last + 4 * left + 8 * right
@@ -115,9 +144,11 @@ def _conv(
         keep = (row < total)[:, None] & (word < out_row)[None, :]
         at = out_ptr + row.to(tl.int64)[:, None] * out_row + word[None, :]
         tl.store(at, packed.to(tl.int32, bitcast=True), mask=keep)
+    elif POOL:
+        store_greatest(out_ptr, winner_ptr, dots, p, positions, cols, n, M, N)
     else:
         at = out_ptr + p.to(tl.int64)[:, None] * out_row + cols[None, :]
-        tl.store(at, dots, mask=kept)
+        tl.store(at, dots.to(out_ptr.dtype.element_ty), mask=kept)
 
 
 def border_table(filters: Packed) -> torch.Tensor:
@@ -218,6 +249,7 @@ class DirectConv3x3:
                 self._table,
                 threshold,
                 flip if flip is None else flip.view(torch.uint8),
+                None,
                 positions,
                 self.n,
                 *self.size,
@@ -226,6 +258,7 @@ class DirectConv3x3:
                 WAY=way,
                 POOL=pool,
                 PACKED=packed,
+                COUNT=0,
                 CHANNEL_BYTES=8 * words.shape[3],
                 M=TILE.m,
                 N=TILE.n,

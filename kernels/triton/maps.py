@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.triton.conv import position_of
+from kernels.triton.conv import position_of, store_greatest
 from kernels.triton.device import DEVICE, processors
 from kernels.triton.norm_backward import SCALE
 
@@ -67,14 +67,7 @@ def _conv(
             b = tl.load(filter_at, mask=wanted & (channel < C)[:, None], other=0.0)
         acc = tl.dot(a, b, acc)
     if POOL:
-        # The window's corner below the dot: the first of ties has the greatest.
-        key = acc.to(tl.int32) * 4 + (3 - p % 4)[:, None]
-        key = tl.max(tl.reshape(key, (M // 4, 4, N)), axis=1)
-        row = tl.program_id(0) * (M // 4) + tl.arange(0, M // 4)
-        at = row.to(tl.int64)[:, None] * n + cols[None, :]
-        inside = (row < positions // 4)[:, None] & wanted
-        tl.store(out_ptr + at, (key >> 2).to(tl.float32), mask=inside)
-        tl.store(winner_ptr + at, (3 - (key & 3)).to(tl.uint8), mask=inside)
+        store_greatest(out_ptr, winner_ptr, acc.to(tl.int32), p, positions, cols, n, M, N)
     else:
         at = out_ptr + p.to(tl.int64)[:, None] * n + cols[None, :]
         tl.store(at, acc, mask=used[:, None] & wanted)

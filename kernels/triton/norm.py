@@ -19,7 +19,7 @@ import triton.language as tl
 
 from kernels.triton.base import check_values, check_vector
 from kernels.triton.device import DEVICE
-from kernels.triton.rules import SIGN_DTYPES, ap2
+from kernels.triton.rules import SIGN_DTYPES, ap2, check_kind
 
 
 class Tile(NamedTuple):
@@ -101,9 +101,10 @@ def merged_blocks(partial_ptr, col, c, rows, block_rows, blocks, BLOCKS: tl.cons
 
 @triton.jit
 def _write(
-    out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM: tl.constexpr,
-    SHIFT: tl.constexpr,
+    out_ptr, words_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, row, rows, col, c,
+    FORM: tl.constexpr, SHIFT: tl.constexpr, WORDS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
+    """Write a step's outputs and, if ``WORDS``, a word of each row: a bit a column, 1 for +1."""
     gamma = factor_of(in_columns(gamma_ptr, col, c), SHIFT)
     y = xhat * gamma + in_columns(beta_ptr, col, c)
     if FORM == "relu":
@@ -113,16 +114,22 @@ def _write(
         if FORM == "stochastic":
             positive = 2 * tl.load(draws_ptr + at, mask=inside, other=0.0) - 1 < y
         y = tl.where(positive, 1.0, -1.0)
+        if WORDS:
+            bit = tl.full((COLS,), 1, tl.int32) << tl.arange(0, COLS)
+            word = tl.sum(tl.where(positive, bit[None, :], 0), axis=1)
+            word_at = words_ptr + row.to(tl.int64) * (c // COLS) + tl.program_id(0)
+            tl.store(word_at, word.to(words_ptr.dtype.element_ty), mask=row < rows)
     tl.store(out_ptr + at, y.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _strip(
-    dots_ptr, bias_ptr, gamma_ptr, beta_ptr, draws_ptr, out_ptr, mean_ptr, inv_std_ptr, rows, c,
-    scale, eps, FORM: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    dots_ptr, bias_ptr, gamma_ptr, beta_ptr, draws_ptr, out_ptr, words_ptr, mean_ptr, inv_std_ptr,
+    rows, c, scale, eps, FORM: tl.constexpr, SHIFT: tl.constexpr, WORDS: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    col = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    at, inside = places(tl.arange(0, ROWS), rows, col, c)
+    row, col = tl.arange(0, ROWS), tl.program_id(0) * COLS + tl.arange(0, COLS)
+    at, inside = places(row, rows, col, c)
     bias = in_columns(bias_ptr, col, c)
     z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + bias
     origin = in_columns(dots_ptr, col, c) * scale + bias
@@ -132,7 +139,10 @@ def _strip(
     tl.store(mean_ptr + col, mean, mask=col < c)
     tl.store(inv_std_ptr + col, inv_std, mask=col < c)
     xhat = deviation * factor_of(inv_std, SHIFT)[None, :]
-    _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM, SHIFT)
+    _write(
+        out_ptr, words_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, row, rows, col, c,
+        FORM, SHIFT, WORDS, COLS,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -189,9 +199,9 @@ def _shift_squares(
 
 @triton.jit
 def _normalise(
-    dots_ptr, bias_ptr, gamma_ptr, beta_ptr, draws_ptr, out_ptr, mean_ptr, inv_std_ptr,
+    dots_ptr, bias_ptr, gamma_ptr, beta_ptr, draws_ptr, out_ptr, words_ptr, mean_ptr, inv_std_ptr,
     partial_ptr, rows, c, block_rows, scale, eps, FORM: tl.constexpr, SHIFT: tl.constexpr,
-    ROWS: tl.constexpr, COLS: tl.constexpr, BLOCKS: tl.constexpr,
+    WORDS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     block, blocks, first, last, row, col = block_of(rows, block_rows, ROWS, COLS)
     mean, means, squares, counts = merged_blocks(
@@ -209,7 +219,10 @@ def _normalise(
         at, inside = places(start + row, last, col, c)
         z = tl.load(dots_ptr + at, mask=inside, other=0.0) * scale + bias
         xhat = (z - mean[None, :]) * factor[None, :]
-        _write(out_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, col, c, FORM, SHIFT)
+        _write(
+            out_ptr, words_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, start + row,
+            last, col, c, FORM, SHIFT, WORDS, COLS,
+        )  # fmt: skip
 
 
 def check_rows(
@@ -269,6 +282,7 @@ def norm_sign(
     dtype: torch.dtype = torch.float32,
     form: str = "sign",
     shift: bool = False,
+    words: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the signs of batch norm of products, and the batch's statistics.
 
@@ -289,6 +303,8 @@ def norm_sign(
         dtype: of the signs: float32, bfloat16 or float16.
         form: ``sign``, or in its place ``value``, y itself, or ``relu``, max(y, 0).
         shift: shift-based batch norm.
+        words: takes the signs' bits too, 1 for +1: int32 [R, C / 32], contiguous, C a multiple of
+            32.
 
     Returns:
         Signs [R, C], mean and inv_std (before AP2) float32 [C].
@@ -304,13 +320,23 @@ def norm_sign(
     if dtype not in SIGN_DTYPES:
         allowed = ", ".join(str(allowed) for allowed in SIGN_DTYPES)
         raise TypeError(f"dtype must be one of {allowed}, got {dtype}")
+    if words is not None:
+        check_kind("words", words, torch.int32)
+        if form != "sign" or c % 32 or words.shape != (rows, c // 32) or not words.is_contiguous():
+            raise ValueError(
+                f"words are of signs, [{rows}, C / 32] and contiguous: got form {form!r}, C {c}, "
+                f"{list(words.shape)} with strides {words.stride()}"
+            )
     out = torch.empty(rows, c, dtype=dtype, device=DEVICE)
     mean, inv_std = (torch.empty(c, dtype=torch.float32, device=DEVICE) for _ in range(2))
-    operands = (dots, bias, gamma, beta, draws, out, mean, inv_std)
+    if words is not None and rows <= STRIP_ROWS:
+        words = words.view(torch.int16)  # a program has 16 columns
+    operands = (dots, bias, gamma, beta, draws, out, words, mean, inv_std)
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
     drawn = form == "sign" and draws is not None
     options = {"FORM": "stochastic" if drawn else form, "SHIFT": shift} | ROUNDED
+    options["WORDS"] = words is not None
     if rows <= STRIP_ROWS:
         strips, tile = strip(rows, c)
         _strip[strips](*operands, rows, c, scale, eps, **tile, **options)

@@ -17,7 +17,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 import kernels.triton
-from kernels.triton import device, dot
+from kernels.triton import binary_maps, device, dot
 
 PROCESSORS = 132
 DEVICE = -1  # a number that no device has: what is compiled for it is nobody else's
@@ -87,6 +87,7 @@ def install(patch: pytest.MonkeyPatch, cache: str, driver: FakeDriver | None = N
     patch.setattr(triton.runtime.driver, "_active", driver)
     patch.setattr(triton.knobs.cache, "dir", cache)
     operands_on(patch, "cpu")
+    patch.setattr(binary_maps, "why_no_gpu", lambda *_, **__: None)
     for module in modules():
         if hasattr(module, "processors") and module is not device:
             patch.setattr(module, "processors", lambda: PROCESSORS)

@@ -106,6 +106,23 @@ def test_loads_and_stores_are_traced_to_the_arguments() -> None:
     assert both == ({"b_ptr"}, {"b_ptr"})
 
 
+LOOP = (
+    "%0:2 = scf.for %i = %c0 to %n step %c8 iter_args(%at = %a_ptr, %sum = %c) "
+    "-> (!tt.ptr<f32>, f32) : i32 {"
+)
+
+
+def test_a_pointer_that_a_loop_moves_on_stays_its_arguments() -> None:
+    load = "%1 = tt.load %at : !tt.ptr<f32>"
+    on = "%2 = tt.addptr %at, %c8 : !tt.ptr<f32>, i32"
+    assert roles(ir(LOOP, load, on, "scf.yield %2, %1 : !tt.ptr<f32>, f32", "}")) == (
+        {"a_ptr"},
+        set(),
+    )
+    with pytest.raises(ValueError, match="a pointer becomes another's: scf.yield %b_ptr"):
+        roles(ir(LOOP, load, "scf.yield %b_ptr, %1 : !tt.ptr<f32>, f32", "}"))
+
+
 @pytest.mark.parametrize(
     "line",
     ["%0 = tt.load %lost : !tt.ptr<f32>", "%0 = scf.if %c -> (!tt.ptr<f32>) {"],

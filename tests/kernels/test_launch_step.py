@@ -150,5 +150,6 @@ def test_a_step_launches_without_spills_and_compiles_once(
     if dataset == "cifar10":
         assert found.count("_statistics") == found.count("_normalise") == 6
         assert found.count("_shift_squares") == (6 if recipe == "torch7" else 0)
+        assert found.count("_filters") == 5  # each packed behind its update
         assert found.count("_sums") == found.count("_gradient") == 6
     check_code(cache, seen)

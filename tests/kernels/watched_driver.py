@@ -18,6 +18,7 @@ from tests.kernels.fake_streams import Recorder
 NAME = re.compile(r"%[\w$.-]+")
 RESULT = re.compile(r"(%[\w$.-]+)(?::\d+)? = ")
 ARGUMENT = re.compile(r"(%[\w$.-]+): !tt\.ptr")
+CARRIED = re.compile(r"(%[\w$.-]+) = (%[\w$.-]+)")
 POINTER = "!tt.ptr"
 ACCESSES = {
     "tt.load": (True, False),
@@ -40,6 +41,7 @@ def roles(ir: str) -> tuple[set[str], set[str]]:
     reads: set[str] = set()
     writes: set[str] = set()
     roots: dict[str, set[str]] = {}  # of each address, the arguments that it is made from
+    loops: list[list[str]] = []  # that are open, by what they carry
     for line in ir.splitlines():
         text = line.split(" loc(")[0].strip()
         if text.startswith("tt.func"):
@@ -54,6 +56,14 @@ def roles(ir: str) -> tuple[set[str], set[str]]:
                     raise ValueError(f"an address from nowhere: {text}")
                 for into, wanted in zip((reads, writes), ACCESSES[operation], strict=True):
                     into |= roots[operands[0]] if wanted else set()
+            elif operation == "scf.for":  # a pointer that moves from step to step
+                carried = CARRIED.findall(text.split("iter_args", 1)[1])
+                roots |= {name: roots[start] for name, start in carried if start in roots}
+                loops.append([name for name, _ in carried])
+            elif operation == "scf.yield":  # of the innermost loop: by the same argument on
+                for name, kept in zip(operands, loops.pop(), strict=True):
+                    if roots.get(name) != roots.get(kept):
+                        raise ValueError(f"a pointer becomes another's: {text}")
             elif operation in MOVES and result:
                 found = [roots[name] for name in operands if name in roots]
                 roots[result[1]] = set().union(*found)

@@ -259,7 +259,7 @@ def test_dropout_keeps_the_mean_and_stops_at_test_time() -> None:
     recipe = load_recipe("theano", "mnist", {"network.hidden": [4]})
     network = build(recipe, "bnn-det")
     seen = []
-    network.blocks[0].layer.product = lambda x, w, _: seen.append(x) or x @ w.T  # type: ignore
+    network.blocks[0].layer.product = lambda x, w, *_: seen.append(x) or x @ w.T  # type: ignore
     ones = torch.ones(400, 1, 28, 28)
     network.train()(ones)
     network.eval()(ones)

@@ -11,6 +11,7 @@ from harness.nn.binarize import binarize_activation
 from harness.nn.norm import VanillaBatchNorm
 from harness.nn.norm_sign import norm_sign as layer_norm_sign
 from harness.nn.shift import ShiftBatchNorm
+from kernels import reference
 from kernels.triton import norm
 from kernels.triton.norm import norm_sign
 from kernels.triton.norm_backward import GREATEST, MOST_PIECES, norm_sign_backward
@@ -67,6 +68,26 @@ def test_stochastic_signs_follow_the_draws(rows: int, c: int) -> None:
     expected = torch.where(2 * draws - 1 < y, 1.0, -1.0)
     assert torch.equal(found.cpu().double()[sure], expected[sure])
     assert torch.equal(found.abs(), torch.ones_like(found))
+
+
+@pytest.mark.usefixtures("poisoned", "path")
+@pytest.mark.parametrize(("rows", "c"), [(7, 32), (100, 64), (1000, 128)])
+@pytest.mark.parametrize("drawn", [False, True], ids=["sign", "stoch"])
+def test_words_hold_the_bits_of_the_signs(rows: int, c: int, drawn: bool) -> None:
+    x = case(rows, c)
+    draws = on_device(x.draws) if drawn else None
+    words = on_device(torch.empty(rows, c // 32, dtype=torch.int32))
+    signs, *_ = norm_sign(*x.operands, EPS, draws, torch.float16, words=words)
+    expected = reference.pack(signs.cpu().float()).view(torch.int32)
+    assert torch.equal(words.cpu(), expected[:, : c // 32])
+
+
+def test_words_that_do_not_fit_are_told() -> None:
+    x, words = case(7, 32), on_device(torch.empty(7, 2, dtype=torch.int32))
+    with pytest.raises(ValueError, match=r"words are of signs, \[7, C / 32\] .* C 32, \[7, 2\]"):
+        norm_sign(*x.operands, EPS, words=words)
+    with pytest.raises(ValueError, match="got form 'relu'"):
+        norm_sign(*x.operands, EPS, form="relu", words=words[:, :1].contiguous())
 
 
 @pytest.mark.usefixtures("poisoned", "path")

@@ -11,7 +11,8 @@ from harness.nn import conv_block, linear_block
 from harness.nn.optim import build_optimizer, set_learning_rate
 from harness.nn.planned import PlannedOptimizer
 from harness.spec import OptimizerSpec
-from kernels.triton import pixel_maps, update
+from kernels.triton import binary_maps, maps, pixel_maps, update
+from kernels.triton.binary_maps import empty_filters, pack_filters_
 from tests.triton.operands import on_device
 from tests.triton.training import BATCH, by_the_library, far, images, method_of
 
@@ -213,6 +214,48 @@ def test_real_inputs_of_binary_weights_leave_no_gradient_in_memory(mode: str) ->
         assert torch.equal(signs.abs(), torch.ones_like(signs))
         if mode == "bc-det":
             assert torch.equal(signs.float(), torch.where(layer.weight >= 0, 1.0, -1.0))
+
+
+def three_blocks() -> Backprop:
+    """Take the step of a ConvNet's first three blocks, from a gradient by their signs."""
+    method = method_of("cifar10", precision="fast", **{"network.width": 64})
+    method.plan(1)
+    x, _ = images("cifar10").batch(slice(0, 5))
+    for block in method.network.blocks[:3]:
+        x = block(x)
+    gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(4))
+    x.backward(on_device(gradient).half().contiguous(memory_format=torch.channels_last))
+    return method
+
+
+@pytest.mark.skipif(not binary_maps.runs(64), reason="single bits are Hopper's")
+def test_a_step_by_single_bits_has_the_numbers_of_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(binary_maps, "runs", lambda channels: False)
+        expected = three_blocks().network
+    with monkeypatch.context() as patch:
+        patch.setattr(maps, "convolve", None)  # nobody multiplies float16
+        found = three_blocks().network
+    start = method_of("cifar10", precision="fast", **{"network.width": 64}).network
+    for index in range(3):
+        ours, theirs, old = (network.blocks[index] for network in (found, expected, start))
+        assert torch.equal(ours.layer.weight, theirs.layer.weight)
+        assert not torch.equal(ours.layer.weight, old.layer.weight)
+        for one, other in zip(ours.norm.parameters(), theirs.norm.parameters(), strict=True):
+            assert torch.equal(one.grad, other.grad)
+
+
+@pytest.mark.skipif(not binary_maps.runs(64), reason="single bits are Hopper's")
+def test_packed_filters_are_those_of_the_weights() -> None:
+    layer = three_blocks().network.blocks[1].layer
+    for _ in range(2):
+        kept = layer.kept_filters()
+        fresh = empty_filters(*layer.weight.shape[:2])
+        signs = torch.where(layer.weight.detach() >= 0, 1.0, -1.0).half().permute(0, 2, 3, 1)
+        pack_filters_(signs.contiguous(), fresh)
+        assert all(torch.equal(one, other) for one, other in zip(kept, fresh, strict=True))
+        with torch.no_grad():
+            layer.weight.neg_()  # as a checkpoint that is loaded
 
 
 def test_pixels_of_many_channels_go_by_the_library() -> None:
