@@ -189,10 +189,11 @@ class MethodSpec:
 class Recipe:
     """How one code base trained one dataset (paper, section 2; prior systems, Table 1).
 
-    ``precision`` is of the products of ±1 with ±1 and with gradients: ``exact`` takes the library's
-    float32; ``fast`` packed kernels on the CPU and tensor cores on a GPU, to the same bits forward,
-    with gradients rounded backward: to 12 bits, on a GPU to 16 (two bfloat16 pieces) in linear
-    layers and to 11 (TF32) in convolutions.
+    ``precision`` is of the products: ``exact`` takes the library's float32; ``fast`` packed kernels
+    on the CPU and tensor cores on a GPU. Products of ±1 with ±1 keep their bits forward. Gradients
+    are rounded backward: to 12 bits, on a GPU to 16 (two bfloat16 pieces) in linear layers and to
+    11 (float16) in convolutions. On a GPU alone, real inputs of ±1 weights keep 24 bits forward and
+    16 backward in linear layers; convolutions of reals, and real weights, take TF32's 11 bits.
     """
 
     name: str
