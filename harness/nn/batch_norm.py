@@ -34,6 +34,19 @@ class BatchNorm(nn.Module):
         """Return what is averaged beside the mean, of ``n`` values a channel."""
         raise NotImplementedError
 
+    def test_factor(self) -> Tensor:
+        """Return what multiplies ``x - mean`` at test time, [C]."""
+        raise NotImplementedError
+
+    def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
+        """Return the test-time output; channels lie along ``channel_dim`` of ``x``.
+
+        Three rounded operations, each monotone in ``x``: export relies on that.
+        """
+        shape = [-1 if i == channel_dim % x.dim() else 1 for i in range(x.dim())]
+        centred = x - self.running_mean.view(shape)
+        return centred * self.test_factor().view(shape) + self.bias.view(shape)
+
     @torch.no_grad()
     def average(self, mean: Tensor, inv_std: Tensor, n: int) -> None:
         """Average in the mean and ``1/sqrt(var + eps)`` of a batch of ``n`` values a channel."""

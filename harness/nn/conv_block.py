@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from harness.nn import gpu, norm_sign
+from harness.nn import gpu, norm_sign, signed
 from harness.nn.attached import Maps, attachment
 from harness.nn.batch_norm import BatchNorm
 from harness.nn.layers import Conv3x3
@@ -36,32 +36,20 @@ class _ConvBlock(Function):
         ctx: Any, x: Tensor, latent: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor,
         block: "Block", norm: BatchNorm,
     ) -> Tensor:  # fmt: skip
-        from kernels.triton import binary_maps, maps, pixel_maps
         from kernels.triton import norm as kernels
 
-        signs, winners = _rows(block.layer.kept_signs()), None
+        signs = _rows(block.layer.kept_signs())
         ctx.real, ctx.pixels = x.dtype == torch.float32, not block.by_signs
-        if ctx.pixels:
-            x = x.contiguous()
-            dots = pixel_maps.convolve(x, signs, block.takes_integers)
-        else:
-            words, filters = getattr(x, "words", None), None
-            x = _rows(x).half()
-            if words is not None and takes_words(block):
-                filters = block.layer.kept_filters()
-            if words is None or filters is None:
-                dots, winners = maps.convolve(x, signs, block.pool)
-            else:
-                dots, winners = binary_maps.convolve(words, filters, block.pool)
+        dots, winners = _dots(block, x, signs)
+        x = x.contiguous() if ctx.pixels else _rows(x).half()
         rows = dots.flatten(0, 2)
         drawn = None
         if block.activation == "stoch":
             drawn = _rows(block.draws("activations", dots.permute(0, 3, 1, 2))).flatten(0, 2)
         dtype, words = torch.float16 if block.halves else torch.float32, None
-        if block.halves and binary_maps.runs(dots.shape[3]):
-            words = torch.empty(
-                *dots.shape[:3], dots.shape[3] // 32, dtype=torch.int32, device=dots.device
-            )
+        if _writes_words(block):
+            shape = (*dots.shape[:3], dots.shape[3] // 32)
+            words = torch.empty(shape, dtype=torch.int32, device=dots.device)
         out, mean, inv_std = kernels.norm_sign(
             rows, bias, block.scale, gamma, beta, norm.eps, drawn, dtype=dtype,
             shift=norm.shift_based, words=None if words is None else words.flatten(0, 2),
@@ -70,9 +58,9 @@ class _ConvBlock(Function):
         ctx.save_for_backward(x, signs, dots, winners, bias, gamma, beta, mean, inv_std)
         ctx.latent, ctx.gated, ctx.scale = latent, block.gated, block.scale
         ctx.shift = norm.shift_based
-        signed = out.view(dots.shape).permute(0, 3, 1, 2)
-        signed.words = words  # type: ignore[attr-defined]
-        return signed
+        found = out.view(dots.shape).permute(0, 3, 1, 2)
+        found.words = words  # type: ignore[attr-defined]
+        return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -93,6 +81,22 @@ class _ConvBlock(Function):
         # Last: the update overwrites the signs.
         attachment(ctx.latent).hand_over(Maps(gradient, x, ctx.pixels))
         return by_map, None, by_bias, by_gamma, by_beta, None, None
+
+
+def _dots(block: "Block", x: Tensor, signs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the dots [B, H, W, N], and of a pooled block the winners.
+
+    ``x`` [B, C, H, W]: pixels, or signs; their words beside them, or beside what stands for them.
+    """
+    from kernels.triton import binary_maps, maps, pixel_maps
+
+    if not block.by_signs:
+        return pixel_maps.convolve(x.contiguous(), signs, block.takes_integers), None
+    words: Tensor | None = getattr(x, "words", None)
+    if words is not None and takes_words(block):
+        filters = block.layer.kept_filters()
+        return binary_maps.convolve(words, filters, block.pool)
+    return maps.convolve(_rows(x).half(), signs, block.pool)
 
 
 def by_input(gradient: Tensor, x: Tensor, signs: Tensor) -> Tensor:
@@ -129,6 +133,7 @@ def fits(block: "Block") -> bool:
         and (block.by_signs or _takes_pixels(block))
         and not (block.pool_last or block.dropout)
         and block.activation in ("sign", "stoch")
+        and block.layer.test_weights == "det"
         and isinstance(block.norm, BatchNorm)
         and block.norm.fusable
     )
@@ -138,7 +143,16 @@ def takes_words(block: "Block") -> bool:
     """Return True where the block's products on a GPU are of single bits."""
     from kernels.triton import binary_maps
 
-    return fits(block) and block.by_signs and binary_maps.runs(block.layer.weight.shape[1])
+    layer = block.layer
+    kept = fits(block) and block.by_signs and layer.train_weights == "det"
+    return kept and binary_maps.runs(layer.weight.shape[1])
+
+
+def _writes_words(block: "Block") -> bool:
+    """Return True where the next block takes words."""
+    from kernels.triton import binary_maps
+
+    return block.words and binary_maps.runs(len(block.layer.weight))
 
 
 def takes(block: "Block", x: Tensor) -> bool:
@@ -153,3 +167,32 @@ def forward(block: "Block", x: Tensor) -> Tensor:
     float16 where ``block.halves``, and then their gradient comes as float16 times ``SCALE``.
     """
     return norm_sign.apply_block(_ConvBlock, block, x)
+
+
+def evaluates(block: "Block", x: Tensor) -> bool:
+    """Return True where :func:`evaluate` is the block at test time."""
+    exact = fits(block) and (block.by_signs or block.takes_integers)
+    test = not (block.training or torch.is_grad_enabled())
+    return exact and test and gpu.takes(block.layer.weight) and gpu.runs_on(x)
+
+
+def evaluate(block: "Block", x: Tensor) -> Tensor:
+    """Return the block's signs at test time, bit for bit those of the library's operations.
+
+    Only their words, beside a stand-in, where the next block takes these.
+    """
+    from kernels.triton.norm_evaluate import signs_at_test_time
+
+    norm = block.norm
+    assert isinstance(norm, BatchNorm)
+    dots, _ = _dots(block, x, _rows(block.layer.kept_signs()))
+    columns = (norm.running_mean, norm.test_factor(), norm.bias)
+    dtype = torch.float16 if block.halves else torch.float32
+    found = signs_at_test_time(
+        dots.flatten(0, 2), block.layer.bias, block.scale, *columns,
+        None if _writes_words(block) else dtype,
+    )  # fmt: skip
+    signs = found.view(*dots.shape[:3], -1)
+    if _writes_words(block):
+        return signed.stand_in(signs, dots.permute(0, 3, 1, 2))
+    return signs.permute(0, 3, 1, 2)

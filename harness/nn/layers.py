@@ -98,13 +98,11 @@ class WeightedLayer(nn.Module):
         return kept.signs
 
     @torch.no_grad()
-    def kept_filters(self) -> "Filters | None":
-        """Return the packed form of :meth:`kept_signs` of filters, for a GPU; None of drawn ones.
+    def kept_filters(self) -> "Filters":
+        """Return the packed form of :meth:`kept_signs` of filters, for a GPU.
 
-        Kept like the signs, and as fresh.
+        Kept like the signs, and as fresh; of weights that training does not draw.
         """
-        if self.train_weights == "stoch":
-            return None
         from kernels.triton.binary_maps import empty_filters, pack_filters_
 
         kept, signs = attachment(self.weight), self.kept_signs()

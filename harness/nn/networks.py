@@ -31,7 +31,7 @@ class Block(nn.Module):
     products with ±1 weights go by packed kernels; ``rounds`` that on a GPU products of reals may be
     rounded; ``fast`` that a step need not keep the bits of the library's batch norm, ``packs`` that
     the next block takes its outputs' signs packed, ``halves`` that on a GPU it takes them in
-    float16.
+    float16, ``words`` that it can take their bits alone.
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class Block(nn.Module):
         self.scale, self.offset = 1.0, 0.0
         self.binary_input = binary_input
         self.takes_integers = binary_input
-        self.by_signs = self.rounds = self.fast = self.packs = self.halves = False
+        self.by_signs = self.rounds = self.fast = False
+        self.packs = self.halves = self.words = False
         self._streams = streams
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,6 +64,8 @@ class Block(nn.Module):
             return linear_block.forward(self, x)
         if conv_block.takes(self, x):
             return conv_block.forward(self, x)
+        if conv_block.evaluates(self, x):
+            return conv_block.evaluate(self, x)
         if self.dropout and self.training:
             x = self._drop(x)
         row_sums, pool = None, self.pool and not self.pool_last
@@ -178,6 +181,7 @@ class BinaryNetwork(nn.Module):
             flattened = type(block.layer) is not type(after.layer)
             block.packs = after.by_signs and not (block.pool_last or flattened)
             block.halves = block.packs and conv_block.fits(after)
+            block.words = block.halves and after.layer.train_weights == "det"
 
     def lay_channels_last(self) -> None:
         """Lay the filters out in memory as the convolutions of a GPU want them, to copy none."""

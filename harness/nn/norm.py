@@ -40,17 +40,12 @@ class VanillaBatchNorm(BatchNorm):
             return inv_std
         return (inv_std.pow(-2) - self.eps) * (n / max(n - 1, 1))
 
-    def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
-        """Return the test-time output; channels lie along ``channel_dim`` of ``x``.
-
-        Three rounded operations, each monotone in ``x``: export relies on that.
-        """
-        shape = [-1 if i == channel_dim % x.dim() else 1 for i in range(x.dim())]
+    def test_factor(self) -> Tensor:
+        """Return ``gamma / sqrt(var + eps)``, [C]."""
         inv_std = self.get_buffer(self._spread)
         if self.form == "torch":
             inv_std = torch.rsqrt(inv_std + self.eps)
-        scale = self.weight * inv_std
-        return (x - self.running_mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
+        return self.weight * inv_std
 
 
 class FanInScale(nn.Module):

@@ -122,15 +122,12 @@ class ShiftBatchNorm(BatchNorm):
         b, c, h, w = x.shape
         return y.view(b, h, w, c).permute(0, 3, 1, 2)
 
-    def evaluate(self, x: Tensor, channel_dim: int) -> Tensor:
-        """Return the test-time output; channels lie along ``channel_dim`` of ``x``."""
-        shape = [-1 if i == channel_dim % x.dim() else 1 for i in range(x.dim())]
+    def test_factor(self) -> Tensor:
+        """Return ``AP2(gamma) AP2(1/sqrt(var + eps))``, [C]."""
         spread = self.get_buffer(self._spread)
         if self.running == "variance":
             spread = torch.rsqrt(spread + self.eps)
-        scale = ap2(spread) * ap2(self.weight)
-        centred = x - self.running_mean.view(shape)
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return ap2(spread) * ap2(self.weight)
 
 
 class ShiftAdaMax(EagerOptimizer):

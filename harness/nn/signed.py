@@ -36,7 +36,7 @@ def stand_in(words: Tensor, like: Tensor) -> Tensor:
 
     It has the shape of ``like``, int64 ``words`` [R, ceil(C/64)] beside it, and no values: NaN.
     """
-    found = torch.full((), torch.nan).expand(like.shape)
+    found = torch.full((), torch.nan, device=like.device).expand(like.shape)
     found.words = words  # type: ignore[attr-defined]
     return found
 

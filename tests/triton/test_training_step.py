@@ -176,6 +176,26 @@ def test_the_fast_forward_pass_has_the_integers_of_the_exact_one(mode: str) -> N
     assert torch.equal(signs.float(), fast.network.blocks[1].layer.used_weight().detach())
 
 
+WIDE = {"recipe": "theano", "network.width": 64}  # maps of whole words
+
+
+@pytest.mark.parametrize("options", [{}, WIDE, {"recipe": "torch7", "mode": "bnn-stoch"}], ids=str)
+def test_a_network_at_test_time_has_the_librarys_scores(options: dict[str, Any]) -> None:
+    """Of a ConvNet, by words alone where they run."""
+    network = method_of("cifar10", precision="fast", **options).network.eval()
+    generator = torch.Generator().manual_seed(6)
+    for name, value in network.named_buffers():  # the running averages, of any size
+        drawn = torch.randn(value.shape, generator=generator)
+        value.copy_(drawn if "mean" in name else 0.01 + drawn.abs())
+    x, _ = images("cifar10").batch(slice(10, 14))
+    with torch.no_grad():
+        found = network(x)
+        with by_the_library():
+            expected = network(x)
+    # The output layer's product of float32 signs, and its three roundings, are the library's.
+    assert torch.equal(found, expected)
+
+
 def test_a_network_with_dropout_and_draws_trains() -> None:
     method, held = method_of(mode="bnn-stoch", precision="fast"), images()
     losses = [method.step(*held.batch(slice(0, BATCH)))[0].item() for _ in range(15)]
