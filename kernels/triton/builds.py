@@ -13,6 +13,7 @@ from kernels.triton import (
     naive,
     norm,
     norm_backward,
+    norm_evaluate,
     outer,
     pack,
     peaks,
@@ -270,6 +271,7 @@ def norm_builds() -> list[Build]:
             backward | shifted | windows | merged,
         ),
         ("norm-backward windows", norm_backward._gradient, backward | windows | merged),
+        ("norm-evaluate words", norm_evaluate._signs, {"WORDS": True}),
     ):
         tile = norm.BLOCK
         if name.endswith("strip"):

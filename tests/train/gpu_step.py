@@ -7,6 +7,8 @@
 
 Random data. A sample is the time of ``--steps`` steps by the device's events, divided by them; the
 port's samples come between. ``--profile 20`` lists the device's time by kernel over as many steps.
+``--beside mlp:2048:torch7:bnn-stoch`` (network, width, recipe, mode) takes another network's steps
+in turn with them, a graph each, as ``bnn run --mixed`` does.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from harness.methods.backprop import Backprop
 from harness.nn import tf32
 from harness.train.evaluation import evaluate
 from harness.train.inputs import Resident
-from harness.train.steps import EagerSteps, GraphedSteps, Steps
+from harness.train.steps import GRAPH_STEPS, EagerSteps, GraphedSteps, Steps
 
 SAMPLES, WARM_UP, PORT_STEPS = 9, 2, 5
 HELD_IMAGES = 10_000  # that the batches come from
@@ -94,6 +96,30 @@ def profile(step: Callable[[], Any], count: int) -> str:
     return str(table)
 
 
+def in_turns_ms(steps: Steps, others: Steps, rounds: int) -> float:
+    """Return the time of a step of both in ms: a graph of each in turn, each on its own stream."""
+    both = [(part, torch.cuda.Stream()) for part in (steps, others)]
+    taken = 0
+    for part, _ in both:
+        begin(part)
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(rounds):
+        for part, stream in both:
+            with torch.cuda.stream(stream):
+                taken += part.step()
+    torch.cuda.synchronize()
+    return 2000 * (time.perf_counter() - began) / taken
+
+
+def beside(args: argparse.Namespace) -> Steps:
+    """Return the steps of the network that ``--beside`` names, begun."""
+    network, width, recipe, mode = args.beside.split(":")
+    batch = 100 if network == "mlp" else 50
+    named = {"network": network, "width": int(width), "recipe": recipe, "mode": mode}
+    return steps_of(argparse.Namespace(**{**vars(args), **named, "batch": batch}))
+
+
 def main() -> None:
     """Print both times, their ratio and what an epoch takes."""
     arguments = parser(__doc__)
@@ -101,6 +127,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=100, help="steps of a sample")
     arguments.add_argument("--images", type=int, default=50_000, help="of an epoch to foresee")
     arguments.add_argument("--profile", type=int, default=0, help="steps to profile")
+    arguments.add_argument("--beside", help="NETWORK:WIDTH:RECIPE:MODE, in turns")
     arguments.add_argument("--eager", action="store_true", help="do not capture the step")
     args = parse(arguments)
     if not torch.cuda.is_available():
@@ -129,6 +156,13 @@ def main() -> None:
     held_s = evaluation_s(steps)
     print(f"an epoch of {args.images} images: {epoch_s:.2f} s, ", end="")
     print(f"the evaluation of {HELD_IMAGES}: {held_s:.4f} s")
+    if args.beside:
+        others = beside(args)
+        rounds = HELD_IMAGES // 100 // GRAPH_STEPS  # of graphs, fewer than either's epoch
+        times = [in_turns_ms(steps, others, rounds) for _ in range(WARM_UP + SAMPLES)]
+        print(
+            f"a step of each in turns, {args.beside}: {statistics.median(times[WARM_UP:]):.4f} ms"
+        )
     if args.profile:
         begin(steps)
         print(profile(steps.step, args.profile))

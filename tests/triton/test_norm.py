@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.nn.batch_norm import BatchNorm
-from harness.nn.binarize import binarize_activation
+from harness.nn.binarize import binarize_activation, binary_sign
 from harness.nn.norm import VanillaBatchNorm
 from harness.nn.norm_sign import norm_sign as layer_norm_sign
 from harness.nn.shift import ShiftBatchNorm
@@ -16,6 +16,7 @@ from kernels.triton import norm
 from kernels.triton.norm import norm_sign
 from kernels.triton.norm_backward import GREATEST, MOST_PIECES, norm_sign_backward
 from kernels.triton.norm_backward import SCALE as GRADIENT_SCALE
+from kernels.triton.norm_evaluate import signs_at_test_time
 from tests.norms import EPS, MARGIN, SCALE, TOLERANCE, chain, close, in_doubt
 from tests.triton.norms import Case, case
 from tests.triton.operands import DEVICE, INTERPRETED, on_device
@@ -80,6 +81,30 @@ def test_words_hold_the_bits_of_the_signs(rows: int, c: int, drawn: bool) -> Non
     signs, *_ = norm_sign(*x.operands, EPS, draws, torch.float16, words=words)
     expected = reference.pack(signs.cpu().float()).view(torch.int32)
     assert torch.equal(words.cpu(), expected[:, : c // 32])
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize(("rows", "c"), [(1, 10), (100, 64), (1000, 96)])
+def test_signs_at_test_time_are_those_of_the_layers_operations(rows: int, c: int) -> None:
+    x, norm_of = case(rows, c), VanillaBatchNorm(c, "torch", EPS, 0.1).eval()
+    with torch.no_grad():
+        for column, value in ((norm_of.weight, x.gamma), (norm_of.bias, x.beta)):
+            column.copy_(value)
+        norm_of.running_mean.copy_(SCALE * x.dots.mean(0))
+        norm_of.get_buffer("running_var").copy_(x.dots.var(0, correction=0) + 0.1)
+        x.dots[0, 0] = float("nan")
+        expected = binary_sign(norm_of.evaluate(x.dots * SCALE + x.bias, 1))
+        columns = (norm_of.running_mean, norm_of.test_factor(), norm_of.bias)
+    dots, bias, scale, *_ = x.operands
+    operands = (dots, bias, scale, *(on_device(column.detach()) for column in columns))
+    for dtype in (torch.float32, torch.float16):
+        assert torch.equal(signs_at_test_time(*operands, dtype).cpu(), expected.to(dtype))
+    if c % 32:
+        with pytest.raises(ValueError, match="a multiple of 32 columns for words, got 10"):
+            signs_at_test_time(*operands, None)
+    else:
+        words = reference.pack(expected).view(torch.int32)
+        assert torch.equal(signs_at_test_time(*operands, None).cpu(), words[:, : c // 32])
 
 
 def test_words_that_do_not_fit_are_told() -> None:
