@@ -165,7 +165,7 @@ class Linear(WeightedLayer):
     def product(
         self, x: Tensor, weight: Tensor, integers: bool = False, rounded: bool = False
     ) -> Tensor:
-        return tf32.linear(x, weight) if rounded and x.is_cuda else F.linear(x, weight)
+        return tf32.linear(x, weight) if rounded and gpu.runs_on(x) else F.linear(x, weight)
 
     def signed_product(
         self, x: Tensor, rate: float, integers: bool = False, pool: bool = False

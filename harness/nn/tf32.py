@@ -61,6 +61,25 @@ class _Linear(Function):
             return by_input, gradients[0].t() @ x
 
 
+class _LatentLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.weight = weight
+        with tf32():
+            return F.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None]:
+        (x,) = ctx.saved_tensors
+        with tf32():
+            by_input = gradients[0] @ ctx.weight if ctx.needs_input_grad[0] else None
+            by_weight = gradients[0].t() @ x
+        # Last: the update overwrites the weights.
+        attachment(ctx.weight).hand_over(by_weight)
+        return by_input, None
+
+
 def by_patches(x: Tensor, weight: Tensor) -> Tensor:
     """Return the 3x3 convolution, zero padding 1, as a float32 product of patches: exact integers.
 
@@ -139,8 +158,13 @@ class _SignedConv3x3(Function):
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Return ``x @ weight.T``, x [B, K] and weight [N, K]: exactly if of ±1, ±2 and 0."""
-    result: Tensor = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
+    """Return ``x @ weight.T``, x [B, K] and weight [N, K]: exactly if of ±1, ±2 and 0.
+
+    A weight that the optimizer updates as soon as its gradient is there hands it over.
+    """
+    early = torch.is_grad_enabled() and attachment(weight).update is not None
+    rule = _LatentLinear if early else _Linear
+    result: Tensor = rule.apply(x, weight)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -41,6 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
     "mlp fast": {**FAST, **DROPOUT},
     "mlp exact": DROPOUT,
     "mlp stochastic": {**FAST, "mode": "bnn-stoch-w"},
+    "mlp real fast": {**FAST, "mode": "float", "network.hidden": [96]},
     "mlp real inputs": {**FAST, **DROPOUT, "mode": "bc-stoch"},
     "mlp real": {"mode": "float", "network.hidden": [96]},  # a large weight in a group of its own
     "mlp shift fast": {**FAST, "recipe": "torch7", "mode": "bnn-stoch"},

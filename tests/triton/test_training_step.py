@@ -118,6 +118,11 @@ CASES = {
     ),
     "float": ("mnist", {"mode": "float"}, STEP_TOLERANCE),
     "fast float": ("mnist", {"mode": "float", "precision": "fast"}, REALS_TOLERANCE),
+    "fast float, large": (  # its first weights are updated beside the backward pass
+        "mnist",
+        {"mode": "float", "precision": "fast", "network.hidden": [96, 40]},
+        REALS_TOLERANCE,
+    ),
     "fast reals": ("mnist", {"mode": "bc-det", "precision": "fast"}, FAST_TOLERANCE),
     "fast reals, draws": ("mnist", {"mode": "bc-stoch", "precision": "fast"}, FAST_TOLERANCE),
     "fast real maps": ("cifar10", {"mode": "bc-det", "precision": "fast"}, REALS_TOLERANCE),
@@ -234,6 +239,15 @@ def test_real_inputs_of_binary_weights_leave_no_gradient_in_memory(mode: str) ->
         assert torch.equal(signs.abs(), torch.ones_like(signs))
         if mode == "bc-det":
             assert torch.equal(signs.float(), torch.where(layer.weight >= 0, 1.0, -1.0))
+
+
+def test_large_real_weights_hand_their_gradient_over() -> None:
+    method = method_of(mode="float", precision="fast", **{"network.hidden": [96, 40]})
+    start = method.network.blocks[0].layer.weight.detach().clone()
+    method.step(*images().batch(slice(0, BATCH)))
+    large, small, _ = (block.layer.weight for block in method.network.blocks)
+    assert large.grad is None and small.grad is not None
+    assert not torch.equal(large, start)
 
 
 def three_blocks() -> Backprop:
