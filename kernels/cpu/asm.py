@@ -84,6 +84,7 @@ def tiles() -> dict[str, Loop]:
     from numba.core import types
 
     from kernels.cpu import sliced, tabled, xnor
+    from kernels.cpu.vectors import GFNI, VBMI
 
     place, words = types.intp, types.uint64[::1]
     octets, dots = types.uint8[::1], types.int32[::1]
@@ -99,7 +100,7 @@ def tiles() -> dict[str, Loop]:
         "popcounts": _widest(rows, "vpopcntq" if "vpopcntq" in rows else "vpshufb"),
         "tables": _widest(count, "vpshufb"),
     }
-    if sliced.usable(4096):
+    if VBMI and GFNI:
         count = _assembly(
             sliced.count, octets, octets, place, types.int64[::1], octets, place, place, octets,
             octets, place, place,

@@ -19,6 +19,8 @@ AVX512 = bool(_FEATURES.get("avx512f", False))
 AVX512BW = bool(_FEATURES.get("avx512bw", False))
 GFNI = bool(_FEATURES.get("gfni", False))
 VPOPCNT = AVX512 and bool(_FEATURES.get("avx512vpopcntdq", False))
+# Zen 5, which counts two vectors of 64 bytes a clock; of others with VP2INTERSECT none is AMD's.
+WIDE_VPOPCNT = VPOPCNT and all(_FEATURES.get(name) for name in ("avx512vp2intersect", "sse4a"))
 VNNI = bool(_FEATURES.get("avx512vnni", False) or _FEATURES.get("avxvnni", False))
 VNNI512 = bool(_FEATURES.get("avx512vnni", False))
 VBMI = bool(_FEATURES.get("avx512vbmi", False))

@@ -170,12 +170,14 @@ def test_rows_come_back_from_their_panels(n: int, k: int) -> None:
     assert torch.equal(torch.from_numpy(sliced.rows_of_panels(laid, n, words.shape[1])), words)
 
 
+@pytest.mark.parametrize("wide", [False, True], ids=["", "two popcounts a clock"])
 @pytest.mark.parametrize("n", [sliced.FEW_COLUMNS, sliced.FEW_COLUMNS + 16], ids="N{}".format)
 @pytest.mark.parametrize("m", [sliced.FEW_ROWS, sliced.FEW_ROWS + 1], ids="M{}".format)
 @pytest.mark.parametrize("k", [40, 2048], ids="K{}".format)
 def test_the_way_by_rows_columns_and_length(
-    monkeypatch: pytest.MonkeyPatch, m: int, n: int, k: int
+    monkeypatch: pytest.MonkeyPatch, m: int, n: int, k: int, wide: bool
 ) -> None:
+    monkeypatch.setattr(sliced, "WIDE_VPOPCNT", wide)
     ways = []
     for way, name in ((sliced, "slices"), (xnor, "popcounts")):
         for function in ("product", "product_bits"):
@@ -185,13 +187,16 @@ def test_the_way_by_rows_columns_and_length(
     weights = kernel.weights(w)
     kernel.product(a, weights)
     kernel.product_bits(a, weights, torch.zeros(n, dtype=torch.int32), torch.zeros(n) > 0)
-    many = m > sliced.FEW_ROWS and n > sliced.FEW_COLUMNS
+    many = m > sliced.FEW_ROWS and n > sliced.FEW_COLUMNS and not wide
     expected = ["slices" if many and k == 2048 else "popcounts", "slices" if many else "popcounts"]
     assert ways == expected
 
 
-def test_weights_of_a_training_step_are_laid_out_for_popcounts() -> None:
+def test_weights_of_a_training_step_are_laid_out_for_popcounts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """They are other ones at each step, and indices take longer to make than they save."""
+    monkeypatch.setattr(sliced, "WIDE_VPOPCNT", False)
     a, w = signs(100, 2048, 0), signs(512, 2048, 1)
     kernel, rows, packed = registry.get("xnor-cpu"), pack_rows(a), pack_rows(w)
     weights = kernel.weights(packed, often=False)
