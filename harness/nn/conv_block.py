@@ -2,10 +2,10 @@
 
 One autograd function for ``precision: fast``. ±1 maps and filters are float16, which loses nothing,
 and dots float32: forward gives float32's numbers. Where single bits run, a map comes with its words
-too, and its dots are of those. The gradient of a map passes from block to block
-as float16 times ``SCALE``, 11 significant bits as in TF32. The filters' gradient is made beside the
-rest of the backward pass, for which the optimizer gets the two maps. The first block takes pixels
-as the batch has them, integers or 22 bits, and rounds them to 11 for the filters' gradient alone.
+too, and its dots are of those. The gradient of a map passes from block to block as float16 times
+``SCALE``, 11 significant bits as in TF32. The filters' gradient is made beside the rest of the
+backward pass, for which the optimizer gets the two maps. The first block takes pixels as the batch
+has them, integers or 22 bits, and rounds them to 11 for the filters' gradient alone.
 """
 
 from typing import TYPE_CHECKING, Any
