@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import conv as packed_conv
 from kernels.triton import binary_maps, conv
 from kernels.triton.binary_maps import convolve, empty_filters, pack_filters_
 from kernels.triton.pack import pack_rows
+from tests.triton.convolutions import check_dots, signs
 from tests.triton.operands import INTERPRETED, on_device
 
 if not binary_maps.runs(64):
@@ -20,19 +20,10 @@ if not INTERPRETED:
     SHAPES += [(50, 32, 32, 128, 128), (50, 8, 8, 512, 512), (7, 16, 16, 256, 256)]
 
 
-def signs(*shape: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, shape, generator=generator).mul(2).sub(1).half()
-
-
 def words_of(x: Tensor) -> Tensor:
     """Return int32 [B, H, W, C/32] of ±1 [B, H, W, C]."""
     rows = pack_rows(on_device(x).flatten(0, 2)).words.view(torch.int32)
     return rows.view(*x.shape[:3], -1)
-
-
-def nchw(x: Tensor) -> Tensor:
-    return x.permute(0, 3, 1, 2).double()
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -58,17 +49,8 @@ def test_dots_are_the_integers_of_the_convolution(shape: tuple[int, ...], pool: 
     packed = empty_filters(n, c)
     pack_filters_(on_device(filters), packed)
     found, winners = convolve(words_of(x), packed, pool)
-    expected = F.conv2d(nchw(x), nchw(filters), padding=1)
-    assert found.dtype == torch.float32
-    if not pool:
-        assert winners is None
-        assert torch.equal(nchw(found.cpu()), expected)
-        return
-    greatest, place = F.max_pool2d(expected, 2, return_indices=True)
-    corner = place // width % 2 * 2 + place % width % 2
-    assert winners is not None
-    assert torch.equal(nchw(found.cpu()), greatest)
-    assert torch.equal(nchw(winners.cpu()), corner.double())
+    assert (winners is None) == (not pool)
+    check_dots(found, winners, x, filters)
 
 
 def test_wrong_operands_are_told() -> None:

@@ -9,6 +9,7 @@ from harness.nn.conv_block import by_input
 from kernels.triton import maps
 from kernels.triton.maps import by_filters, convolve
 from kernels.triton.norm_backward import SCALE
+from tests.triton.convolutions import check_dots, nchw, signs
 from tests.triton.operands import INTERPRETED, on_device
 
 # Batch, height, width, channels of the input and of the output.
@@ -18,17 +19,8 @@ if not INTERPRETED:
 HALF_ROUNDING = 2.0**-11
 
 
-def signs(*shape: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, shape, generator=generator).mul(2).sub(1).half()
-
-
 def reals(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def nchw(x: Tensor) -> Tensor:
-    return x.permute(0, 3, 1, 2).double()
 
 
 def far(found: Tensor, expected: Tensor) -> float:
@@ -42,17 +34,8 @@ def test_dots_are_the_integers_of_the_convolution(shape: tuple[int, ...], pool: 
     batch, height, width, c, n = shape
     x, filters = signs(batch, height, width, c, seed=1), signs(n, 3, 3, c, seed=2)
     found, winners = convolve(on_device(x), on_device(filters), pool)
-    expected = F.conv2d(nchw(x), nchw(filters), padding=1)
-    if not pool:
-        assert winners is None
-        assert torch.equal(nchw(found.cpu()), expected)
-        return
-    # The library's corner: its place in the map as a place in the window.
-    greatest, place = F.max_pool2d(expected, 2, return_indices=True)
-    corner = place // width % 2 * 2 + place % width % 2
-    assert winners is not None
-    assert torch.equal(nchw(found.cpu()), greatest)
-    assert torch.equal(nchw(winners.cpu()), corner.double())
+    assert (winners is None) == (not pool)
+    check_dots(found, winners, x, filters)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
