@@ -193,7 +193,8 @@ class Recipe:
     on the CPU and tensor cores on a GPU. Products of ±1 with ±1 keep their bits forward. Gradients
     are rounded backward: to 12 bits, on a GPU to 16 (two bfloat16 pieces) in linear layers and to
     11 (float16) in convolutions. On a GPU alone, real inputs of ±1 weights keep 24 bits forward and
-    16 backward in linear layers; convolutions of reals, and real weights, take TF32's 11 bits.
+    16 backward in linear layers of ReLU and signs; other products of reals take TF32's 11 bits,
+    but 22 forward where a BNN's first convolution has pixels.
     """
 
     name: str

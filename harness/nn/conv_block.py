@@ -64,7 +64,7 @@ class _ConvBlock(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        from kernels.triton.norm_backward import SCALE, norm_sign_backward
+        from kernels.triton.norm_backward import GREATEST, SCALE, norm_sign_backward
 
         x, signs, dots, winners, bias, gamma, beta, mean, inv_std = ctx.saved_tensors
         gradient, by_gamma, by_beta, by_bias = norm_sign_backward(
@@ -77,7 +77,7 @@ class _ConvBlock(Function):
         if ctx.needs_input_grad[0]:
             by_map = by_input(gradient, x, signs)
             if ctx.real:  # the block before gives float32, and wants the gradient itself
-                by_map = by_map.float() / SCALE
+                by_map = by_map.float().clamp_(-GREATEST, GREATEST) / SCALE
         # Last: the update overwrites the signs.
         attachment(ctx.latent).hand_over(Maps(gradient, x, ctx.pixels))
         return by_map, None, by_bias, by_gamma, by_beta, None, None
@@ -102,9 +102,9 @@ def _dots(block: "Block", x: Tensor, signs: Tensor) -> tuple[Tensor, Tensor | No
 def by_input(gradient: Tensor, x: Tensor, signs: Tensor) -> Tensor:
     """Return the gradient by the map x, float16 [B, C, H, W], of rows, by the library.
 
-    Sums in float32, rounded once. cuDNN takes two thirds of the time of the kernel that ``maps``
-    has for the way forward, where cuDNN would round dots to float16. Beyond 65504 it is infinite:
-    what reads it takes that as 65504.
+    Summed in float32 and rounded. cuDNN takes two thirds of the time of the kernel that ``maps``
+    has for the way forward, where cuDNN would round dots to float16. Beyond 65504 it is infinite,
+    which those that read it take as 65504.
     """
     half = [rows.permute(0, 3, 1, 2) for rows in (gradient, x, signs)]
     operands = half if gradient.is_cuda else [operand.float() for operand in half]

@@ -137,11 +137,17 @@ class WeightedLayer(nn.Module):
         return self._gradient
 
     def product(
-        self, x: Tensor, weight: Tensor, integers: bool = False, rounded: bool = False
+        self,
+        x: Tensor,
+        weight: Tensor,
+        integers: bool = False,
+        rounded: bool = False,
+        shared: bool = False,
     ) -> Tensor:
         """Return the layer's product without bias: exact for ``integers`` up to 255 and ±1.
 
-        ``rounded``: on a GPU with TF32's 11 bits of an operand, in the gradients too.
+        ``rounded``: on a GPU with TF32's 11 bits of an operand, in the gradients too. ``shared``:
+        the weight has another use in the step.
         """
         raise NotImplementedError
 
@@ -163,9 +169,16 @@ class Linear(WeightedLayer):
     signs_dtype = torch.bfloat16
 
     def product(
-        self, x: Tensor, weight: Tensor, integers: bool = False, rounded: bool = False
+        self,
+        x: Tensor,
+        weight: Tensor,
+        integers: bool = False,
+        rounded: bool = False,
+        shared: bool = False,
     ) -> Tensor:
-        return tf32.linear(x, weight) if rounded and gpu.runs_on(x) else F.linear(x, weight)
+        if rounded and gpu.runs_on(x):
+            return tf32.linear(x, weight, shared)
+        return F.linear(x, weight)
 
     def signed_product(
         self, x: Tensor, rate: float, integers: bool = False, pool: bool = False
@@ -192,7 +205,12 @@ class Conv3x3(WeightedLayer):
     signs_dtype = torch.float32
 
     def product(
-        self, x: Tensor, weight: Tensor, integers: bool = False, rounded: bool = False
+        self,
+        x: Tensor,
+        weight: Tensor,
+        integers: bool = False,
+        rounded: bool = False,
+        shared: bool = False,
     ) -> Tensor:
         x, weight = _channels_last(x, weight)
         if x.is_cuda and (integers or rounded):

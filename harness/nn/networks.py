@@ -76,7 +76,7 @@ class Block(nn.Module):
             weight = self.layer.used_weight()
             integers = self.takes_integers and self.layer.binarization != "real"
             rounded = self.rounds and self.training
-            dots = self.layer.product(x, weight, integers, rounded)
+            dots = self.layer.product(x, weight, integers, rounded, bool(self.offset))
             row_sums = weight.flatten(1).sum(1) if self.offset else None
             dots = F.max_pool2d(dots, 2) if pool else dots
         y = self._norm_and_activate(dots, row_sums)

@@ -106,6 +106,9 @@ class PlannedOptimizer(EagerOptimizer):
         Without ``join`` updates may still be under way: a layer waits for its own before it reads
         its weights.
         """
+        for index in self._taken:
+            if any(parameter.grad is not None for parameter in self.param_groups[index]["params"]):
+                raise ValueError("a weight has a gradient beside the one that was handed over")
         late = [index for index in range(len(self.param_groups)) if index not in self._taken]
         for index in late:
             self._update(index, self.param_groups[index]["params"])
@@ -157,10 +160,12 @@ class PlannedOptimizer(EagerOptimizer):
                 _gradient(parameters, flat) if handed is None else _dense(handed, parameters[0])
             )
             update.update_(rule, flat, gradient, *state, signs)
-        if beside.filters is not None and signs is not None:
-            binary_maps.pack_filters_(signs, beside.filters)
         torch.autograd.graph.increment_version(parameters)
-        beside.version = beside.filters_version = parameters[0]._version
+        if signs is not None:
+            beside.version = parameters[0]._version
+            if beside.filters is not None:
+                binary_maps.pack_filters_(signs, beside.filters)
+                beside.filters_version = beside.version
 
     def _rule(self, bound: float) -> "Rule":
         from kernels.triton.rules import Rule

@@ -34,7 +34,8 @@ def available(device: torch.device | str) -> bool:
 def stand_in(words: Tensor, like: Tensor) -> Tensor:
     """Return what stands for signs among autograd's tensors where only their bits are in memory.
 
-    It has the shape of ``like``, int64 ``words`` [R, ceil(C/64)] beside it, and no values: NaN.
+    It has the shape of ``like``, ``words`` beside it, and no values: NaN. On a CPU words are int64
+    [R, ceil(C/64)], on a GPU, of maps, int32 [B, H, W, C/32].
     """
     found = torch.full((), torch.nan, device=like.device).expand(like.shape)
     found.words = words  # type: ignore[attr-defined]

@@ -157,12 +157,14 @@ class _SignedConv3x3(Function):
         return by_input, None, None
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, shared: bool = False) -> Tensor:
     """Return ``x @ weight.T``, x [B, K] and weight [N, K]: exactly if of ±1, ±2 and 0.
 
-    A weight that the optimizer updates as soon as its gradient is there hands it over.
+    A weight that the optimizer updates as soon as its gradient is there hands it over, unless it is
+    ``shared``: with another use in the step, whose gradient autograd adds.
     """
-    early = torch.is_grad_enabled() and attachment(weight).update is not None
+    handed = torch.is_grad_enabled() and not shared
+    early = handed and attachment(weight).update is not None
     rule = _LatentLinear if early else _Linear
     result: Tensor = rule.apply(x, weight)  # type: ignore[no-untyped-call]
     return result

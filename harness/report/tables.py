@@ -200,7 +200,8 @@ def runs_table(frames: Frames) -> Table:
         rows=rows,
         data=runs.to_dict("records"),
         caption="Test error is read for the epoch of the best validation error. Seconds and "
-        "images/s of runs that trained together are each one's share of the time.",
+        "images/s of seeds that trained together are each one's share of the time; of a run that "
+        "trained beside another kind there is none, and seconds are a like share.",
         numeric=frozenset({3, 5, 6, 7, 8, 9, 10}),
     )
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 from harness.preset import Job
 from harness.run.estimate import Estimate
@@ -17,11 +18,15 @@ def rows(
 ) -> list[list[str]]:
     """Return the names in order, in rows of up to ``most`` neighbours that differ in seed alone.
 
-    Neighbours only: the order of a preset says what comes first. ``mixed``: of any kind.
+    Neighbours only: the order of a preset says what comes first. ``mixed``: of any kind, but of
+    one precision and number of threads, which are settings of the process.
     """
 
-    def kind(name: str) -> Job | None:
-        return None if mixed else replace(jobs[name], seed=0)
+    def kind(name: str) -> Any:
+        job = jobs[name]
+        if mixed:
+            return job.resolved_recipe().precision, job.threads
+        return replace(job, seed=0)
 
     alike = [list(found) for _, found in groupby(names, key=kind)]
     return [row[at : at + most] for row in alike for at in range(0, len(row), most)]

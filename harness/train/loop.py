@@ -84,6 +84,7 @@ class Progress:
     lr: float | None = None
     started: str = ""
     together: int = 1  # as many runs, at most, took turns with this one and itself
+    mixed: bool = False  # and some of them differed in more than their seed
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -69,6 +69,7 @@ def new_run(
         "device": device,
         "threads": threads,
         "together": 1,
+        "mixed": False,
         "parameters": {
             "binary_weights": sum(layer.weight.numel() for layer in network.binary_layers()),
             "total": sum(p.numel() for p in network.parameters()),

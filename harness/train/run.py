@@ -119,7 +119,9 @@ def _advance(
             trainer.turns -= 1
         return run
 
+    kinds = [(session.spec.recipe, session.spec.mode) for session in sessions.values()]
+    mixed = any(kind != kinds[0] for kind in kinds)
     for session in sessions.values():
-        session.takes_turns(len(sessions))
+        session.takes_turns(len(sessions), mixed)
     with stopping(stop):
         return take_turns({at: counted(at) for at in sessions}, device, pause, until_one_ends)

@@ -176,11 +176,15 @@ class Session:
                 return self._finish("failed", {"epoch": failure.epoch, "reason": str(failure)})
         return self._finish("done", None)
 
-    def takes_turns(self, runs: int) -> None:
-        """Note that ``runs`` of them take turns in this process, this one too."""
+    def takes_turns(self, runs: int, mixed: bool) -> None:
+        """Note that ``runs`` of them take turns in this process, this one too.
+
+        ``mixed``: they differ in more than their seed, so a share of the time is no one's own.
+        """
         self.trainer.turns = runs
         progress = self.trainer.progress
         progress.together = self.json["together"] = max(progress.together, runs)
+        progress.mixed = self.json["mixed"] = progress.mixed or mixed
 
     def _rewrite_files(self) -> None:
         # The workflow deletes a job's outputs before it runs the job again: the checkpoint has all.
@@ -213,12 +217,13 @@ class Session:
             by_epoch.get(epoch, {}) for epoch in (progress.best_epoch, progress.other_best_epoch)
         )
         images = sum(m["images_per_s"] * m["seconds"] for m in progress.metrics)
+        timed = progress.seconds > 0 and not progress.mixed
         self.json.update(
             status=status,
             failure=failure,
             finished=record.utc_now(),
             train_seconds=round(progress.seconds, 3),
-            images_per_s=round(images / progress.seconds, 1) if progress.seconds else None,
+            images_per_s=round(images / progress.seconds, 1) if timed else None,
             epochs_done=progress.epoch,
             best_epoch=progress.best_epoch,
             best_sha256=sha256_file(self.spec.folder / BEST),

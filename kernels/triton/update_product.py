@@ -2,8 +2,9 @@
 
 ``gradient[n, k] = sum_b rows[b, n] columns[b, k]`` on tensor cores, then the rule of
 ``kernels.triton.rules``: 24 bytes a weight and 2 for its sign, 8 less than by way of memory.
-Columns are ±1, ±2 or 0, which bfloat16 holds; rows are real, so they come as up to three bfloat16
-pieces whose sum is the float32 value, and each piece is multiplied. Both are read from L2.
+Columns are what bfloat16 holds: ±1, 0, odd integers up to 255, pieces of reals. Rows are real, so
+they come as up to three bfloat16 pieces whose sum is the float32 value, and each piece is
+multiplied. Both are read from L2.
 
 Memory is slow to answer, so a program asks for its weights and moments before it multiplies.
 """

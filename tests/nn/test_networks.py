@@ -5,10 +5,12 @@ import torch
 from torch import Tensor
 
 from harness.nn.binarize import binary_sign
-from harness.nn.layers import Linear
+from harness.nn.layers import Conv3x3, Linear
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
 from harness.spec import DATASETS, MODES, Recipe, load_recipe
+from harness.train.evaluation import GPU_BATCH, gpu_batch
+from harness.train.inputs import Resident
 
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "svhn": (3, 32, 32)}
 SMALL = {"mlp": {"network.hidden": [16, 12]}, "convnet": {"network.width": 4, "network.fc": 8}}
@@ -280,3 +282,16 @@ def test_the_seed_decides_the_first_weights() -> None:
     assert latent.min() >= -1
     assert latent.max() <= 1
     assert latent.abs().mean().item() == pytest.approx(0.5, abs=0.02)  # uniform on [-1, 1]
+
+
+@pytest.mark.parametrize(("width", "images"), [(128, GPU_BATCH), (512, 4095)])
+def test_the_maps_of_an_evaluation_on_a_gpu_are_indexed_in_32_bits(width: int, images: int) -> None:
+    layer = torch.nn.Sequential(torch.nn.Linear(1, 1), _filters(width), _filters(2 * width))
+    held = Resident(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1))
+    assert gpu_batch(layer, held) == images
+    assert images * width * 32 * 32 < 2**31
+    assert gpu_batch(torch.nn.Linear(1, 1), held) == GPU_BATCH
+
+
+def _filters(n: int) -> Conv3x3:
+    return Conv3x3((n, 3, 3, 3), "det", "det", torch.Generator(), None)

@@ -46,6 +46,11 @@ def test_mixed_rows_hold_neighbours_of_any_kind() -> None:
     found = rows(jobs, jobs, 4, mixed=True)
     assert sum(found, []) == list(jobs)
     assert [len(row) for row in found] == [4, 1]
+    fast = {**both, "dataset": "mnist", "recipe": "theano", "set": {"precision": "fast"}}
+    more = {**both, "dataset": "mnist", "recipe": "torch7-released", "threads": 2}
+    jobs = jobs_of({"name": "mine", "runs": [*runs, fast, more]})
+    found = rows(jobs, jobs, 9, mixed=True)
+    assert [len(row) for row in found] == [5, 4, 4], "the process has one precision, one number"
 
 
 def test_of_the_gpu_preset_the_first_seeds_come_alone_and_the_others_in_pairs() -> None:

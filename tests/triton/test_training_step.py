@@ -8,6 +8,7 @@ from torch import Tensor
 
 from harness.methods.backprop import Backprop
 from harness.nn import conv_block, linear_block
+from harness.nn.loss import squared_hinge
 from harness.nn.optim import build_optimizer, set_learning_rate
 from harness.nn.planned import PlannedOptimizer
 from harness.spec import OptimizerSpec
@@ -121,6 +122,17 @@ CASES = {
     "fast float, large": (  # its first weights are updated beside the backward pass
         "mnist",
         {"mode": "float", "precision": "fast", "network.hidden": [96, 40]},
+        REALS_TOLERANCE,
+    ),
+    "fast float, offset": (  # its weights' sums have a gradient too
+        "mnist",
+        {
+            "recipe": "torch7",
+            "mode": "float",
+            "precision": "fast",
+            "offset": 0.3,
+            "network.hidden": [96, 40],
+        },
         REALS_TOLERANCE,
     ),
     "fast reals": ("mnist", {"mode": "bc-det", "precision": "fast"}, FAST_TOLERANCE),
@@ -298,6 +310,17 @@ def test_pixels_of_many_channels_go_by_the_library() -> None:
     block.layer.weight = torch.nn.Parameter(on_device(torch.ones(4, 8, 3, 3)))
     assert not conv_block.fits(block)
     assert conv_block.PIXEL_COLUMNS == pixel_maps.MOST_COLUMNS
+
+
+def test_a_gradient_beside_the_one_handed_over_is_an_error() -> None:
+    method = method_of(precision="fast")
+    method.plan(1)
+    x, labels = images().batch(slice(0, BATCH))
+    squared_hinge(method.network(x), labels).backward()
+    weight = method.network.blocks[0].layer.weight
+    weight.grad = torch.zeros_like(weight)
+    with pytest.raises(ValueError, match="a gradient beside the one that was handed over"):
+        method.optimizer.step()
 
 
 def test_a_missing_gradient_is_named() -> None:
