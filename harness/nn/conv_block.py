@@ -186,13 +186,11 @@ def evaluate(block: "Block", x: Tensor) -> Tensor:
     norm = block.norm
     assert isinstance(norm, BatchNorm)
     dots, _ = _dots(block, x, _rows(block.layer.kept_signs()))
+    dtype = None if _writes_words(block) else torch.float16 if block.halves else torch.float32
     columns = (norm.running_mean, norm.test_factor(), norm.bias)
-    dtype = torch.float16 if block.halves else torch.float32
     found = signs_at_test_time(
-        dots.flatten(0, 2), block.layer.bias, block.scale, *columns,
-        None if _writes_words(block) else dtype,
-    )  # fmt: skip
-    signs = found.view(*dots.shape[:3], -1)
-    if _writes_words(block):
-        return signed.stand_in(signs, dots.permute(0, 3, 1, 2))
-    return signs.permute(0, 3, 1, 2)
+        dots.flatten(0, 2), block.layer.bias, block.scale, *columns, dtype
+    ).view(*dots.shape[:3], -1)
+    if dtype is None:
+        return signed.stand_in(found, dots.permute(0, 3, 1, 2))
+    return found.permute(0, 3, 1, 2)

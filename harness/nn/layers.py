@@ -1,7 +1,7 @@
 """Linear and 3x3 convolution layers with real or binary weights (paper, section 1.1)."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,23 @@ from kernels.packing import pack_rows
 
 if TYPE_CHECKING:
     from kernels.triton.binary_maps import Filters
+
+
+class Use(NamedTuple):
+    """What a step's product is of, and how it may be taken.
+
+    Attributes:
+        integers: up to 255 by ±1, exactly.
+        rounded: on a GPU with TF32's 11 bits of an operand, in the gradients too.
+        shared: the weight has another use in the step.
+    """
+
+    integers: bool = False
+    rounded: bool = False
+    shared: bool = False
+
+
+PLAIN = Use()
 
 
 class WeightedLayer(nn.Module):
@@ -136,19 +153,8 @@ class WeightedLayer(nn.Module):
             self._gradient = torch.empty_like(self.weight)
         return self._gradient
 
-    def product(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        integers: bool = False,
-        rounded: bool = False,
-        shared: bool = False,
-    ) -> Tensor:
-        """Return the layer's product without bias: exact for ``integers`` up to 255 and ±1.
-
-        ``rounded``: on a GPU with TF32's 11 bits of an operand, in the gradients too. ``shared``:
-        the weight has another use in the step.
-        """
+    def product(self, x: Tensor, weight: Tensor, use: Use = PLAIN) -> Tensor:
+        """Return the layer's product without bias."""
         raise NotImplementedError
 
     def signed_product(
@@ -168,16 +174,9 @@ class Linear(WeightedLayer):
 
     signs_dtype = torch.bfloat16
 
-    def product(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        integers: bool = False,
-        rounded: bool = False,
-        shared: bool = False,
-    ) -> Tensor:
-        if rounded and gpu.runs_on(x):
-            return tf32.linear(x, weight, shared)
+    def product(self, x: Tensor, weight: Tensor, use: Use = PLAIN) -> Tensor:
+        if use.rounded and gpu.runs_on(x):
+            return tf32.linear(x, weight, use.shared)
         return F.linear(x, weight)
 
     def signed_product(
@@ -204,17 +203,10 @@ class Conv3x3(WeightedLayer):
 
     signs_dtype = torch.float32
 
-    def product(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        integers: bool = False,
-        rounded: bool = False,
-        shared: bool = False,
-    ) -> Tensor:
+    def product(self, x: Tensor, weight: Tensor, use: Use = PLAIN) -> Tensor:
         x, weight = _channels_last(x, weight)
-        if x.is_cuda and (integers or rounded):
-            return tf32.conv3x3(x, weight, fast=rounded, integers=integers)
+        if x.is_cuda and (use.integers or use.rounded):
+            return tf32.conv3x3(x, weight, fast=use.rounded, integers=use.integers)
         return F.conv2d(x, weight, padding=1)
 
     def signed_product(

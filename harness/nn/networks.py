@@ -13,7 +13,7 @@ from harness.data.names import CLASSES
 from harness.nn import conv_block, fused, gpu, linear_block, norm_sign, signed
 from harness.nn.batch_norm import Averages, BatchNorm, average_in
 from harness.nn.binarize import binarize_activation
-from harness.nn.layers import Conv3x3, Linear, WeightedLayer
+from harness.nn.layers import Conv3x3, Linear, Use, WeightedLayer
 from harness.nn.norm import build_norm
 from harness.nn.streams import Streams
 from harness.spec import Mode, NetworkSpec
@@ -75,8 +75,8 @@ class Block(nn.Module):
         else:
             weight = self.layer.used_weight()
             integers = self.takes_integers and self.layer.binarization != "real"
-            rounded = self.rounds and self.training
-            dots = self.layer.product(x, weight, integers, rounded, bool(self.offset))
+            use = Use(integers, self.rounds and self.training, shared=bool(self.offset))
+            dots = self.layer.product(x, weight, use)
             row_sums = weight.flatten(1).sum(1) if self.offset else None
             dots = F.max_pool2d(dots, 2) if pool else dots
         y = self._norm_and_activate(dots, row_sums)

@@ -48,36 +48,23 @@ def tf32() -> Iterator[None]:
 
 class _Linear(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, handed: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.latent = weight if handed else None
         with tf32():
             return F.linear(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         with tf32():
             by_input = gradients[0] @ weight if ctx.needs_input_grad[0] else None
-            return by_input, gradients[0].t() @ x
-
-
-class _LatentLinear(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.weight = weight
-        with tf32():
-            return F.linear(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None]:
-        (x,) = ctx.saved_tensors
-        with tf32():
-            by_input = gradients[0] @ ctx.weight if ctx.needs_input_grad[0] else None
             by_weight = gradients[0].t() @ x
+        if ctx.latent is None:
+            return by_input, by_weight, None
         # Last: the update overwrites the weights.
-        attachment(ctx.weight).hand_over(by_weight)
-        return by_input, None
+        attachment(ctx.latent).hand_over(by_weight)
+        return by_input, None, None
 
 
 def by_patches(x: Tensor, weight: Tensor) -> Tensor:
@@ -163,10 +150,8 @@ def linear(x: Tensor, weight: Tensor, shared: bool = False) -> Tensor:
     A weight that the optimizer updates as soon as its gradient is there hands it over, unless it is
     ``shared``: with another use in the step, whose gradient autograd adds.
     """
-    handed = torch.is_grad_enabled() and not shared
-    early = handed and attachment(weight).update is not None
-    rule = _LatentLinear if early else _Linear
-    result: Tensor = rule.apply(x, weight)  # type: ignore[no-untyped-call]
+    handed = not shared and attachment(weight).update is not None
+    result: Tensor = _Linear.apply(x, weight, handed)  # type: ignore[no-untyped-call]
     return result
 
 

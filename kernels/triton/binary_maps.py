@@ -8,17 +8,16 @@ sums of AND dots. The bits set in a map's taps are counted as the map is read fo
 # Jit functions are typed by triton, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-from kernels.triton import conv, onebit
+from kernels.triton import conv
 from kernels.triton.bits import pack_columns
-from kernels.triton.device import DEVICE, HOPPER, INTERPRETED, why_no_gpu
-from kernels.triton.maps import HALF, check, check_filters
+from kernels.triton.device import DEVICE, HOPPER, why_no_gpu
+from kernels.triton.maps import HALF, check, check_filters, empty_dots
 from kernels.triton.outer import padded
 
 CHANNELS = 64  # a map has a multiple of it: whole words of a packed map
@@ -117,23 +116,7 @@ def convolve(
         raise ValueError(
             f"a map of {32 * row} channels does not fit filters of {filters.words.shape[1]} words"
         )
-    if pool and (height % 2 or width % 2):
-        raise ValueError(f"to pool, H and W must be even, got {height} x {width}")
-    shape = (batch, height // 2, width // 2, n) if pool else (batch, height, width, n)
-    out = torch.empty(shape, dtype=torch.float32, device=DEVICE)
-    winners = torch.empty(shape, dtype=torch.uint8, device=DEVICE) if pool else None
-    positions, tile = batch * height * width, conv.TILE
-    if not out.numel():
-        return out, winners
-    carrier = torch.uint8 if INTERPRETED else torch.float8_e4m3fn
-    with nullcontext() if INTERPRETED else onebit.rewriting():
-        kernel = conv._conv[(triton.cdiv(positions, tile.m), triton.cdiv(n, tile.n))](
-            words.view(carrier), filters.words.view(carrier), out, words, filters.table, None,
-            None, winners, positions, n, height, width, 4 * filters.words.shape[1], n,
-            WAY="emulated" if INTERPRETED else "bits", POOL=pool, PACKED=False,
-            COUNT=int(triton.next_power_of_2(row)), CHANNEL_BYTES=4 * row, M=tile.m, N=tile.n,
-            BYTES=tile.bytes, num_warps=tile.warps, num_stages=tile.stages,
-        )  # fmt: skip
-    if not INTERPRETED:
-        onebit.check(kernel)
+    out, winners = empty_dots((batch, height, width), n, pool)
+    operands = (words, filters.words, filters.table, out, batch * height * width)
+    conv.launch(*operands, (height, width), pool, winners=winners)
     return out, winners

@@ -279,6 +279,8 @@ def norm_builds() -> list[Build]:
         types = {name: "*fp32" for name in function.arg_names if name.endswith("_ptr")}
         types |= {"d_dots_ptr": "*bf16", "out_ptr": "*bf16", "scale": "fp32", "eps": "fp32"}
         types["words_ptr"] = "*i16" if name.endswith("strip") else "*i32"
+        if function is norm_evaluate._signs:
+            types["out_ptr"] = "*i32"
         if constants.get("HALF"):
             types |= {"d_dots_ptr": "*fp16", "gradient_ptr": "*fp16", "winner_ptr": "*u8"}
         rows = norm_backward.WINDOWS if name.endswith("windows") else tile.rows

@@ -151,6 +151,63 @@ def _conv(
         tl.store(at, dots.to(out_ptr.dtype.element_ty), mask=kept)
 
 
+def launch(
+    words: torch.Tensor,
+    filters: torch.Tensor,
+    table: torch.Tensor,
+    out: torch.Tensor,
+    positions: int,
+    size: tuple[int, int],
+    pool: bool = False,
+    *,
+    ones: torch.Tensor | None = None,
+    threshold: torch.Tensor | None = None,
+    flip: torch.Tensor | None = None,
+    winners: torch.Tensor | None = None,
+) -> None:
+    """Write the dots of a packed map of ``size`` and filters, or with ``threshold`` their bits.
+
+    ``words`` [..., words of a position] and ``filters`` [N, words] are contiguous, of any dtype of
+    words, filters in whole steps; ``ones``: the bits set in each position, else they are counted.
+    Greatest dots of windows come with their ``winners``.
+    """
+    n, packed = len(filters), threshold is not None
+    if positions == 0 or n == 0:
+        return
+    columns = out.shape[-1] * 32 if packed else n
+    carrier = torch.uint8 if INTERPRETED else torch.float8_e4m3fn
+    map_bytes, filter_bytes = words.view(carrier), filters.view(carrier)
+    count = 0 if ones is not None else int(triton.next_power_of_2(map_bytes.shape[-1] // 4))
+    with nullcontext() if INTERPRETED else onebit.rewriting():
+        kernel = _conv[(triton.cdiv(positions, TILE.m), triton.cdiv(columns, TILE.n))](
+            map_bytes,
+            filter_bytes,
+            out,
+            words.view(torch.int32) if ones is None else ones,
+            table,
+            threshold,
+            flip if flip is None else flip.view(torch.uint8),
+            winners,
+            positions,
+            n,
+            *size,
+            filter_bytes.shape[1],
+            out.shape[-1],
+            WAY="emulated" if INTERPRETED else "bits",
+            POOL=pool,
+            PACKED=packed,
+            COUNT=count,
+            CHANNEL_BYTES=map_bytes.shape[-1],
+            M=TILE.m,
+            N=TILE.n,
+            BYTES=TILE.bytes,
+            num_warps=TILE.warps,
+            num_stages=TILE.stages,
+        )
+    if not INTERPRETED:
+        onebit.check(kernel)
+
+
 def border_table(filters: Packed) -> torch.Tensor:
     """Return 9C - 2*pb + the sum of each filter over the taps outside: int32 [16, N]."""
     sums = tap_sums(filters)
@@ -232,39 +289,6 @@ class DirectConv3x3:
         flip: torch.Tensor | None = None,
         pool: bool = False,
     ) -> None:
-        if positions == 0 or self.n == 0:
-            return
         flat = words.contiguous().view(-1, words.shape[3])
-        packed = threshold is not None
-        columns = out.shape[1] * 32 if packed else self.n
-        way = "emulated" if INTERPRETED else "bits"
-        carrier = torch.uint8 if INTERPRETED else torch.float8_e4m3fn
-        ones = row_ones(flat)  # no kernel of single bits: outside the rewrite
-        with nullcontext() if INTERPRETED else onebit.rewriting():
-            kernel = _conv[(triton.cdiv(positions, TILE.m), triton.cdiv(columns, TILE.n))](
-                flat.view(carrier),
-                self._filters.view(carrier),
-                out,
-                ones,
-                self._table,
-                threshold,
-                flip if flip is None else flip.view(torch.uint8),
-                None,
-                positions,
-                self.n,
-                *self.size,
-                self._filters.shape[1],
-                out.shape[1],
-                WAY=way,
-                POOL=pool,
-                PACKED=packed,
-                COUNT=0,
-                CHANNEL_BYTES=8 * words.shape[3],
-                M=TILE.m,
-                N=TILE.n,
-                BYTES=TILE.bytes,
-                num_warps=TILE.warps,
-                num_stages=TILE.stages,
-            )
-        if not INTERPRETED:
-            onebit.check(kernel)
+        operands = (flat, self._filters, self._table, out, positions, self.size)
+        launch(*operands, pool, ones=row_ones(flat), threshold=threshold, flip=flip)

@@ -138,6 +138,24 @@ def check_filters(filters: object, channels: int) -> torch.Tensor:
     return found
 
 
+def empty_dots(
+    places: tuple[int, int, int], n: int, pool: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return memory for the dots at places B, H, W, float32, and for ``pool`` for the winners.
+
+    Raises:
+        ValueError: windows that do not fill H and W.
+    """
+    batch, height, width = places
+    if not pool:
+        return torch.empty(*places, n, dtype=torch.float32, device=DEVICE), None
+    if height % 2 or width % 2:
+        raise ValueError(f"to pool, H and W must be even, got {height} x {width}")
+    shape = (batch, height // 2, width // 2, n)
+    out = torch.empty(shape, dtype=torch.float32, device=DEVICE)
+    return out, torch.empty(shape, dtype=torch.uint8, device=DEVICE)
+
+
 def choose_tile(rows: int, columns: int, channels: int) -> Tile:
     """Return the tile for a product of ``rows`` positions, nine times ``channels`` deep."""
     for tile, programs in WIDE if columns >= 128 else NARROW:
@@ -167,11 +185,7 @@ def convolve(
     """
     batch, height, width, channels = check("x", x, HALF).shape
     n = len(check_filters(filters, channels))
-    if pool and (height % 2 or width % 2):
-        raise ValueError(f"to pool, H and W must be even, got {height} x {width}")
-    shape = (batch, height // 2, width // 2, n) if pool else (batch, height, width, n)
-    out = torch.empty(shape, dtype=torch.float32, device=x.device)
-    winners = torch.empty(shape, dtype=torch.uint8, device=x.device) if pool else None
+    out, winners = empty_dots((batch, height, width), n, pool)
     positions, tile = batch * height * width, choose_tile(batch * height * width, n, channels)
     if out.numel():
         _conv[(triton.cdiv(positions, tile.m), triton.cdiv(n, tile.n))](

@@ -100,6 +100,15 @@ def merged_blocks(partial_ptr, col, c, rows, block_rows, blocks, BLOCKS: tl.cons
 
 
 @triton.jit
+def store_words(words_ptr, positive, row, rows, strip, c, COLS: tl.constexpr):
+    """Store a strip's bits [ROWS, COLS], a word of ``COLS`` bits a row, the first column lowest."""
+    bit = tl.full((COLS,), 1, tl.int32) << tl.arange(0, COLS)
+    word = tl.sum(tl.where(positive, bit[None, :], 0), axis=1)
+    word_at = words_ptr + row.to(tl.int64) * (c // COLS) + strip
+    tl.store(word_at, word.to(words_ptr.dtype.element_ty), mask=row < rows)
+
+
+@triton.jit
 def _write(
     out_ptr, words_ptr, draws_ptr, gamma_ptr, beta_ptr, xhat, at, inside, row, rows, col, c,
     FORM: tl.constexpr, SHIFT: tl.constexpr, WORDS: tl.constexpr, COLS: tl.constexpr,
@@ -115,10 +124,7 @@ def _write(
             positive = 2 * tl.load(draws_ptr + at, mask=inside, other=0.0) - 1 < y
         y = tl.where(positive, 1.0, -1.0)
         if WORDS:
-            bit = tl.full((COLS,), 1, tl.int32) << tl.arange(0, COLS)
-            word = tl.sum(tl.where(positive, bit[None, :], 0), axis=1)
-            word_at = words_ptr + row.to(tl.int64) * (c // COLS) + tl.program_id(0)
-            tl.store(word_at, word.to(words_ptr.dtype.element_ty), mask=row < rows)
+            store_words(words_ptr, positive, row, rows, tl.program_id(0), c, COLS)
     tl.store(out_ptr + at, y.to(out_ptr.dtype.element_ty), mask=inside)
 
 

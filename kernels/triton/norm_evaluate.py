@@ -11,13 +11,21 @@ import triton
 import triton.language as tl
 
 from kernels.triton.device import DEVICE
-from kernels.triton.norm import BLOCK, ROUNDED, check_columns, check_rows, in_columns, places
+from kernels.triton.norm import (
+    BLOCK,
+    ROUNDED,
+    check_columns,
+    check_rows,
+    in_columns,
+    places,
+    store_words,
+)
 from kernels.triton.rules import SIGN_DTYPES, check_kind
 
 
 @triton.jit
 def _signs(
-    dots_ptr, bias_ptr, mean_ptr, factor_ptr, beta_ptr, out_ptr, words_ptr, rows, c, scale,
+    dots_ptr, bias_ptr, mean_ptr, factor_ptr, beta_ptr, out_ptr, rows, c, scale,
     WORDS: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -27,10 +35,7 @@ def _signs(
     centred = z - in_columns(mean_ptr, col, c)
     y = centred * in_columns(factor_ptr, col, c) + in_columns(beta_ptr, col, c)
     if WORDS:
-        bit = tl.full((COLS,), 1, tl.int32) << tl.arange(0, COLS)
-        word = tl.sum(tl.where(y >= 0, bit[None, :], 0), axis=1)
-        word_at = words_ptr + row.to(tl.int64) * (c // COLS) + tl.program_id(1)
-        tl.store(word_at, word, mask=row < rows)
+        store_words(out_ptr, y >= 0, row, rows, tl.program_id(1), c, COLS)
     else:
         signs = tl.where(y >= 0, 1.0, -1.0).to(out_ptr.dtype.element_ty)
         tl.store(out_ptr + at, signs, mask=inside)
@@ -71,7 +76,7 @@ def signs_at_test_time(
         out = torch.empty(rows, c, dtype=dtype, device=DEVICE)
         check_kind("out", out, *SIGN_DTYPES)
     _signs[(triton.cdiv(rows, BLOCK.rows), triton.cdiv(c, BLOCK.cols))](
-        dots, bias, mean, factor, beta, out, out, rows, c, scale, WORDS=dtype is None,
+        dots, bias, mean, factor, beta, out, rows, c, scale, WORDS=dtype is None,
         ROWS=BLOCK.rows, COLS=BLOCK.cols, num_warps=BLOCK.warps, **ROUNDED,
     )  # fmt: skip
     return out
