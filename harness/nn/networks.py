@@ -71,7 +71,11 @@ class Block(nn.Module):
         row_sums, pool = None, self.pool and not self.pool_last
         if self.by_signs and self.layer.binarization != "real":
             rate = self.dropout if self.training else 0.0
+            if self.offset:  # an image of ones: its dots are the weights' sums
+                x = F.pad(x, (0, 0, 0, 1), value=1.0)
             dots = self.layer.signed_product(x, rate, not self.binary_input, pool)
+            if self.offset:
+                dots, row_sums = dots[:-1], dots[-1]
         else:
             weight = self.layer.used_weight()
             integers = self.takes_integers and self.layer.binarization != "real"
@@ -169,7 +173,7 @@ class BinaryNetwork(nn.Module):
         """Take the products of ±1 inputs and ±1 weights by packed kernels from now on."""
         blocks = cast(list[Block], list(self.blocks))
         for block in blocks:
-            linear = isinstance(block.layer, Linear) and not block.offset
+            linear = isinstance(block.layer, Linear)
             takes_pixels = block is blocks[0] and self.integer_input and linear
             block.by_signs = block.layer.is_binary and (block.binary_input or takes_pixels)
         fast = any(block.binary_input for block in blocks)

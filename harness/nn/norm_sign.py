@@ -2,8 +2,7 @@
 
 What ``Block`` does between a layer's products and the next layer's inputs at train time: bias,
 batch norm with the batch's statistics, sign with the straight-through estimator. On a GPU with no
-wait for it, so that a CUDA graph can hold it; on the CPU for ``precision: fast``, where numba is,
-of vanilla batch norms.
+wait for it, so that a CUDA graph can hold it; on the CPU for ``precision: fast``, where numba is.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,7 @@ def _like(rows: Tensor, x: Tensor) -> Tensor:
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-# How a block's activation is called by the kernels; of a CPU's, those of signs and values alone.
+# How a block's activation is called by the kernels.
 FORMS = {"sign": "sign", "stoch": "sign", "none": "value", "relu": "relu"}
 
 
@@ -56,12 +55,11 @@ def takes(block: "Block", dots: Tensor) -> bool:
     dense, norm = _dense(dots), block.norm
     if not isinstance(norm, BatchNorm) or not norm.fusable:
         return False
-    on_cpu = block.fast and fused.takes(dense) and not norm.shift_based
+    on_cpu = block.fast and fused.takes(dense)
     return (
         block.training
         and dense.is_contiguous()
         and block.activation in FORMS
-        and not (on_cpu and block.activation == "relu")
         and (on_cpu or gpu.takes(dots))
     )
 
@@ -94,15 +92,16 @@ class _NormSign(Function):
         rows = rows_of("dots", dots)
         drawn = None if draws is None else rows_of("draws", draws)
         operands = (rows, bias, scale, gamma, beta, norm.eps, drawn)
+        kind = {"form": form, "shift": norm.shift_based}
         if gpu.runs_on(dots):
             from kernels.triton.norm import norm_sign as on_gpu
 
             packed = False
-            out, mean, inv_std = on_gpu(*operands, form=form, shift=norm.shift_based)
+            out, mean, inv_std = on_gpu(*operands, **kind)
         else:
             from kernels.cpu.norm import norm_sign as on_cpu
 
-            out, mean, inv_std = on_cpu(*operands, signs=form == "sign", packed=packed)
+            out, mean, inv_std = on_cpu(*operands, packed=packed, **kind)
         norm.average(mean, inv_std, len(rows))
         ctx.save_for_backward(dots, bias, gamma, beta, mean, inv_std)
         ctx.scale, ctx.gated, ctx.relu = scale, gated and form == "sign", form == "relu"
@@ -116,14 +115,15 @@ class _NormSign(Function):
         gradient = rows_of("gradient", gradients[0].contiguous(memory_format=form))
         rows = rows_of("dots", dots)
         operands = (gradient, rows, bias, ctx.scale, gamma, beta, mean, inv_std)
+        kind = {"gated": ctx.gated, "shift": ctx.shift, "relu": ctx.relu}
         if gpu.runs_on(dots):
             from kernels.triton.norm_backward import norm_sign_backward as on_gpu
 
-            found = on_gpu(*operands, gated=ctx.gated, shift=ctx.shift, relu=ctx.relu)
+            found = on_gpu(*operands, **kind)
         else:
             from kernels.cpu.norm_backward import norm_sign_backward as on_cpu
 
-            found = on_cpu(*operands, gated=ctx.gated)
+            found = on_cpu(*operands, **kind)
         d_dots, d_gamma, d_beta, d_bias = found
         return _like(d_dots, dots), d_bias, d_gamma, d_beta, None, None, None, None, None, None
 
@@ -151,7 +151,7 @@ def norm_sign(
         norm: in training mode.
         draws: float32 in the shape and order of ``dots``.
         gated: the straight-through estimator's gate.
-        form: ``sign``, or in its place ``value``, the batch norm's values, or on a GPU ``relu``.
+        form: ``sign``, or in its place ``value``, the batch norm's values, or ``relu``.
         packed: on a CPU, keep the signs' bits alone, for ``signed.packed_signs``.
 
     Returns:

@@ -1,10 +1,11 @@
-"""Batch norm with batch statistics and sign, forward: two passes over the products.
+"""Batch norm with batch statistics and its activation, forward: two passes over the products.
 
 Of products ``d`` [R, C] and a layer's ``z = scale * d + bias``: batch norm takes any constant away,
 so that ``y = slope * t + beta`` with ``t = d - mean(d)`` and ``slope = gamma * scale * inv_std``. A
-first pass sums d and its squares, a second computes. Sums are kept in float64, over blocks of rows
-that do not depend on the threads, and added up in order: the same bits on every run. Of integers
-they are exact, and where d is its mean y is beta.
+first pass sums d and its squares, a second computes. Shift-based batch norm, whose variance is made
+of AP2 of ``C = scale * t``, sums it in a pass between the two. Sums are kept in float64, over
+blocks of rows that do not depend on the threads, and added up in order: the same bits on every run.
+Of integers they are exact, and where d is its mean y is beta.
 """
 # Compiled code is typed by numba, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
@@ -16,11 +17,13 @@ import torch
 from kernels.cpu import pages
 from kernels.cpu.jit import jit
 from kernels.cpu.pack import positive_word
+from kernels.cpu.steps import ap2
 from kernels.cpu.threads import follow_torch
 from kernels.packing import WORD_BITS, words_for
 
 ROWS, COLUMNS = 512, 512  # of a task: a block's strip, 1 MiB, whose sums stay in the first cache
-VALUE, SIGN, STOCHASTIC = range(3)  # what the second pass writes
+FORMS = ("sign", "value", "relu")  # what the last pass writes; signs may be drawn
+SIGN, VALUE, RELU, STOCHASTIC = range(4)
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 
 
@@ -69,6 +72,19 @@ def _add_part(dots, task, sums):
         _add_one(dots[r, here], total, squares)
 
 
+@jit(error_model="numpy")
+def _add_shifted(dots, task, middle, scale, sums):
+    """Sum ``C * AP2(C)`` of a task in place of its squares."""
+    block, row, end, here = part(task, dots.shape)
+    total, mean = sums[block, 1, here], middle[here]
+    total[:] = 0
+    for r in range(row, end):
+        x = dots[r, here]
+        for j in range(total.size):
+            c = (np.float32(x[j]) - mean[j]) * scale
+            total[j] += np.float64(c) * np.float64(ap2(c))
+
+
 @jit()
 def merged(sums):
     """Return the sums [2, C] of all blocks [blocks, 2, C], added up in order."""
@@ -79,23 +95,37 @@ def merged(sums):
 
 
 @jit(error_model="numpy")
-def _statistics(sums, rows, scale, eps, bias, mean, inv_std):
+def _means(sums, rows, scale, bias, mean):
     for j in range(mean.size):
-        middle = sums[0, j] / rows
-        variance = (sums[1, j] - sums[0, j] * middle) / rows
-        variance = 0.0 if variance < 0 else variance  # of equal values, by rounding; NaN stays
-        mean[j] = scale * middle + bias[j]
-        inv_std[j] = 1 / np.sqrt(scale * scale * variance + eps)
+        mean[j] = scale * (sums[0, j] / rows) + bias[j]
 
 
 @jit(error_model="numpy")
-def columns_of(bias, scale, gamma, beta, mean, inv_std):
-    """Return the products' mean, slope and beta, float32 [3, C]: the same forward and backward."""
-    found = np.empty((3, mean.size), dtype=np.float32)
+def middle_of(bias, scale, mean):
+    """Return the products' mean, float32 [C]: the same in all passes, forward and backward."""
+    found = np.empty(mean.size, dtype=np.float32)
     for j in range(mean.size):
-        found[0, j] = (np.float64(mean[j]) - np.float64(bias[j])) / scale
-        found[1, j] = np.float64(gamma[j]) * scale * np.float64(inv_std[j])
-        found[2, j] = beta[j]
+        found[j] = (np.float64(mean[j]) - np.float64(bias[j])) / scale
+    return found
+
+
+@jit(error_model="numpy")
+def _deviations(sums, rows, scale, eps, shift, inv_std):
+    for j in range(inv_std.size):
+        variance = sums[1, j] / rows
+        if not shift:
+            variance = scale * scale * ((sums[1, j] - sums[0, j] * (sums[0, j] / rows)) / rows)
+            variance = 0.0 if variance < 0 else variance  # of equal values, by rounding; NaN stays
+        inv_std[j] = 1 / np.sqrt(variance + eps)
+
+
+@jit(error_model="numpy")
+def slope_of(scale, gamma, inv_std, shift):
+    """Return what multiplies ``t``, float32 [C]: the same forward and backward."""
+    found = np.empty(gamma.size, dtype=np.float32)
+    for j in range(gamma.size):
+        by_gamma, by_std = (ap2(gamma[j]), ap2(inv_std[j])) if shift else (gamma[j], inv_std[j])
+        found[j] = np.float64(by_gamma) * scale * np.float64(by_std)
     return found
 
 
@@ -103,6 +133,13 @@ def columns_of(bias, scale, gamma, beta, mean, inv_std):
 def _values(x, middle, slope, beta, out):
     for j in range(out.size):
         out[j] = (np.float32(x[j]) - middle[j]) * slope[j] + beta[j]
+
+
+@jit(error_model="numpy")
+def _positives(x, middle, slope, beta, out):
+    for j in range(out.size):
+        y = (np.float32(x[j]) - middle[j]) * slope[j] + beta[j]
+        out[j] = _ZERO if y < _ZERO else y  # NaN stays
 
 
 @jit(error_model="numpy")
@@ -120,9 +157,9 @@ def _drawn_signs(x, middle, slope, beta, draws, out):
 
 
 @jit(error_model="numpy")
-def _write_part(dots, task, columns, draws, form, out, words):
+def _write_part(dots, task, middle, slope, beta, draws, form, out, words):
     _, row, end, here = part(task, dots.shape)
-    middle, slope, beta = columns[0, here], columns[1, here], columns[2, here]
+    middle, slope, beta = middle[here], slope[here], beta[here]
     line = np.full(COLUMNS, -_ONE, dtype=np.float32)  # pad bits are 0
     count = (middle.size + WORD_BITS - 1) // WORD_BITS if words.size else 0
     for r in range(row, end):
@@ -131,6 +168,8 @@ def _write_part(dots, task, columns, draws, form, out, words):
             _drawn_signs(x, middle, slope, beta, draws[r, here], to)
         elif form == SIGN and not count:
             _signs(x, middle, slope, beta, to)
+        elif form == RELU:
+            _positives(x, middle, slope, beta, to)
         else:
             _values(x, middle, slope, beta, to)
         for t in range(count):
@@ -138,15 +177,20 @@ def _write_part(dots, task, columns, draws, form, out, words):
 
 
 @jit(parallel=True, error_model="numpy")
-def _forward(dots, bias, scale, gamma, beta, eps, draws, form, out, words, mean, inv_std):
+def _forward(dots, bias, scale, gamma, beta, eps, draws, form, shift, out, words, mean, inv_std):
     blocks, count = tasks(dots.shape)
     sums = np.empty((blocks, 2, dots.shape[1]), dtype=np.float64)
     for task in numba.prange(count):
         _add_part(dots, task, sums)
-    _statistics(merged(sums), len(dots), scale, eps, bias, mean, inv_std)
-    columns = columns_of(bias, scale, gamma, beta, mean, inv_std)
+    _means(merged(sums), len(dots), scale, bias, mean)
+    middle = middle_of(bias, scale, mean)
+    if shift:
+        for task in numba.prange(count):
+            _add_shifted(dots, task, middle, np.float32(scale), sums)
+    _deviations(merged(sums), len(dots), scale, eps, shift, inv_std)
+    slope = slope_of(scale, gamma, inv_std, shift)
     for task in numba.prange(count):
-        _write_part(dots, task, columns, draws, form, out, words)
+        _write_part(dots, task, middle, slope, beta, draws, form, out, words)
 
 
 def check(dots: torch.Tensor, others: dict[str, torch.Tensor], **columns: torch.Tensor) -> None:
@@ -178,14 +222,17 @@ def norm_sign(
     beta: torch.Tensor,
     eps: float,
     draws: torch.Tensor | None = None,
-    signs: bool = True,
+    form: str = "sign",
+    shift: bool = False,
     packed: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the signs of batch norm of products, and the batch's statistics.
 
     ``z = scale * dots + bias``, ``y = gamma * (z - mean) * inv_std + beta``, ``inv_std = 1 /
     sqrt(var + eps)`` with the biased variance of z; +1 where ``y >= 0``, or with ``draws`` where
-    ``2 * draws - 1 < y``, else -1, which NaN gives (paper, equations 1 and 2).
+    ``2 * draws - 1 < y``, else -1, which NaN gives (paper, equations 1 and 2). With ``shift`` the
+    variance is ``mean(C * AP2(C))``, ``C = z - mean``, and gamma and inv_std multiply as their AP2
+    (paper, Algorithm 3).
 
     Args:
         dots: int32 or float32 [R, C], contiguous; a channels-last map is its positions' rows.
@@ -195,15 +242,22 @@ def norm_sign(
         beta: the batch norm's shift.
         eps: added to the variance.
         draws: float32 [R, C] uniform in [0, 1), contiguous.
-        signs: False returns y itself in their place.
+        form: ``sign``, or in its place ``value``, y itself, or ``relu``, max(y, 0).
+        shift: shift-based batch norm.
         packed: return the signs packed.
 
     Returns:
-        Signs float32 [R, C], or packed int64 [R, ceil(C/64)]; mean and inv_std float32 [C].
+        Signs float32 [R, C], or packed int64 [R, ceil(C/64)]; mean and inv_std (before AP2)
+        float32 [C].
 
     Raises:
-        TypeError, ValueError: :func:`check`.
+        TypeError, ValueError: :func:`check`; another form; packed and no signs.
     """
+    if form not in FORMS or (packed and form != "sign"):
+        packs = " packed" if packed else ""
+        raise ValueError(
+            f"form must be one of {', '.join(FORMS)}, sign if packed, got {form!r}{packs}"
+        )
     drawn = {} if draws is None else {"draws": draws}
     check(dots, drawn, bias=bias, gamma=gamma, beta=beta)
     follow_torch()
@@ -211,11 +265,11 @@ def norm_sign(
     out = pages.empty(0 if packed else rows, c, torch.float32)
     words = torch.empty(rows if packed else 0, words_for(c), dtype=torch.int64)
     mean, inv_std = torch.empty_like(bias), torch.empty_like(bias)
-    form = VALUE if not signs else SIGN if draws is None else STOCHASTIC
+    written_as = FORMS.index(form) if form != "sign" or draws is None else STOCHASTIC
     given = arrays(dots, bias, gamma, beta, out[:0] if draws is None else draws)
     written = arrays(out, words, mean, inv_std)
     written[1] = written[1].view(np.uint64)
-    _forward(*given[:2], scale, *given[2:4], eps, given[4], form, *written)
+    _forward(*given[:2], scale, *given[2:4], eps, given[4], written_as, shift, *written)
     return words if packed else out, mean, inv_std
 
 

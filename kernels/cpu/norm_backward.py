@@ -1,7 +1,9 @@
-"""The backward pass of batch norm and sign: two passes over gradient and products, as ``norm``.
+"""The backward pass of batch norm and its activation: two passes over gradient and products.
 
-y is computed again from the products, to the same bits, so nothing but the batch's statistics is
-kept between the passes.
+y is computed again from the products, to the same bits as in ``norm``, so nothing but the batch's
+statistics is kept between the passes. Shift-based batch norm has the same form: its factors are
+powers of two, and the gradient takes ``AP2(C)`` where vanilla's takes C (paper, Algorithm 3, by the
+straight-through rule for AP2).
 """
 # Compiled code is typed by numba, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
@@ -12,74 +14,108 @@ import torch
 
 from kernels.cpu import pages
 from kernels.cpu.jit import jit
-from kernels.cpu.norm import arrays, check, columns_of, merged, part, tasks
+from kernels.cpu.norm import arrays, check, merged, middle_of, part, slope_of, tasks
+from kernels.cpu.steps import ap2
 from kernels.cpu.threads import follow_torch
 
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ZERO = np.float32(0)
+# The gradient passes where ``low < y <= high``: at |y| <= 1, at y > 0.
+_BELOW_MINUS_1 = np.nextafter(np.float32(-1), np.float32(-2))
+_SIGN, _RELU = (_BELOW_MINUS_1, np.float32(1)), (np.float32(0), np.float32(np.inf))
 
 
 @jit(error_model="numpy")
-def _add_row(g, x, middle, slope, beta, gated, total, by_t):
+def _add_row(g, x, middle, slope, beta, low, high, gated, total, by_t):
     for j in range(total.size):
         t = np.float32(x[j]) - middle[j]
-        passes = (abs(t * slope[j] + beta[j]) <= _ONE) | (not gated)
+        y = t * slope[j] + beta[j]
+        passes = ((low < y) & (y <= high)) | (not gated)
         value = np.float64(g[j] if passes else _ZERO)
         total[j] += value
         by_t[j] += value * np.float64(t)
 
 
 @jit(error_model="numpy")
-def _write_row(g, x, middle, slope, beta, gated, mean_g, by_t, out):
+def _add_powers(x, middle, scale, total):
+    for j in range(total.size):
+        total[j] += np.float64(ap2((np.float32(x[j]) - middle[j]) * scale))
+
+
+@jit(error_model="numpy")
+def _write_row(g, x, middle, slope, beta, low, high, gated, mean_g, by_t, out):
     for j in range(out.size):
         t = np.float32(x[j]) - middle[j]
-        passes = (abs(t * slope[j] + beta[j]) <= _ONE) | (not gated)
+        y = t * slope[j] + beta[j]
+        passes = ((low < y) & (y <= high)) | (not gated)
         value = g[j] if passes else _ZERO
         out[j] = slope[j] * (value - mean_g[j] - t * by_t[j])
 
 
 @jit(error_model="numpy")
-def _add_part(g, dots, task, columns, gated, sums):
+def _write_shift_row(g, x, middle, slope, beta, low, high, gated, mean_g, by_power, scale, out):
+    for j in range(out.size):
+        t = np.float32(x[j]) - middle[j]
+        y = t * slope[j] + beta[j]
+        passes = ((low < y) & (y <= high)) | (not gated)
+        value = g[j] if passes else _ZERO
+        out[j] = slope[j] * (value - mean_g[j] - ap2(t * scale) * by_power[j])
+
+
+@jit(error_model="numpy")
+def _add_part(g, dots, task, middle, slope, beta, scale, gate, shift, sums):
     block, row, end, here = part(task, dots.shape)
-    total, by_t = sums[block, 0, here], sums[block, 1, here]
-    total[:] = 0
-    by_t[:] = 0
-    middle, slope, beta = columns[0, here], columns[1, here], columns[2, here]
+    total, by_t, powers = sums[block, 0, here], sums[block, 1, here], sums[block, 2, here]
+    sums[block, :, here] = 0
+    low, high, gated = gate
+    middle, slope, beta = middle[here], slope[here], beta[here]
     for r in range(row, end):
-        _add_row(g[r, here], dots[r, here], middle, slope, beta, gated, total, by_t)
+        x = dots[r, here]
+        _add_row(g[r, here], x, middle, slope, beta, low, high, gated, total, by_t)
+        if shift:
+            _add_powers(x, middle, scale, powers)
 
 
 @jit(error_model="numpy")
-def _write_part(g, dots, task, columns, gated, means, out):
+def _write_part(g, dots, task, middle, slope, beta, scale, gate, shift, means, out):
     _, row, end, here = part(task, dots.shape)
-    middle, slope, beta = columns[0, here], columns[1, here], columns[2, here]
-    mean_g, by_t = means[0, here], means[1, here]
+    low, high, gated = gate
+    middle, slope, beta = middle[here], slope[here], beta[here]
+    mean_g, along = means[0, here], means[1, here]
     for r in range(row, end):
-        _write_row(
-            g[r, here], dots[r, here], middle, slope, beta, gated, mean_g, by_t, out[r, here]
-        )
+        given = g[r, here], dots[r, here], middle, slope, beta, low, high, gated, mean_g, along
+        if shift:
+            _write_shift_row(*given, scale, out[r, here])
+        else:
+            _write_row(*given, out[r, here])
 
 
 @jit(error_model="numpy")
-def _means(sums, rows, scale, inv_std, d_gamma, d_beta):
-    """Write the columns' gradients; return ``mean(g)`` and what t takes of g, float32 [2, C]."""
+def _means(sums, rows, scale, slope, inv_std, shift, d_gamma, d_beta, d_bias):
+    """Write the columns' gradients; return ``mean(g)`` and what t, or ``AP2(C)``, takes of g."""
     found = np.empty((2, d_beta.size), dtype=np.float32)
     for j in range(d_beta.size):
-        factor = scale * np.float64(inv_std[j])  # xhat is t times it
-        d_beta[j], d_gamma[j] = sums[0, j], sums[1, j] * factor
-        found[0, j], found[1, j] = sums[0, j] / rows, sums[1, j] * factor * factor / rows
+        std = np.float64(ap2(inv_std[j]) if shift else inv_std[j])
+        by_x = sums[1, j] * (scale * std)  # xhat is t times it
+        d_beta[j], d_gamma[j] = sums[0, j], by_x
+        found[0, j] = sums[0, j] / rows
+        found[1, j] = by_x * (std if shift else scale * std) / rows
+        d_bias[j] = -np.float64(slope[j]) / scale * np.float64(found[1, j]) * sums[2, j]
     return found
 
 
 @jit(parallel=True, error_model="numpy")
-def _backward(g, dots, bias, scale, gamma, beta, mean, inv_std, gated, out, d_gamma, d_beta):
+def _backward(
+    g, dots, bias, scale, gamma, beta, mean, inv_std, gate, shift, out, d_gamma, d_beta, d_bias
+):
     blocks, count = tasks(dots.shape)
-    sums = np.empty((blocks, 2, dots.shape[1]), dtype=np.float64)
-    columns = columns_of(bias, scale, gamma, beta, mean, inv_std)
+    sums = np.empty((blocks, 3, dots.shape[1]), dtype=np.float64)
+    middle, slope = middle_of(bias, scale, mean), slope_of(scale, gamma, inv_std, shift)
+    unit = np.float32(scale)
     for task in numba.prange(count):
-        _add_part(g, dots, task, columns, gated, sums)
-    means = _means(merged(sums), len(dots), scale, inv_std, d_gamma, d_beta)
+        _add_part(g, dots, task, middle, slope, beta, unit, gate, shift, sums)
+    means = _means(merged(sums), len(dots), scale, slope, inv_std, shift, d_gamma, d_beta, d_bias)
     for task in numba.prange(count):
-        _write_part(g, dots, task, columns, gated, means, out)
+        _write_part(g, dots, task, middle, slope, beta, unit, gate, shift, means, out)
 
 
 def norm_sign_backward(
@@ -92,13 +128,17 @@ def norm_sign_backward(
     mean: torch.Tensor,
     inv_std: torch.Tensor,
     gated: bool = True,
+    shift: bool = False,
+    relu: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the gradients of ``norm_sign``'s dots, gamma, beta and bias.
 
     With ``g = gradient * 1[|y| <= 1]`` (the straight-through estimator) and ``xhat = (z - mean) *
     inv_std``: ``d_dots = scale * gamma * inv_std * (g - mean(g) - xhat * mean(g * xhat))``,
     ``d_gamma = sum(g * xhat)``, ``d_beta = sum(g)``. ``d_bias`` is 0, as batch norm takes any
-    constant away; the library's is what rounding leaves of it.
+    constant away; the library's is what rounding leaves of it. With ``shift`` gamma and inv_std
+    stand for their AP2, and ``d_dots = scale * gamma * inv_std * (g - mean(g) - AP2(C) * inv_std^2
+    * mean(g * C))``, ``C = z - mean``, which ``d_bias`` is the sum of, over ``scale``.
 
     Args:
         gradient: with respect to the signs, float32 [R, C], contiguous.
@@ -110,6 +150,8 @@ def norm_sign_backward(
         mean: float32 [C], as ``norm_sign`` returned it.
         inv_std: likewise.
         gated: False lets all of the gradient pass.
+        shift: of shift-based batch norm.
+        relu: of ``max(y, 0)`` in place of signs: g is the gradient where ``y > 0``.
 
     Returns:
         ``d_dots`` float32 [R, C]; the others float32 [C].
@@ -121,7 +163,8 @@ def norm_sign_backward(
     check(dots, {"gradient": gradient}, **columns)
     follow_torch()
     out = pages.empty(*dots.shape, torch.float32)
-    d_gamma, d_beta = torch.empty_like(bias), torch.empty_like(bias)
+    by_column = [torch.empty_like(bias) for _ in range(3)]
     g, d, first, *rest = arrays(gradient, dots, *columns.values())
-    _backward(g, d, first, scale, *rest, gated, *arrays(out, d_gamma, d_beta))
-    return out, d_gamma, d_beta, torch.zeros_like(bias)
+    gate = (*(_RELU if relu else _SIGN), gated or relu)
+    _backward(g, d, first, scale, *rest, gate, shift, *arrays(out, *by_column))
+    return out, by_column[0], by_column[1], by_column[2]

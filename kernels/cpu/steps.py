@@ -51,7 +51,8 @@ def float_of(typingctx, bits):
 
 
 @jit(error_model="numpy")
-def _ap2(x):
+def ap2(x):
+    """Return AP2 of one float32, as ``harness.nn.shift.ap2``."""
     power = float_of(np.int32(np.int32(_bits(x) + np.int32(ROUND_UP)) & np.int32(POWER)))
     return power if abs(x) < np.float32(np.inf) else x
 
@@ -96,10 +97,10 @@ def adamax_part(w, g, m, v, begin, end, c):
         first = _fma(rest1, g[i] - m[i], m[i])
         decayed, newest = v[i] * beta2, abs(g[i]) + eps
         second = decayed if decayed > newest or decayed != decayed else newest
-        second = _ap2(second) if stored else second
+        second = ap2(second) if stored else second
         m[i] = first
         v[i] = second
-        w[i] = _clipped(w[i] + rate * first * _ap2(np.float32(1) / second), bound)
+        w[i] = _clipped(w[i] + rate * first * ap2(np.float32(1) / second), bound)
 
 
 @jit(error_model="numpy")

@@ -10,7 +10,7 @@ from kernels.cpu.norm import norm_sign
 from kernels.cpu.norm_backward import norm_sign_backward
 from kernels.cpu.threads import set_threads
 from kernels.packing import pack_rows
-from tests.norms import EPS, MARGIN, SCALE, Case, case, chain, close
+from tests.norms import EPS, MARGIN, SCALE, Case, case, chain, close, in_doubt
 
 # Below, at and beyond a word, four rows, a strip of 512 columns and a block of 512 rows.
 SIZES = [(1, 1), (2, 63), (3, 64), (7, 10), (100, 65), (513, 33), (1030, 128), (50, 1100)]
@@ -41,7 +41,7 @@ def test_signs_and_statistics_are_the_chains(rows: int, c: int, kind: torch.dtyp
     sure = expected["y"].abs() > MARGIN
     assert sure.float().mean() > 0.9
     assert torch.equal(signs[sure].double(), expected["signs"][sure])
-    values, *same = norm_sign(dots.to(kind), *columns, EPS, signs=False)
+    values, *same = norm_sign(dots.to(kind), *columns, EPS, form="value")
     assert close(values, expected["y"], 1e-6)
     assert torch.equal(signs, torch.where(values >= 0, 1.0, -1.0))
     assert all(torch.equal(a, b) for a, b in zip(same, (mean, inv_std), strict=True))
@@ -63,7 +63,7 @@ def test_packed_signs_are_the_signs_packed(rows: int, c: int, stochastic: bool) 
 def test_stochastic_signs_follow_the_draws(rows: int, c: int) -> None:
     x = case(rows, c)
     signs, *_ = norm_sign(*x.operands, EPS, x.draws)
-    values, *_ = norm_sign(*x.operands, EPS, signs=False)
+    values, *_ = norm_sign(*x.operands, EPS, form="value")
     assert torch.equal(signs, torch.where(2 * x.draws - 1 < values, 1.0, -1.0))
 
 
@@ -85,9 +85,64 @@ def test_gradients_are_the_chains(rows: int, c: int, kind: torch.dtype, gated: b
     assert not found[3].any()
 
 
+@pytest.mark.usefixtures("poisoned", "threads")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("rows", "c"), SIZES)
+def test_a_shift_based_norm_is_the_chains(rows: int, c: int, kind: torch.dtype) -> None:
+    x = case(rows, c)
+    expected = chain(x, torch.float64, shift=True)
+    z = x.dots.double() * SCALE + x.bias
+    steps = (z - z.mean(0), expected["inv_std"], x.gamma)
+    assert not any(in_doubt(step).any() for step in steps)  # else AP2 may go either way
+    dots, *columns = x.operands
+    signs, mean, inv_std = norm_sign(dots.to(kind), *columns, EPS, shift=True)
+    assert close(mean, expected["mean"], 1e-7)
+    assert close(inv_std, expected["inv_std"], 1e-7)
+    value, _, _ = norm_sign(dots.to(kind), *columns, EPS, form="value", shift=True)
+    assert close(value, expected["y"], 1e-6)
+    sure = expected["y"].abs() > MARGIN
+    assert sure.float().mean() > 0.9
+    assert torch.equal(signs[sure], expected["signs"][sure].float())
+    gradient = torch.where((expected["y"].abs() - 1).abs() > MARGIN, x.gradient, 0.0)
+    for gated in (True, False):
+        found = norm_sign_backward(
+            gradient, dots.to(kind), *columns, mean, inv_std, gated=gated, shift=True
+        )
+        wanted = chain(x, torch.float64, gated, gradient, shift=True)
+        for name, value in zip(("d_dots", "d_gamma", "d_beta", "d_bias"), found, strict=True):
+            assert close(value, wanted[name], 2e-6), name
+
+
+@pytest.mark.usefixtures("poisoned", "threads")
+@pytest.mark.parametrize("shift", [False, True], ids=["vanilla", "shift"])
+@pytest.mark.parametrize(("rows", "c"), SIZES)
+def test_relu_is_the_chains(rows: int, c: int, shift: bool) -> None:
+    x = case(rows, c)
+    expected = chain(x, torch.float64, shift=shift, relu=True)
+    found, mean, inv_std = norm_sign(*x.operands, EPS, form="relu", shift=shift)
+    assert close(found, expected["signs"], 1e-6)
+    gradient = torch.where(expected["y"].abs() > MARGIN, x.gradient, 0.0)
+    expected = chain(x, torch.float64, gradient=gradient, shift=shift, relu=True)
+    back = norm_sign_backward(gradient, *x.operands, mean, inv_std, shift=shift, relu=True)
+    for name, value in zip(("d_dots", "d_gamma", "d_beta", "d_bias"), back, strict=True):
+        assert close(value, expected[name], 2e-6), name
+    x.dots[0, 0] = float("nan")
+    assert norm_sign(*x.operands, EPS, form="relu", shift=shift)[0][:, 0].isnan().all()
+
+
+def test_relu_s_gradient_is_closed_at_0() -> None:
+    dots, zeros = torch.tensor([[1.0], [-1.0], [0.0], [0.0]]), torch.zeros(1)
+    operands = (dots, zeros, 1.0, torch.ones(1), zeros)
+    values, mean, inv_std = norm_sign(*operands, EPS, form="relu")
+    assert (values[:, 0] > 0).tolist() == [True, False, False, False]
+    d_beta = norm_sign_backward(torch.ones(4, 1), *operands, mean, inv_std, relu=True)[2]
+    assert d_beta.item() == 1
+
+
+@pytest.mark.parametrize("shift", [False, True], ids=["vanilla", "shift"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("c", [33, 600])
-def test_the_same_bits_with_any_threads(c: int, kind: torch.dtype) -> None:
+def test_the_same_bits_with_any_threads(c: int, kind: torch.dtype, shift: bool) -> None:
     x = case(2100, c)
     dots, *columns = x.operands
     if kind == torch.float32:
@@ -95,8 +150,10 @@ def test_the_same_bits_with_any_threads(c: int, kind: torch.dtype) -> None:
     found = []
     for threads in (1, 2, 2):
         set_threads(threads)
-        forward = norm_sign(dots.to(kind), *columns, EPS)
-        backward = norm_sign_backward(x.gradient, dots.to(kind), *columns, *forward[1:])
+        forward = norm_sign(dots.to(kind), *columns, EPS, shift=shift)
+        backward = norm_sign_backward(
+            x.gradient, dots.to(kind), *columns, *forward[1:], shift=shift
+        )
         found.append([*forward, *backward])
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
@@ -105,7 +162,7 @@ def test_the_same_bits_with_any_threads(c: int, kind: torch.dtype) -> None:
 def test_integers_and_their_floats_give_the_same_bits() -> None:
     x = case(1030, 70)
     dots, *columns = x.operands
-    first, second = (norm_sign(dots.to(kind), *columns, EPS, signs=False) for kind in KINDS)
+    first, second = (norm_sign(dots.to(kind), *columns, EPS, form="value") for kind in KINDS)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -206,6 +263,12 @@ def test_wrong_operands_are_told(
     operands: dict[str, object] = dict(zip(names, x.operands, strict=True)) | {name: wrong(x)}
     with pytest.raises(error, match=text):
         norm_sign(eps=EPS, **operands)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("form", "packed"), [("tanh", False), ("relu", True)])
+def test_another_form_is_told(form: str, packed: bool) -> None:
+    with pytest.raises(ValueError, match=f"form must be one of sign, value, relu.*got '{form}'"):
+        norm_sign(*case(7, 10).operands, EPS, form=form, packed=packed)
 
 
 def test_a_gradient_of_another_shape_is_told() -> None:

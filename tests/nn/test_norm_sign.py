@@ -11,8 +11,10 @@ from harness.nn import norm_sign as module
 from harness.nn import signed
 from harness.nn.binarize import binarize_activation
 from harness.nn.networks import BinaryNetwork, build_network
+from harness.nn.batch_norm import BatchNorm
 from harness.nn.norm import VanillaBatchNorm
 from harness.nn.norm_sign import norm_sign
+from harness.nn.shift import ShiftBatchNorm
 from harness.nn.streams import Streams
 from harness.spec import MODES, load_recipe
 from kernels.conv import pack_map
@@ -27,16 +29,18 @@ def _in_order(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-@pytest.mark.parametrize("form", ["lasagne", "torch"])
+@pytest.mark.parametrize("form", ["lasagne", "torch", "inverse-std", "variance"])
 @pytest.mark.parametrize("shape", SHAPES, ids=["rows", "map"])
-@pytest.mark.parametrize("kind", ["sign", "stoch", "none"])
+@pytest.mark.parametrize("kind", ["sign", "stoch", "none", "relu"])
 def test_a_layer_trains_as_with_the_chain(form: str, shape: tuple[int, ...], kind: str) -> None:
     generator = torch.Generator().manual_seed(0)  # of data without a value at a step
     start = torch.randint(-40, 41, shape, generator=generator).float()
     gradient = torch.randn(shape, generator=generator)  # of a map, not channels-last
     results = []
     for fused in (True, False):
-        layer = VanillaBatchNorm(10, form, EPS, 0.1)
+        shifted = form in ("inverse-std", "variance")
+        layer: BatchNorm = VanillaBatchNorm(10, "torch" if shifted else form, EPS, 0.1)
+        layer = ShiftBatchNorm(10, EPS, 0.1, form) if shifted else layer
         with torch.no_grad():
             layer.weight.mul_(torch.linspace(-2, 2, 10))
         dots = _in_order(start.clone()).requires_grad_()
@@ -44,22 +48,22 @@ def test_a_layer_trains_as_with_the_chain(form: str, shape: tuple[int, ...], kin
         uniform = torch.Generator().manual_seed(9)
         draws = torch.empty_like(dots).uniform_(generator=uniform) if kind == "stoch" else None
         if fused:
-            out = norm_sign(
-                dots, bias, SCALE, layer, draws, form="value" if kind == "none" else "sign"
-            )
+            out = norm_sign(dots, bias, SCALE, layer, draws, form=module.FORMS[kind])
             assert out.stride() == dots.stride()
         else:
             uniform.manual_seed(9)
             by_channel = bias.view(-1, *(1,) * (len(shape) - 2))
             y = out = layer(dots * SCALE + by_channel)
-            if kind != "none":
+            if kind == "relu":
+                out = torch.relu(y)
+            elif kind != "none":
                 out = binarize_activation(y, uniform if kind == "stoch" else None)
             edges = (-1.0, 1.0, 0.0 if draws is None else 2 * draws - 1)
             assert all(((y - edge).abs() > MARGIN).all() for edge in edges)  # no step is in doubt
         out.backward(gradient)
         grads = [t.grad for t in (dots, layer.weight, layer.bias, bias)]
         results.append([out.detach(), *layer.buffers(), *grads])
-    if kind != "none":
+    if kind in ("sign", "stoch"):
         assert torch.equal(results[0][0], results[1][0])
     for ours, theirs in zip(*results, strict=True):
         assert close(ours, theirs, 1e-5)
@@ -134,10 +138,10 @@ def test_fast_blocks_take_it_and_pack_where_the_next_takes_bits(
     packed = [True] * 5 + [False] + [True] * 2 + [False]
     assert _fused(_network("theano", "cifar10", "bnn-det"), monkeypatch, images) == packed
     assert _fused(_network("theano", "cifar10", "bnn-stoch"), monkeypatch, images) == packed
-    # A shift-based norm is another one.
-    assert _fused(_network("torch7", "mnist", "bnn-stoch"), monkeypatch, pixels) == [False]
-    # Dropout lies between the blocks, and takes bits.
+    assert _fused(_network("torch7", "cifar10", "bnn-stoch"), monkeypatch, images) == packed
     packed = [True, True, False]
+    assert _fused(_network("torch7", "mnist", "bnn-stoch"), monkeypatch, pixels) == packed
+    # Dropout lies between the blocks, and takes bits.
     assert _fused(_network("theano", "mnist", "bnn-det"), monkeypatch, pixels) == packed
 
 

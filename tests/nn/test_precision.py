@@ -36,7 +36,8 @@ SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 def _method(dataset: str, mode: str, precision: str, recipe: str = "theano", **more: Any) -> Any:
     given = load_recipe(recipe, dataset, {**SIZES[dataset], "precision": precision, **more})
     streams = Streams(3)
-    affine = (1 / 255, 0.0) if dataset == "mnist" else None
+    offset = -0.4 if given.preprocess == "global" else 0.0
+    affine = (1 / 255, offset) if dataset == "mnist" else None
     network = build_network(given.network, MODES[mode], streams, SHAPES[dataset], affine)
     return build_method(given, MODES[mode], network, streams)
 
@@ -59,10 +60,14 @@ def _gradients(network: BinaryNetwork, dataset: str) -> tuple[Tensor, list[Tenso
 
 
 @pytest.mark.parametrize("mode", BINARY_INPUTS)
+@pytest.mark.parametrize("recipe", ["theano", "torch7"])
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
-def test_forward_keeps_its_signs_and_gradients_their_values(dataset: str, mode: str) -> None:
-    exact, fast = (_method(dataset, mode, p).network for p in ("exact", "fast"))
+def test_forward_keeps_its_signs_and_gradients_their_values(
+    dataset: str, recipe: str, mode: str
+) -> None:
+    exact, fast = (_method(dataset, mode, p, recipe).network for p in ("exact", "fast"))
     assert sum(block.by_signs for block in fast.blocks) >= 3
+    assert bool(fast.blocks[0].offset) == ((dataset, recipe) == ("mnist", "torch7"))
     for network in (exact, fast):  # a product may be its mean, whose sign the library rounds to
         for i, block in enumerate(network.blocks):
             generator = torch.Generator().manual_seed(i)
