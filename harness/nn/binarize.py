@@ -33,6 +33,9 @@ def stochastic_sign(x: Tensor, generator: torch.Generator) -> Tensor:
     """
     # u < (x + 1) / 2 with u uniform on [0, 1) is x - (2u - 1) > 0; clipping is implied.
     uniform = fused.draws(x, generator)
+    signs = fused.drawn_sign(x, uniform)
+    if signs is not None:
+        return signs
     return torch.lt(uniform.mul_(2).sub_(1), x, out=uniform).mul_(2).sub_(1)
 
 

@@ -84,7 +84,7 @@ def draws(like: Tensor, generator: torch.Generator, p: float | None = None) -> T
     """Return numbers uniform on [0, 1) in the shape of ``like``, or with ``p`` ones of probability
     p and zeros: those of ``uniform_`` and of ``bernoulli_(p)``, from the same generator."""
     out = torch.empty_like(like)
-    dense = out.permute(0, 2, 3, 1) if _channels_last(out) else out
+    dense = _dense(out)
     if takes(dense):
         from kernels.cpu.draws import draw
 
@@ -95,14 +95,26 @@ def draws(like: Tensor, generator: torch.Generator, p: float | None = None) -> T
     )
 
 
-def _channels_last(x: Tensor) -> bool:
-    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+def _dense(x: Tensor) -> Tensor:
+    """Return a map that lies channels last in its order in memory, or x itself."""
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return x.permute(0, 2, 3, 1) if last else x
+
+
+def drawn_sign(x: Tensor, draws: Tensor) -> Tensor | None:
+    """Return ``draws`` as +1 where ``2 draws - 1 < x``, else -1; None where no kernel takes it."""
+    dense, drawn = _dense(x), _dense(draws)
+    if x.numel() < SMALLEST_SIGN or not takes(dense, drawn):
+        return None
+    from kernels.cpu import steps
+
+    steps.drawn_sign(flat(dense), flat(drawn), torch.get_num_threads())
+    return draws
 
 
 def sign(x: Tensor) -> Tensor | None:
     """Return the signs of ``x`` by one pass, or None where the kernel does not take it."""
-    last = _channels_last(x)
-    dense = x.permute(0, 2, 3, 1) if last else x
+    dense = _dense(x)
     if dense.is_contiguous() and gpu.takes(x):
         from kernels.triton.update import sign_
 
@@ -115,4 +127,4 @@ def sign(x: Tensor) -> Tensor | None:
 
     out = torch.empty_like(dense, memory_format=torch.contiguous_format)
     steps.sign(flat(dense), flat(out), torch.get_num_threads())
-    return out.permute(0, 3, 1, 2) if last else out
+    return out if dense is x else out.permute(0, 3, 1, 2)

@@ -108,7 +108,7 @@ def _factors(rows: Tensor, columns: Tensor) -> Factors:
 def fits(block: "Block") -> bool:
     """Return True where :func:`forward` may be the block's training step on a GPU."""
     binary = isinstance(block.layer, Linear) and block.layer.is_binary
-    return block.rounds and binary and not block.pool_last
+    return block.fast and binary and not block.pool_last
 
 
 def takes(block: "Block", x: Tensor) -> bool:

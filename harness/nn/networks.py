@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.data.names import CLASSES
-from harness.nn import conv_block, fused, gpu, linear_block, norm_sign, signed
+from harness.nn import conv_block, fused, gpu, linear_block, norm_sign, real_inputs, signed
 from harness.nn.batch_norm import Averages, BatchNorm, average_in
 from harness.nn.binarize import binarize_activation
 from harness.nn.layers import Conv3x3, Linear, Use, WeightedLayer
@@ -28,8 +28,8 @@ class Block(nn.Module):
     the pooling after the activation; among tied maxima the first takes the gradient. ``gated`` is
     the straight-through estimator's gate. ``binary_input`` says that the block's inputs are ±1
     (before dropout), ``takes_integers`` that they are integers up to 255; ``by_signs`` that their
-    products with ±1 weights go by packed kernels; ``rounds`` that on a GPU products of reals may be
-    rounded; ``fast`` that a step need not keep the bits of the library's batch norm, ``packs`` that
+    products with ±1 weights go by packed kernels; ``fast`` that a step need not keep
+    the bits of the library's batch norm and products of reals, ``packs`` that
     the next block takes its outputs' signs packed, ``halves`` that on a GPU it takes them in
     float16, ``words`` that it can take their bits alone.
     """
@@ -53,7 +53,7 @@ class Block(nn.Module):
         self.scale, self.offset = 1.0, 0.0
         self.binary_input = binary_input
         self.takes_integers = binary_input
-        self.by_signs = self.rounds = self.fast = False
+        self.by_signs = self.fast = False
         self.packs = self.halves = self.words = False
         self._streams = streams
 
@@ -76,10 +76,12 @@ class Block(nn.Module):
             dots = self.layer.signed_product(x, rate, not self.binary_input, pool)
             if self.offset:
                 dots, row_sums = dots[:-1], dots[-1]
+        elif real_inputs.takes(self, x):
+            dots = real_inputs.product(x, self.layer, pool)
         else:
             weight = self.layer.used_weight()
             integers = self.takes_integers and self.layer.binarization != "real"
-            use = Use(integers, self.rounds and self.training, shared=bool(self.offset))
+            use = Use(integers, self.fast and self.training, shared=bool(self.offset))
             dots = self.layer.product(x, weight, use)
             row_sums = weight.flatten(1).sum(1) if self.offset else None
             dots = F.max_pool2d(dots, 2) if pool else dots
@@ -176,9 +178,8 @@ class BinaryNetwork(nn.Module):
             linear = isinstance(block.layer, Linear)
             takes_pixels = block is blocks[0] and self.integer_input and linear
             block.by_signs = block.layer.is_binary and (block.binary_input or takes_pixels)
-        fast = any(block.binary_input for block in blocks)
         for block in blocks:
-            block.fast, block.rounds = fast, True
+            block.fast = True
             if conv_block.fits(block):
                 block.layer.signs_dtype = torch.float16
         for block, after in pairwise(blocks):

@@ -92,16 +92,15 @@ class _NormSign(Function):
         rows = rows_of("dots", dots)
         drawn = None if draws is None else rows_of("draws", draws)
         operands = (rows, bias, scale, gamma, beta, norm.eps, drawn)
-        kind = {"form": form, "shift": norm.shift_based}
         if gpu.runs_on(dots):
             from kernels.triton.norm import norm_sign as on_gpu
 
             packed = False
-            out, mean, inv_std = on_gpu(*operands, **kind)
+            out, mean, inv_std = on_gpu(*operands, form=form, shift=norm.shift_based)
         else:
             from kernels.cpu.norm import norm_sign as on_cpu
 
-            out, mean, inv_std = on_cpu(*operands, packed=packed, **kind)
+            out, mean, inv_std = on_cpu(*operands, form=form, shift=norm.shift_based, packed=packed)
         norm.average(mean, inv_std, len(rows))
         ctx.save_for_backward(dots, bias, gamma, beta, mean, inv_std)
         ctx.scale, ctx.gated, ctx.relu = scale, gated and form == "sign", form == "relu"
@@ -115,15 +114,14 @@ class _NormSign(Function):
         gradient = rows_of("gradient", gradients[0].contiguous(memory_format=form))
         rows = rows_of("dots", dots)
         operands = (gradient, rows, bias, ctx.scale, gamma, beta, mean, inv_std)
-        kind = {"gated": ctx.gated, "shift": ctx.shift, "relu": ctx.relu}
         if gpu.runs_on(dots):
             from kernels.triton.norm_backward import norm_sign_backward as on_gpu
 
-            found = on_gpu(*operands, **kind)
+            found = on_gpu(*operands, gated=ctx.gated, shift=ctx.shift, relu=ctx.relu)
         else:
             from kernels.cpu.norm_backward import norm_sign_backward as on_cpu
 
-            found = on_cpu(*operands, **kind)
+            found = on_cpu(*operands, gated=ctx.gated, shift=ctx.shift, relu=ctx.relu)
         d_dots, d_gamma, d_beta, d_bias = found
         return _like(d_dots, dots), d_bias, d_gamma, d_beta, None, None, None, None, None, None
 

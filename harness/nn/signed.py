@@ -4,6 +4,7 @@ Forward, XNOR and popcount give the integers that float32 gives: not a bit moves
 gradient is rounded to 12 bits where it meets signs (``kernels.cpu.signed``).
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,8 @@ from kernels.cpu.threads import follow_torch
 from kernels.packing import Packed, pack_rows
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from harness.nn.layers import WeightedLayer
 
 
@@ -103,7 +106,7 @@ def _multiply(planes: Tensor, k: int, weights: Tensor) -> Tensor:
     return dots[0] + dots[1] if len(planes) == 2 else dots[0]
 
 
-def _times_signs(real: Tensor, planes: Tensor, columns: int, out: Tensor | None = None) -> Tensor:
+def times_signs(real: Tensor, planes: Tensor, columns: int, out: Tensor | None = None) -> Tensor:
     """Return ``real [M, K] @ signs [K, N]``, summed over planes [planes, K, ceil(N/64)]."""
     from kernels.cpu import signed
 
@@ -115,7 +118,8 @@ def _times_signs(real: Tensor, planes: Tensor, columns: int, out: Tensor | None 
     return out if width == columns else out[:, :columns].contiguous()
 
 
-def _set_gradient(layer: "WeightedLayer", gradient: Tensor) -> None:
+def set_gradient(layer: "WeightedLayer", gradient: Tensor) -> None:
+    """Add to the gradient of the layer's weights."""
     weight = layer.weight
     weight.grad = gradient if weight.grad is None else weight.grad + gradient
 
@@ -128,7 +132,7 @@ def _hand_over(layer: "WeightedLayer", rows: Tensor, planes: Tensor, columns: in
     if beside.wanted and fits(columns) and layer.weight.grad is None:
         beside.hand_over((rows, planes))
     else:
-        _set_gradient(layer, _times_signs(rows, planes, columns, layer.gradient_buffer()))
+        set_gradient(layer, times_signs(rows, planes, columns, layer.gradient_buffer()))
 
 
 class _SignedLinear(Function):
@@ -150,7 +154,7 @@ class _SignedLinear(Function):
         _hand_over(ctx.layer, (gradient * ctx.scale).t().contiguous(), planes, ctx.length)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
-        return _times_signs(gradient, weights.unsqueeze(0), ctx.length), None, None, None
+        return times_signs(gradient, weights.unsqueeze(0), ctx.length), None, None, None
 
 
 class _IntegerLinear(Function):
@@ -170,55 +174,85 @@ class _IntegerLinear(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, None]:
         (x,) = ctx.saved_tensors
-        _set_gradient(ctx.layer, torch.mm(gradients[0].t(), x, out=ctx.layer.gradient_buffer()))
+        set_gradient(ctx.layer, torch.mm(gradients[0].t(), x, out=ctx.layer.gradient_buffer()))
         return None, None, None, None
+
+
+def pooled_map(
+    dots: "np.ndarray", shape: Sequence[int], pool: bool
+) -> tuple[Tensor, "np.ndarray | None"]:
+    """Return the products' map [B, N, H, W], float32, or its 2x2 max-pool and the windows' winners.
+
+    dots: [B*H*W, N], of a map of ``shape`` [B, C, H, W].
+    """
+    from kernels.cpu import pooled
+
+    (batch, _, height, width), winners = shape, None
+    if pool:
+        dots, winners = pooled.pool(dots, height, width)
+        height, width = height // 2, width // 2
+    by_pixel = torch.from_numpy(dots).to(torch.float32)
+    return by_pixel.view(batch, height, width, -1).permute(0, 3, 1, 2), winners
+
+
+def rows_of_map(gradient: Tensor) -> "np.ndarray":
+    """Return a map [B, N, H, W] as its pixels' rows, float32 [B*H*W, N]."""
+    rows = gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1])
+    return rows.contiguous().numpy()
+
+
+def input_gradient(
+    rows: "np.ndarray", winners: "np.ndarray | None", filters: Tensor, shape: Sequence[int]
+) -> Tensor:
+    """Return the gradient by a map of ``shape`` [B, C, H, W] of a convolution, pooled or not.
+
+    rows: the gradient by the products' map, or by its pool beside the ``winners``, as
+    :func:`pooled_map` has them; filters: packed, int64 [N, 9 ceil(C/64)].
+    """
+    from kernels.cpu import pooled_input, signed_conv
+
+    batch, channels, height, width = shape
+    taps, size = filters.view(len(filters), signed_conv.TAPS, -1).numpy(), (height, width)
+    if winners is None:
+        found = signed_conv.input_gradient(rows, taps, channels, *size)
+    else:
+        found = pooled_input.input_gradient(rows, winners, taps, *size)
+    by_pixel = torch.from_numpy(found).view(batch, *size, -1)[..., :channels]
+    return by_pixel.permute(0, 3, 1, 2)
 
 
 class _SignedConv(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", pool: bool) -> Tensor:
-        from kernels.cpu import pooled
         from kernels.cpu.kernels import XnorCpu
 
         follow_torch()
-        batch, channels, height, width = x.shape
         words, filters = packed_signs(x), pack_filters(layer.signed_weight())
-        dots = Conv3x3(XnorCpu(), filters, height, width)(words)
-        ctx.layer, ctx.channels, ctx.winners = layer, channels, None
+        dots = Conv3x3(XnorCpu(), filters, *x.shape[2:])(words)
+        ctx.layer, ctx.shape = layer, x.shape
         ctx.save_for_backward(words, filters.words)
-        if pool:
-            greatest, ctx.winners = pooled.pool(dots.numpy(), height, width)
-            height, width = height // 2, width // 2
-            by_pixel = torch.from_numpy(greatest)
-        else:
-            by_pixel = dots.to(torch.float32)
-        return by_pixel.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        out, ctx.winners = pooled_map(dots.numpy(), x.shape, pool)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
-        from kernels.cpu import pooled_filters, pooled_input, signed_conv
+        from kernels.cpu import pooled_filters, signed_conv
 
         follow_torch()
         words, filters = ctx.saved_tensors
-        batch, height, width, run = words.shape
-        maps, channels, size = len(filters), ctx.channels, (height, width)
-        rows = gradients[0].permute(0, 2, 3, 1).reshape(-1, maps).contiguous().numpy()
-        taps, signs = filters.view(maps, -1, run).numpy(), words.view(-1, run).numpy()
+        _, channels, *size = ctx.shape
+        rows, signs = rows_of_map(gradients[0]), words.flatten(0, 2).numpy()
         if ctx.winners is None:
             found = signed_conv.filter_gradient(rows, signs, channels, *size)
         else:
             found = pooled_filters.filter_gradient(rows, ctx.winners, signs, *size)
         buffer = ctx.layer.gradient_buffer()
-        buffer.view(maps, channels, -1).copy_(torch.from_numpy(found)[:, :, :channels].mT)
-        _set_gradient(ctx.layer, buffer)
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None
-        if ctx.winners is None:
-            found = signed_conv.input_gradient(rows, taps, channels, *size)
-        else:
-            found = pooled_input.input_gradient(rows, ctx.winners, taps, *size)
-        by_pixel = torch.from_numpy(found).view(batch, *size, -1)[..., :channels]
-        return by_pixel.permute(0, 3, 1, 2), None, None, None
+        buffer.view(len(buffer), channels, -1).copy_(torch.from_numpy(found)[:, :, :channels].mT)
+        set_gradient(ctx.layer, buffer)
+        by_input = None
+        if ctx.needs_input_grad[0]:
+            by_input = input_gradient(rows, ctx.winners, filters, ctx.shape)
+        return by_input, None, None, None
 
 
 def linear(x: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
@@ -239,6 +273,12 @@ def integer_linear(x: Tensor, layer: "WeightedLayer", rate: float) -> Tensor:
     return result
 
 
+def check_pool(x: Tensor, pool: bool) -> None:
+    """Raise ``ValueError`` if a map of odd height or width is to be pooled."""
+    if pool and (x.shape[2] % 2 or x.shape[3] % 2):
+        raise ValueError(f"pooling takes an even height and width, got {list(x.shape[2:])}")
+
+
 def conv3x3(x: Tensor, layer: "WeightedLayer", pool: bool = False) -> Tensor:
     """Return the 3x3 convolution of x [B, C, H, W] of ±1 with ``sign(weight)``, zero padding 1.
 
@@ -248,7 +288,6 @@ def conv3x3(x: Tensor, layer: "WeightedLayer", pool: bool = False) -> Tensor:
     Raises:
         ValueError: pooling of an odd height or width.
     """
-    if pool and (x.shape[2] % 2 or x.shape[3] % 2):
-        raise ValueError(f"pooling takes an even height and width, got {list(x.shape[2:])}")
+    check_pool(x, pool)
     result: Tensor = _SignedConv.apply(x, layer.weight, layer, pool)  # type: ignore[no-untyped-call]
     return result

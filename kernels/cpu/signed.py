@@ -7,7 +7,8 @@ these are exact (``kernels.cpu.sums``). Thus an element is off by at most half a
     |C - C_exact| <= sum over blocks of (numbers in the block) * (greatest in the block) / 4094
 
 and, as roundings do not agree, by some ``sqrt(K / 12)`` steps in the mean. bf16 would round each
-number to 1/256 of itself.
+number to 1/256 of itself. With two pieces what rounding leaves is rounded likewise and multiplied
+too: to some 24 bits, which is all that float32 has.
 """
 # Compiled code is typed by numba, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
@@ -60,19 +61,34 @@ def quantize(row, begin, end, unit, q):
     return largest / np.float32(LEVELS) if unit == 0 else unit
 
 
+@jit(error_model="numpy")
+def rest_of(row, begin, end, step, q, rest):
+    """Write what :func:`quantize` left of ``row[begin:end]`` to the first places of ``rest``."""
+    for k in range(end - begin):
+        rest[k] = row[begin + k] - step * np.float32(q[k])
+
+
 @jit(parallel=True, error_model="numpy")
-def _tables(a, planes, unit, tables, scales):
+def _tables(a, planes, unit, pieces, tables, scales):
     rows, length = a.shape
     all_steps, size = steps_for(length, planes), TABLES[planes]
     for m in numba.prange(rows):
         q = np.empty(BLOCK[planes] * STEP[planes], dtype=np.int16)
+        rest = np.empty(SHARED, dtype=np.float32)
         for block in range(scales.shape[1]):
-            begin = block * SHARED
-            scales[m, block] = quantize(a[m], begin, min(begin + SHARED, length), unit, q)
-            first = block * BLOCK[planes]
-            for step in range(min(BLOCK[planes], all_steps - first)):
-                to = (m * all_steps + first + step) * size
-                store_step(planes, q, step * STEP[planes], 1, tables, to)
+            begin, first = block * SHARED, block * BLOCK[planes]
+            end = min(begin + SHARED, length)
+            for piece in range(pieces):
+                if piece == 0:
+                    unit_here = quantize(a[m], begin, end, unit, q)
+                else:
+                    rest_of(a[m], begin, end, unit_here, q, rest)
+                    unit_here = quantize(rest, 0, end - begin, np.float32(0), q)
+                line = piece * rows + m
+                scales[line, block] = unit_here
+                for step in range(min(BLOCK[planes], all_steps - first)):
+                    to = (line * all_steps + first + step) * size
+                    store_step(planes, q, step * STEP[planes], 1, tables, to)
 
 
 @jit(parallel=True)
@@ -173,31 +189,42 @@ def index_of_rows(words: np.ndarray, length: int) -> np.ndarray:
     return out
 
 
-def tables(a: np.ndarray, planes: int, unit: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def tables(
+    a: np.ndarray, planes: int, unit: float = 0.0, pieces: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the tables of real rows [M, K] for ``planes``, and the step of each row and block.
 
     ``unit``: the step of all where they are its multiples up to LEVELS, so that nothing is rounded.
+    ``pieces``: 1, or 2: M rows more, of what rounding leaves.
     """
     rows, length = a.shape
-    found: np.ndarray = aligned(rows * steps_for(length, planes) * TABLES[planes])
-    scales = np.empty((rows, -(-length // SHARED)), dtype=np.float32)
-    _tables(a, planes, np.float32(unit), found, scales)
+    found: np.ndarray = aligned(pieces * rows * steps_for(length, planes) * TABLES[planes])
+    scales = np.empty((pieces * rows, -(-length // SHARED)), dtype=np.float32)
+    _tables(a, planes, np.float32(unit), pieces, found, scales)
     return found, scales
 
 
 def product(
-    a: np.ndarray, patterns: np.ndarray, planes: int, out: np.ndarray, unit: float = 0.0
+    a: np.ndarray,
+    patterns: np.ndarray,
+    planes: int,
+    out: np.ndarray,
+    unit: float = 0.0,
+    pieces: int = 1,
 ) -> None:
     """``out[m, n] = sum_k a[m, k] s[k, n]``, summed over the planes of ``s`` (:func:`index`).
 
-    a: float32 [M, K]; out: float32 [M, N], N rounded up by :func:`width_for`; unit: see
+    a: float32 [M, K]; out: float32 [M, N], N rounded up by :func:`width_for`; unit and pieces: see
     :func:`tables`.
     """
-    found, scales = tables(a, planes, unit)
+    found, scales = tables(a, planes, unit, pieces)
     threads = numba.get_num_threads()
-    rows, width = out.shape
-    if rows >= KEPT * threads // 2:
-        parts = max(-(-rows // KEPT), threads), 1
+    width = out.shape[1]
+    sums = out if pieces == 1 else np.empty((len(scales), width), dtype=np.float32)
+    if len(sums) >= KEPT * threads // 2:
+        parts = max(-(-len(sums) // KEPT), threads), 1
     else:
         parts = 1, min(threads, -(-width // (2 * LANES)))
-    _product(found, scales, patterns, planes, a.shape[1], *parts, out)
+    _product(found, scales, patterns, planes, a.shape[1], *parts, sums)
+    if pieces == 2:
+        np.add(sums[: len(out)], sums[len(out) :], out=out)

@@ -1,4 +1,7 @@
-"""The two backward products of a 3x3 convolution of ±1 maps and filters, gradients in 12 bits.
+"""Products of real maps and signs in 3x3 convolutions: the backward ones, gradients in 12 bits.
+
+Of ±1 maps and filters both are here. Of real maps and ±1 filters the way forward is the product of
+the input's gradient with filters turned around, in two pieces of 12 bits.
 
 Maps are channels last: gradients float32 [B*H*W, N], packed maps [B*H*W, ceil(C/64)], packed
 filters [N, 9, ceil(C/64)]; tap ``3 (dy + 1) + (dx + 1)``, stride 1, zero padding 1. Rounding is
@@ -9,11 +12,13 @@ that of ``kernels.cpu.signed``: for the input over a pixel's maps, for the filte
 
 import numba
 import numpy as np
+import torch
 
+from kernels.cpu import pages
 from kernels.cpu.columns import EIGHT, greatest, round_eight, steps_of, whole_columns
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import LANES
-from kernels.cpu.signed import index, quantize, width_for
+from kernels.cpu.signed import index, quantize, rest_of, width_for
 from kernels.cpu.sums import (
     BLOCK,
     PATTERNS,
@@ -35,7 +40,8 @@ _STEP, _BLOCK, _TABLES, _PATTERNS = STEP[1], BLOCK[1], TABLES[1], PATTERNS[1]
 
 
 @jit(error_model="numpy")
-def _image_tables(g, first, count, tables, scales):
+def _image_tables(g, first, count, rest, tables, scales):
+    """Tables of an image's pixels; what rounding leaves goes to the rows of ``rest``, if any."""
     length = g.shape[1]
     steps = steps_for(length, 1)
     q = np.empty(_BLOCK * _STEP, dtype=np.int16)
@@ -44,6 +50,8 @@ def _image_tables(g, first, count, tables, scales):
             begin = block * SHARED
             end = min(begin + SHARED, length)
             scales[p, block] = quantize(g[first + p], begin, end, np.float32(0), q)
+            if len(rest):
+                rest_of(g[first + p], begin, end, scales[p, block], q, rest[p, begin:end])
             for t in range(min(_BLOCK, steps - block * _BLOCK)):
                 store_step(1, q, t * _STEP, 1, tables, (p * steps + block * _BLOCK + t) * _TABLES)
 
@@ -67,22 +75,31 @@ def _tap_of_image(tables, scales, index, i_at, wide, steps, dy, dx, height, widt
                 )  # fmt: skip
 
 
+@jit(error_model="numpy")
+def _add_image(tables, scales, index, panels, steps, height, width, out):
+    for panel in range(0, panels, 2):
+        for tap in range(TAPS):
+            i_at = (tap * panels + panel) * steps * _PATTERNS
+            _tap_of_image(
+                tables, scales, index, i_at, panel + 1 < panels, steps,
+                tap // 3 - 1, tap % 3 - 1, height, width, out, panel * LANES,
+            )  # fmt: skip
+
+
 @jit(parallel=True, error_model="numpy")
-def _input(g, index, height, width, out):
+def _input(g, index, height, width, pieces, out):
     area, panels, steps = height * width, out.shape[1] // LANES, steps_for(g.shape[1], 1)
     for image in numba.prange(g.shape[0] // area):
         tables = aligned(area * steps * _TABLES)
         scales = np.empty((area, (g.shape[1] + SHARED - 1) // SHARED), dtype=np.float32)
-        _image_tables(g, image * area, area, tables, scales)
+        rest = np.empty((area if pieces == 2 else 0, g.shape[1]), dtype=np.float32)
         here = out[image * area : (image + 1) * area]
         here[:] = 0
-        for panel in range(0, panels, 2):
-            for tap in range(TAPS):
-                i_at = (tap * panels + panel) * steps * _PATTERNS
-                _tap_of_image(
-                    tables, scales, index, i_at, panel + 1 < panels, steps,
-                    tap // 3 - 1, tap % 3 - 1, height, width, here, panel * LANES,
-                )  # fmt: skip
+        _image_tables(g, image * area, area, rest, tables, scales)
+        _add_image(tables, scales, index, panels, steps, height, width, here)
+        if pieces == 2:
+            _image_tables(rest, 0, area, rest[:0], tables, scales)
+            _add_image(tables, scales, index, panels, steps, height, width, here)
 
 
 @jit(parallel=True)
@@ -156,19 +173,39 @@ def _filters(g, index, out):
 
 
 def input_gradient(
-    gradient: np.ndarray, filters: np.ndarray, channels: int, height: int, width: int
+    gradient: np.ndarray,
+    filters: np.ndarray,
+    channels: int,
+    height: int,
+    width: int,
+    pieces: int = 1,
 ) -> np.ndarray:
     """Return ``sum_{n, tap} gradient[p - tap, n] w[n, tap, c]``, float32 [B*H*W, columns].
 
     gradient: float32 [B*H*W, N]; filters: packed, int64 [N, 9, ceil(C/64)]; columns: C channels
-    rounded up to a multiple of 32.
+    rounded up to a multiple of 32; pieces: of 12 bits each, 1 or 2.
     """
     taps = [np.ascontiguousarray(filters[None, :, tap]) for tap in range(TAPS)]
     by_tap = [index(tap, channels) for tap in taps]
-    out = np.empty((len(gradient), width_for(channels)), dtype=np.float32)
+    out: np.ndarray = pages.empty(len(gradient), width_for(channels), torch.float32).numpy()
     patterns = np.concatenate(by_tap, out=aligned(TAPS * by_tap[0].size))
-    _input(gradient, patterns, height, width, out)
+    _input(gradient, patterns, height, width, pieces, out)
     return out
+
+
+def product(x: np.ndarray, turned: np.ndarray, maps: int, height: int, width: int) -> np.ndarray:
+    """Return ``sum_{c, tap} x[p + tap, c] w[n, tap, c]``, float32 [B*H*W, columns].
+
+    x: float32 [B*H*W, C], in two pieces; turned: what :func:`turn` makes of the filters, packed;
+    columns: N maps rounded up to a multiple of 32.
+    """
+    return input_gradient(x, turned, maps, height, width, pieces=2)
+
+
+def turn(filters: torch.Tensor) -> torch.Tensor:
+    """Return filters [N, C, 3, 3] as :func:`product` wants them packed: [C, N, 3, 3], each turned
+    by half a circle."""
+    return filters.transpose(0, 1).flip(2, 3)
 
 
 def filter_gradient(

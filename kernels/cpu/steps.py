@@ -110,6 +110,14 @@ def _sign(x, out, begin, end):
         out[i] = np.float32(1) if x[i] >= np.float32(0) else np.float32(-1)
 
 
+@jit(error_model="numpy")
+def _drawn_sign(x, draws, begin, end):
+    x, draws = x[begin:end], draws[begin:end]
+    for i in range(x.size):
+        positive = np.float32(2) * draws[i] - np.float32(1) < x[i]
+        draws[i] = np.float32(1) if positive else np.float32(-1)
+
+
 @jit(parallel=True, error_model="numpy")
 def _adam_threads(w, g, m, v, c):
     for task in numba.prange((w.size + CHUNK - 1) // CHUNK):
@@ -126,6 +134,12 @@ def _adamax_threads(w, g, m, v, c):
 def _sign_threads(x, out):
     for task in numba.prange((x.size + CHUNK - 1) // CHUNK):
         _sign(x, out, task * CHUNK, min((task + 1) * CHUNK, x.size))
+
+
+@jit(parallel=True, error_model="numpy")
+def _drawn_sign_threads(x, draws):
+    for task in numba.prange((x.size + CHUNK - 1) // CHUNK):
+        _drawn_sign(x, draws, task * CHUNK, min((task + 1) * CHUNK, x.size))
 
 
 def _parallel(size: int, threads: int) -> bool:
@@ -188,3 +202,14 @@ def sign(x: np.ndarray, out: np.ndarray, threads: int) -> None:
         _sign_threads(x, out)
     else:
         _sign(x, out, 0, x.size)
+
+
+def drawn_sign(x: np.ndarray, draws: np.ndarray, threads: int) -> None:
+    """``draws = +1 where 2 draws - 1 < x, else -1`` (NaN too), in place, float32 [size].
+
+    ``draws`` are uniform on [0, 1): +1 comes with the probability of the hard sigmoid of x.
+    """
+    if _parallel(x.size, threads):
+        _drawn_sign_threads(x, draws)
+    else:
+        _drawn_sign(x, draws, 0, x.size)

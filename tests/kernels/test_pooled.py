@@ -124,3 +124,20 @@ def test_the_first_of_equal_products_wins() -> None:
     greatest, winners = pooled.pool(dots, 2, 2)
     assert greatest.tolist() == [[3, 2, 7, -1]]
     assert winners.tolist() == [[1, 0, 2, 3]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2, 2), (3, 5, 4, 6), (2, 70, 8, 2)])
+def test_real_maps_are_pooled_and_spread_as_by_the_library(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(sum(shape))
+    x = torch.randint(-3, 4, shape, generator=generator).float()  # with ties
+    x.view(-1)[1::17] = torch.nan  # which win, as in the library
+    gradient = torch.randn(shape[0], shape[1], shape[2] // 2, shape[3] // 2, generator=generator)
+    x.requires_grad_()
+    expected = F.max_pool2d(x, 2)
+    expected.backward(gradient)  # type: ignore[no-untyped-call]
+    found, winners = pooled.pool(_rows(x.detach()).numpy(), *shape[2:])
+    wanted = _rows(expected.detach())
+    torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=0, atol=0, equal_nan=True)
+    spread = torch.from_numpy(pooled.unpool(_rows(gradient).numpy(), winners, *shape[2:]))
+    assert x.grad is not None
+    assert torch.equal(spread, _rows(x.grad))

@@ -27,12 +27,12 @@ def _reals(m: int, k: int) -> Tensor:
     return spread * torch.randn(m, k, generator=generator)
 
 
-def _product(a: Tensor, signs: Tensor, unit: float = 0.0) -> Tensor:
+def _product(a: Tensor, signs: Tensor, unit: float = 0.0, pieces: int = 1) -> Tensor:
     patterns = signed.index(
         torch.stack([pack_rows(plane).words for plane in signs]).numpy(), signs.shape[2]
     )
     out = np.full((len(a), signed.width_for(signs.shape[2])), np.nan, dtype=np.float32)
-    signed.product(a.numpy(), patterns, len(signs), out, unit)
+    signed.product(a.numpy(), patterns, len(signs), out, unit, pieces)
     return torch.from_numpy(out)[:, : signs.shape[2]]
 
 
@@ -66,6 +66,26 @@ def test_within_the_stated_bound(shape: tuple[int, int, int]) -> None:
     assert ((_product(a, signs).double() - exact).abs() <= bound * (1 + 1e-4) + 1e-6).all()
 
 
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_two_pieces_have_what_float32_has(shape: tuple[int, int, int], planes: int) -> None:
+    a, signs = _reals(shape[0], shape[1]), _signs(*shape[1:], planes)
+    exact = a.double() @ signs.double().sum(0)
+    # Half a step of the second piece, and float32's roundings: of what is left, of sums of blocks.
+    blocks = -(-shape[1] // BLOCK)
+    bound = planes * _rounded(a)[1].sum(1, keepdim=True) / signed.LEVELS
+    rounding = 2.0**-24 * planes * (2 + blocks) * a.double().abs().sum(1, keepdim=True)
+    assert ((_product(a, signs, pieces=2).double() - exact).abs() <= bound + rounding).all()
+
+
+def test_two_pieces_of_zeros_and_of_what_is_not_finite() -> None:
+    a, signs = torch.zeros(3, 600), _signs(600, 40, 1)
+    a[1, 7], a[2, 599] = torch.nan, torch.inf
+    found = _product(a, signs, pieces=2)
+    assert torch.equal(found[0], torch.zeros(40))
+    assert found[1:].isnan().all()
+
+
 def test_integers_of_a_unit_are_exact() -> None:
     generator = torch.Generator().manual_seed(1)
     integers = torch.randint(-255, 256, (9, 784), generator=generator)
@@ -87,15 +107,16 @@ def test_the_least_numbers_count_as_zeros() -> None:
     assert torch.equal(_product(a * 1e10, signs).sign(), signs[0].sum(0, keepdim=True).sign())
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
 @pytest.mark.parametrize("rows", [3, 100])
 def test_the_same_bits_on_any_number_of_threads(
-    rows: int, set_threads: Callable[[int], None]
+    rows: int, pieces: int, set_threads: Callable[[int], None]
 ) -> None:
     a, signs = _reals(rows, 1100), _signs(1100, 200, 1)
     found = []
     for count in (1, 2):
         set_threads(count)
-        found.append(_product(a, signs))
+        found.append(_product(a, signs, pieces=pieces))
     assert torch.equal(*found)
 
 

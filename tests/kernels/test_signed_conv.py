@@ -58,6 +58,21 @@ def test_input_gradient(shape: tuple[int, int, int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_product_of_a_real_map(shape: tuple[int, int, int, int, int]) -> None:
+    b, c, n, h, w = shape
+    x = torch.randn(b, c, h, w, generator=torch.Generator().manual_seed(3))
+    filters = _signs((n, c, 3, 3))
+    turned = pack_filters(signed_conv.turn(filters)).words.view(c, 9, -1).numpy()
+    found = torch.from_numpy(signed_conv.product(_rows(x).numpy(), turned, n, h, w))
+    found = found[:, :n].reshape(b, h, w, n).permute(0, 3, 1, 2)
+    exact = torch.nn.functional.conv2d(x.double(), filters.double(), padding=1)
+    by_size = torch.nn.functional.conv2d(x.double().abs(), filters.double().abs(), padding=1)
+    # A number is off by 2^-24 of the greatest of its pixel, of which nine and their blocks add up.
+    size = x.double().abs().amax() * c * 9 + 10 * by_size
+    assert ((found.double() - exact).abs() <= 2.0**-24 * size).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_filter_gradient(shape: tuple[int, int, int, int, int]) -> None:
     b, c, n, h, w = shape
     x, filters, gradient = _case(shape)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.nn import fused
-from harness.nn.binarize import binary_sign
+from harness.nn.binarize import binary_sign, stochastic_sign
 from harness.nn.optim import LasagneAdam
 from harness.nn.shift import ShiftAdaMax
 
@@ -130,3 +130,22 @@ def test_signs_in_one_pass(layout: str) -> None:
     signs = binary_sign(x)
     assert signs.stride() == x.stride()
     assert torch.equal(signs, torch.where(x >= 0, 1.0, -1.0))
+
+
+@pytest.mark.parametrize("layout", ["rows", "channels-last", "strided", "small"])
+def test_drawn_signs_in_one_pass(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(8, 16, 24, 24, generator=torch.Generator().manual_seed(2))
+    x.view(-1)[:5] = torch.tensor([0.0, -0.0, math.nan, math.inf, -math.inf])
+    if layout == "channels-last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif layout == "strided":
+        x = x.transpose(1, 2)
+    elif layout == "small":
+        x = x[:1, :1].contiguous()
+    taken = fused.drawn_sign(x, torch.rand_like(x)) is not None
+    assert taken == (layout in ("rows", "channels-last"))
+    signs = stochastic_sign(x, torch.Generator().manual_seed(3))
+    assert signs.stride() == torch.empty_like(x).stride()
+    monkeypatch.setattr(fused, "drawn_sign", lambda *operands: None)
+    assert torch.equal(signs, stochastic_sign(x, torch.Generator().manual_seed(3)))
+    assert set(signs.unique().tolist()) == {-1.0, 1.0}

@@ -9,9 +9,9 @@ from torch import Tensor
 from harness.methods import build_method
 from harness.nn import norm_sign as module
 from harness.nn import signed
+from harness.nn.batch_norm import BatchNorm
 from harness.nn.binarize import binarize_activation
 from harness.nn.networks import BinaryNetwork, build_network
-from harness.nn.batch_norm import BatchNorm
 from harness.nn.norm import VanillaBatchNorm
 from harness.nn.norm_sign import norm_sign
 from harness.nn.shift import ShiftBatchNorm
@@ -145,13 +145,17 @@ def test_fast_blocks_take_it_and_pack_where_the_next_takes_bits(
     assert _fused(_network("theano", "mnist", "bnn-det"), monkeypatch, pixels) == packed
 
 
-@pytest.mark.parametrize(
-    ("mode", "precision"), [("bnn-det", "exact"), ("bc-det", "fast"), ("float", "fast")]
-)
-def test_other_networks_keep_the_library(
-    mode: str, precision: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("mode", ["bc-det", "float"])
+@pytest.mark.parametrize("recipe", ["theano", "torch7"])
+def test_fast_blocks_of_reals_take_it(
+    recipe: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = _network("theano", "mnist", mode, precision)
+    network = _network(recipe, "mnist", mode)
+    assert _fused(network, monkeypatch, torch.ones(4, 1, 28, 28)) == [False] * 3
+
+
+def test_exact_blocks_keep_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = _network("theano", "mnist", "bnn-det", "exact")
     assert not _fused(network, monkeypatch, torch.ones(4, 1, 28, 28))
 
 

@@ -1,0 +1,125 @@
+"""Layers with real inputs and ±1 weights on the CPU: BinaryConnect's, by ``precision: fast``.
+
+Forward, the inputs are cut in two pieces of 12 bits, some 24 in all, whose sums by the weights'
+signs are looked up; backward so is the gradient by the input, in one piece
+(``kernels.cpu.signed``). The weights' gradient has two real factors: it is the library's.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from harness.nn import gpu, signed
+from harness.nn.layers import Conv3x3
+from kernels.conv import pack_filters
+from kernels.cpu.threads import follow_torch
+
+if TYPE_CHECKING:
+    from harness.nn.layers import WeightedLayer
+    from harness.nn.networks import Block
+
+PIECES = 2
+# Of the inputs of a unit, or of a filter's tap: below, the library's products are as fast.
+FEWEST = 128
+
+
+def takes(block: "Block", x: Tensor) -> bool:
+    """Return True where :func:`product` is the block's product on ``x``."""
+    layer = block.layer
+    by_signs = block.fast and block.training and layer.binarization != "real"
+    wide = layer.weight.shape[1] >= FEWEST
+    return by_signs and wide and not (block.offset or x.is_cuda or gpu.runs_on(x))
+
+
+class _Linear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer") -> Tensor:
+        from kernels.cpu import signed as kernels
+
+        follow_torch()
+        weights = layer.packed_signs()
+        ctx.save_for_backward(x, weights)
+        ctx.layer = layer
+        patterns = kernels.index_of_rows(weights.numpy(), x.shape[1])
+        out = torch.empty(len(x), kernels.width_for(len(weights)))
+        kernels.product(x.contiguous().numpy(), patterns, 1, out.numpy(), pieces=PIECES)
+        return out[:, : len(weights)].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+        follow_torch()
+        x, weights = ctx.saved_tensors
+        gradient, layer = gradients[0], ctx.layer
+        by_weight = torch.mm(gradient.t(), x, out=layer.gradient_buffer())
+        signed.set_gradient(layer, by_weight)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        return signed.times_signs(gradient, weights.unsqueeze(0), x.shape[1]), None, None
+
+
+class _Conv(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", pool: bool) -> Tensor:
+        from kernels.cpu import signed_conv
+
+        follow_torch()
+        batch, channels, height, width = x.shape
+        weight = layer.signed_weight()
+        turned = pack_filters(signed_conv.turn(weight)).words.view(channels, signed_conv.TAPS, -1)
+        rows = x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
+        maps = len(weight)
+        dots = signed_conv.product(rows.numpy(), turned.numpy(), maps, height, width)[:, :maps]
+        ctx.layer, ctx.shape = layer, x.shape
+        out, ctx.winners = signed.pooled_map(dots, x.shape, pool)
+        ctx.save_for_backward(x, pack_filters(weight).words)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+        from kernels.cpu import pooled
+
+        follow_torch()
+        x, filters = ctx.saved_tensors
+        rows = signed.rows_of_map(gradients[0])
+        whole = rows
+        if ctx.winners is not None:
+            whole = pooled.unpool(rows, ctx.winners, *x.shape[2:])
+        gradient = torch.from_numpy(whole).view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+        signed.set_gradient(ctx.layer, _filter_gradient(gradient, x, ctx.layer.weight))
+        by_input = None
+        if ctx.needs_input_grad[0]:
+            by_input = signed.input_gradient(rows, ctx.winners, filters, x.shape)
+        return by_input, None, None, None
+
+
+def _filter_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Return the gradient by the filters, like ``weight``, by the library."""
+    last = torch.channels_last
+    operands = (gradient, x.contiguous(memory_format=last), weight.contiguous(memory_format=last))
+    sides = [1, 1], [1, 1], [1, 1]
+    found: Tensor = torch.ops.aten.convolution_backward(
+        *operands, None, *sides, False, [0, 0], 1, [False, True, False]
+    )[1]
+    return found.contiguous()
+
+
+def product(x: Tensor, layer: "WeightedLayer", pool: bool) -> Tensor:
+    """Return the layer's product with ``sign(weight)``, or signs drawn from it; trains by it.
+
+    x: [B, K], or a map [B, C, H, W], of which ``pool`` is the product's 2x2 max-pool. The weights'
+    gradient goes straight to ``layer.weight.grad``.
+
+    Raises:
+        ValueError: pooling of rows, or of an odd height or width.
+    """
+    result: Tensor
+    if isinstance(layer, Conv3x3):
+        signed.check_pool(x, pool)
+        result = _Conv.apply(x, layer.weight, layer, pool)  # type: ignore[no-untyped-call]
+        return result
+    if pool:
+        raise ValueError("only a convolution's products are pooled")
+    result = _Linear.apply(x, layer.weight, layer)  # type: ignore[no-untyped-call]
+    return result
