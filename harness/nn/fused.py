@@ -86,10 +86,12 @@ def draws(like: Tensor, generator: torch.Generator, p: float | None = None) -> T
     out = torch.empty_like(like)
     dense = _dense(out)
     if takes(dense):
+        from kernels.cpu import pages
         from kernels.cpu.draws import draw
 
-        draw(dense, generator, p)
-        return out
+        drawn = pages.empty(1, out.numel(), torch.float32).view(dense.shape)
+        draw(drawn, generator, p)
+        return drawn if dense is out else drawn.permute(0, 3, 1, 2)
     return (
         out.uniform_(generator=generator) if p is None else out.bernoulli_(p, generator=generator)
     )
@@ -99,6 +101,15 @@ def _dense(x: Tensor) -> Tensor:
     """Return a map that lies channels last in its order in memory, or x itself."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return x.permute(0, 2, 3, 1) if last else x
+
+
+def packed_drawn_signs(x: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Return the packed signs of rows x [M, K] as :func:`drawn_sign` draws them, or None."""
+    if x.numel() < SMALLEST_SIGN or not takes(x):
+        return None
+    from kernels.cpu.draws import packed_signs
+
+    return packed_signs(x, generator)
 
 
 def drawn_sign(x: Tensor, draws: Tensor) -> Tensor | None:

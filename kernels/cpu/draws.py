@@ -1,4 +1,4 @@
-"""Uniform and Bernoulli numbers of torch's CPU generator, the same bits, by loops of vectors.
+"""Numbers and signs drawn from torch's CPU generator, the same bits, by loops of vectors.
 
 torch draws one number after the other: 12 ns a Bernoulli number, 3 a uniform one on Zen 4. The
 Mersenne twister under it makes 624 words at a time, none of which takes one nearer than 227 before.
@@ -11,6 +11,7 @@ a Bernoulli number is 1 where the lower 53 bits of two words, the upper one firs
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc, var-annotated"
 
 import math
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.jit import jit
+from kernels.cpu.pack import positive_word
+from kernels.packing import WORD_BITS
 
 WORDS, MIDDLE = 624, 397
 _LEFT, _NEXT, _FIRST = 8, 16, 24  # bytes of a generator's state
@@ -80,6 +83,22 @@ def _uniform(state, place, out):
     return place
 
 
+@jit(error_model="numpy")
+def _signs(state, place, x, out):
+    words, line = np.empty(PART, dtype=np.uint32), np.empty(PART, dtype=np.float32)
+    for begin in range(0, x.size, PART):
+        part = x[begin : begin + PART]
+        here, signs = words[: part.size], line[: part.size]
+        place = _fill(state, place, here)
+        for i in range(part.size):
+            # 2 u - 1, as of u: both products and the difference of 24 bits are exact.
+            draw = np.float32(np.int32(here[i] & _FLOAT)) * np.float32(2.0**-23) - np.float32(1)
+            signs[i] = np.float32(1) if draw < part[i] else np.float32(-1)
+        for t in range(part.size // WORD_BITS):
+            out[begin // WORD_BITS + t] = positive_word(line, t * WORD_BITS)
+    return place
+
+
 @jit()
 def _bernoulli(state, place, bound, out):
     words = np.empty(PART, dtype=np.uint32)
@@ -93,21 +112,26 @@ def _bernoulli(state, place, bound, out):
     return place
 
 
-def _draw(out: Tensor, generator: torch.Generator, p: float | None) -> None:
+def _advance(generator: torch.Generator, take: Callable[[np.ndarray, int], int]) -> None:
+    """Let ``take`` draw: of the twister's words, and the next one's place, it gives the place."""
     kept = generator.get_state()
     state = kept.numpy()
     left, place = state[_LEFT:].view(np.int32)[:1], state[_NEXT:].view(np.int64)[:1]
     words = state[_FIRST : _FIRST + 8 * WORDS].view(np.uint64)
-    twister, flat = words.astype(np.uint32), out.view(-1).numpy()
-    begin = WORDS + 1 - int(left[0])
+    twister = words.astype(np.uint32)
+    place[0] = take(twister, WORDS + 1 - int(left[0]))
+    left[0], words[:] = WORDS + 1 - place[0], twister
+    generator.set_state(kept)
+
+
+def _draw(out: Tensor, generator: torch.Generator, p: float | None) -> None:
+    flat = out.view(-1).numpy()
     if p is None:
-        place[0] = _uniform(twister, begin, flat)
+        _advance(generator, lambda twister, begin: _uniform(twister, begin, flat))
     else:
         # x 2^-53 < p for integers x, which is x < p 2^53: exact, and the integer not below it.
         bound = np.uint64(math.ceil(math.ldexp(p, 53)))
-        place[0] = _bernoulli(twister, begin, bound, flat)
-    left[0], words[:] = WORDS + 1 - place[0], twister
-    generator.set_state(kept)
+        _advance(generator, lambda twister, begin: _bernoulli(twister, begin, bound, flat))
 
 
 def _as_library(out: Tensor, generator: torch.Generator, p: float | None) -> Tensor:
@@ -142,3 +166,17 @@ def draw(out: Tensor, generator: torch.Generator, p: float | None = None) -> Ten
         return _as_library(out, generator, p)
     _draw(out, generator, p)
     return out
+
+
+def packed_signs(x: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Return signs drawn from rows x [M, K], packed int64 [M, K / 64]: +1 where ``2u - 1 < x``.
+
+    u are the numbers that :func:`draw` gives for x, here never in memory. x: float32, contiguous.
+    None where K is no multiple of 64, or this torch's stream is another.
+    """
+    if x.shape[1] % WORD_BITS or x.numel() == 0 or not known():
+        return None
+    words = torch.empty(len(x), x.shape[1] // WORD_BITS, dtype=torch.int64)
+    flat, out = x.detach().view(-1).numpy(), words.view(-1).numpy().view(np.uint64)
+    _advance(generator, lambda twister, begin: _signs(twister, begin, flat, out))
+    return words

@@ -4,6 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.nn.layers import Linear
+from kernels.cpu import pages
+from kernels.packing import pack_rows
+
 draws = pytest.importorskip("kernels.cpu.draws")
 fused = pytest.importorskip("harness.nn.fused")
 
@@ -70,3 +74,49 @@ def test_another_librarys_stream_is_left_to_it(monkeypatch: pytest.MonkeyPatch) 
     ours, theirs = _pair()
     found = draws.draw(torch.empty(50), ours, 0.5)
     assert torch.equal(found, _library(found, theirs, 0.5))
+
+
+def test_large_draws_lie_in_kept_memory() -> None:
+    ours, theirs = _pair()
+    like = torch.empty(3, 130, 110, 120).contiguous(memory_format=torch.channels_last)
+    assert like.numel() * 4 >= pages.LARGE_BYTES
+    for _ in range(2):  # the second time in the first's memory
+        found = fused.draws(like, ours)
+        assert found.stride() == like.stride()
+        assert torch.equal(found, _library(like, theirs, None))
+        del found
+
+
+# One word, several parts of one thread's words, rows that begin within a part.
+@pytest.mark.parametrize("shape", [(1, 64), (3, 128), (157, 64), (2, 9984), (7, 4416)])
+def test_packed_signs_are_those_of_the_draws(shape: tuple[int, int]) -> None:
+    _needs_the_stream()
+    ours, theirs = _pair()
+    x = 1.2 * torch.randn(shape, generator=torch.Generator().manual_seed(shape[0]))
+    x[0, :4] = torch.tensor([torch.nan, 1.0, -1.0, torch.inf])
+    for _ in range(2):
+        found = draws.packed_signs(x, ours)
+        uniform = _library(x, theirs, None)
+        assert torch.equal(found, pack_rows(torch.where(2 * uniform - 1 < x, 1.0, -1.0)).words)
+        assert torch.equal(ours.get_state(), theirs.get_state())
+
+
+def test_signs_that_fill_no_words_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    before = generator.get_state()
+    assert draws.packed_signs(torch.zeros(3, 65), generator) is None
+    assert draws.packed_signs(torch.zeros(0, 64), generator) is None
+    monkeypatch.setattr(draws, "known", lambda: False)
+    assert draws.packed_signs(torch.zeros(3, 64), generator) is None
+    assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("width", [784, 192, 8])
+def test_a_stochastic_layer_packs_what_it_draws(width: int) -> None:
+    layers = [
+        Linear((96, width), "stoch", "real", torch.Generator().manual_seed(2), generator)
+        for generator in _pair()
+    ]
+    for _ in range(2):
+        packed, signs = layers[0].packed_signs(), layers[1].signed_weight()
+        assert torch.equal(packed, pack_rows(signs).words)

@@ -145,7 +145,9 @@ def test_drawn_signs_in_one_pass(layout: str, monkeypatch: pytest.MonkeyPatch) -
     taken = fused.drawn_sign(x, torch.rand_like(x)) is not None
     assert taken == (layout in ("rows", "channels-last"))
     signs = stochastic_sign(x, torch.Generator().manual_seed(3))
-    assert signs.stride() == torch.empty_like(x).stride()
+    for form in (torch.contiguous_format, torch.channels_last):
+        wanted = torch.empty_like(x).is_contiguous(memory_format=form)
+        assert signs.is_contiguous(memory_format=form) == wanted
     monkeypatch.setattr(fused, "drawn_sign", lambda *operands: None)
     assert torch.equal(signs, stochastic_sign(x, torch.Generator().manual_seed(3)))
     assert set(signs.unique().tolist()) == {-1.0, 1.0}
