@@ -192,9 +192,10 @@ class Recipe:
     ``precision`` is of the products: ``exact`` takes the library's float32; ``fast`` packed kernels
     on the CPU and tensor cores on a GPU. Products of ±1 with ±1 keep their bits forward. Gradients
     are rounded backward: to 12 bits, on a GPU to 16 (two bfloat16 pieces) in linear layers and to
-    11 (float16) in convolutions. On a GPU alone, real inputs of ±1 weights keep 24 bits forward and
-    16 backward in linear layers of ReLU and signs; other products of reals take TF32's 11 bits,
-    but 22 forward where a BNN's first convolution has pixels.
+    11 (float16) in convolutions. Real inputs of ±1 weights keep 24 bits forward, on a GPU in linear
+    layers of ReLU and signs; backward, on a CPU, the gradient by them has 12 bits and the weights'
+    is float32's, on a GPU there both have 16. Other products of reals are float32's on a CPU; on a
+    GPU they take TF32's 11 bits, but 22 forward where a BNN's first convolution has pixels.
     """
 
     name: str

@@ -115,7 +115,8 @@ def packed_drawn_signs(x: Tensor, generator: torch.Generator) -> Tensor | None:
 def drawn_sign(x: Tensor, draws: Tensor) -> Tensor | None:
     """Return ``draws`` as +1 where ``2 draws - 1 < x``, else -1; None where no kernel takes it."""
     dense, drawn = _dense(x), _dense(draws)
-    if x.numel() < SMALLEST_SIGN or not takes(dense, drawn):
+    alike = x.shape == draws.shape and dense.stride() == drawn.stride()
+    if x.numel() < SMALLEST_SIGN or not (alike and takes(dense, drawn)):
         return None
     from kernels.cpu import steps
 

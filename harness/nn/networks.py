@@ -69,7 +69,8 @@ class Block(nn.Module):
         if self.dropout and self.training:
             x = self._drop(x)
         row_sums, pool = None, self.pool and not self.pool_last
-        if self.by_signs and self.layer.binarization != "real":
+        on_gpu = x.is_cuda or gpu.runs_on(x)
+        if self.by_signs and self.layer.binarization != "real" and not (self.offset and on_gpu):
             rate = self.dropout if self.training else 0.0
             if self.offset:  # an image of ones: its dots are the weights' sums
                 x = F.pad(x, (0, 0, 0, 1), value=1.0)
@@ -172,7 +173,7 @@ class BinaryNetwork(nn.Module):
         return [b.layer for b in self.blocks if b.layer.is_binary]  # type: ignore[union-attr, misc]
 
     def multiply_by_signs(self) -> None:
-        """Take the products of ±1 inputs and ±1 weights by packed kernels from now on."""
+        """Take products by signs by packed kernels from now on, and batch norms by fused ones."""
         blocks = cast(list[Block], list(self.blocks))
         for block in blocks:
             linear = isinstance(block.layer, Linear)

@@ -1,4 +1,4 @@
-"""A batch norm and the binary activation behind it, fused (paper, section 1.3).
+"""A batch norm and the activation behind it, fused (paper, section 1.3).
 
 What ``Block`` does between a layer's products and the next layer's inputs at train time: bias,
 batch norm with the batch's statistics, sign with the straight-through estimator. On a GPU with no

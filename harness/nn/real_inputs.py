@@ -1,12 +1,14 @@
-"""Layers with real inputs and ±1 weights on the CPU: BinaryConnect's, by ``precision: fast``.
+"""Layers with real inputs and ±1 weights on the CPU, by ``precision: fast``.
 
-Forward, the inputs are cut in two pieces of 12 bits, some 24 in all, whose sums by the weights'
-signs are looked up; backward so is the gradient by the input, in one piece
-(``kernels.cpu.signed``). The weights' gradient has two real factors: it is the library's.
+BinaryConnect's, and a BNN's first layer where preprocessing leaves no integers. Forward, the inputs
+are cut in two pieces of 12 bits, some 24 in all, whose sums by the weights' signs are looked up;
+backward so is the gradient by the input, in one piece (``kernels.cpu.signed``). The weights'
+gradient has two real factors: it is the library's.
 """
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -30,22 +32,17 @@ def takes(block: "Block", x: Tensor) -> bool:
     layer = block.layer
     by_signs = block.fast and block.training and layer.binarization != "real"
     wide = layer.weight.shape[1] >= FEWEST
-    return by_signs and wide and not (block.offset or x.is_cuda or gpu.runs_on(x))
+    return by_signs and wide and not (x.is_cuda or gpu.runs_on(x))
 
 
 class _Linear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer") -> Tensor:
-        from kernels.cpu import signed as kernels
-
         follow_torch()
         weights = layer.packed_signs()
         ctx.save_for_backward(x, weights)
         ctx.layer = layer
-        patterns = kernels.index_of_rows(weights.numpy(), x.shape[1])
-        out = torch.empty(len(x), kernels.width_for(len(weights)))
-        kernels.product(x.contiguous().numpy(), patterns, 1, out.numpy(), pieces=PIECES)
-        return out[:, : len(weights)].contiguous()
+        return signed.times_rows(x, weights, pieces=PIECES)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
@@ -70,9 +67,9 @@ class _Conv(Function):
         turned = pack_filters(signed_conv.turn(weight)).words.view(channels, signed_conv.TAPS, -1)
         rows = x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
         maps = len(weight)
-        dots = signed_conv.product(rows.numpy(), turned.numpy(), maps, height, width)[:, :maps]
-        ctx.layer, ctx.shape = layer, x.shape
-        out, ctx.winners = signed.pooled_map(dots, x.shape, pool)
+        dots = signed_conv.product(rows.numpy(), turned.numpy(), maps, height, width)
+        ctx.layer = layer
+        out, ctx.winners = signed.pooled_map(np.ascontiguousarray(dots[:, :maps]), x.shape, pool)
         ctx.save_for_backward(x, pack_filters(weight).words)
         return out
 

@@ -107,7 +107,7 @@ def _multiply(planes: Tensor, k: int, weights: Tensor) -> Tensor:
 
 
 def times_signs(real: Tensor, planes: Tensor, columns: int, out: Tensor | None = None) -> Tensor:
-    """Return ``real [M, K] @ signs [K, N]``, summed over planes [planes, K, ceil(N/64)]."""
+    """Return ``real [M, K] @ signs [K, N]``, summed over packed planes [planes, K, ceil(N/64)]."""
     from kernels.cpu import signed
 
     width = signed.width_for(columns)
@@ -116,6 +116,19 @@ def times_signs(real: Tensor, planes: Tensor, columns: int, out: Tensor | None =
     patterns = signed.index(planes.numpy(), columns)
     signed.product(real.contiguous().numpy(), patterns, len(planes), out.numpy())
     return out if width == columns else out[:, :columns].contiguous()
+
+
+def times_rows(x: Tensor, weights: Tensor, unit: float = 0.0, pieces: int = 1) -> Tensor:
+    """Return ``x @ signs.T`` for real x [B, K] and packed signs [N, ceil(K/64)].
+
+    ``unit`` and ``pieces``: how x is rounded, as ``kernels.cpu.signed.tables`` has them.
+    """
+    from kernels.cpu import signed
+
+    patterns = signed.index_of_rows(weights.numpy(), x.shape[1])
+    out = torch.empty(len(x), signed.width_for(len(weights)))
+    signed.product(x.contiguous().numpy(), patterns, 1, out.numpy(), unit, pieces)
+    return out[:, : len(weights)].contiguous()
 
 
 def set_gradient(layer: "WeightedLayer", gradient: Tensor) -> None:
@@ -160,16 +173,10 @@ class _SignedLinear(Function):
 class _IntegerLinear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, latent: Tensor, layer: "WeightedLayer", unit: float) -> Tensor:
-        from kernels.cpu import signed
-
         follow_torch()
         ctx.save_for_backward(x)
         ctx.layer = layer
-        weights = layer.packed_signs()
-        patterns = signed.index_of_rows(weights.numpy(), x.shape[1])
-        out = torch.empty(len(x), signed.width_for(len(weights)))
-        signed.product(x.contiguous().numpy(), patterns, 1, out.numpy(), unit)
-        return out[:, : len(weights)].contiguous()
+        return times_rows(x, layer.packed_signs(), unit)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, None]:

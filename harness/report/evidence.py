@@ -97,7 +97,7 @@ def mean_evidence(values: list[float], **facts: Any) -> Evidence:
 def full_scale(changes: str) -> bool:
     """Return True where a run is its recipe's own but for how products are rounded.
 
-    ``precision=fast`` takes no weight, epoch or image away, and forward it gives the same bits.
+    ``precision=fast`` takes no weight, epoch or image away.
     """
     return changes in ("", FAST)
 
@@ -108,8 +108,8 @@ def reduced_scale(run: Any) -> str:
 
 
 def rounding_note(changes: str) -> str:
-    """Return what a reader is told of a run whose gradients' products are rounded."""
-    return f"{FAST}: gradients are rounded" if FAST in changes.split("; ") else ""
+    """Return what a reader is told of a run by ``precision=fast``: see ``harness.spec.Recipe``."""
+    return f"{FAST}: products of reals are rounded" if FAST in changes.split("; ") else ""
 
 
 def scale_text(run: Any) -> str:

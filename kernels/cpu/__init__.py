@@ -12,13 +12,13 @@ The packed product, ``xnor-cpu``, counts ones of xored words:
 8-bit pixels times ±1, the first layer:
     ``pixels``, then ``picks64`` (VBMI) or ``picks`` (AVX2);
     ``pixels_conv``, ``pixels_vnni``: the first convolution.
-Real numbers times ±1, training's backward products (``precision: fast``):
+Real numbers times ±1, training's backward products and BinaryConnect's (``precision: fast``):
     ``signed``, ``signed_conv``, ``signed_update``: a linear layer, a convolution, a layer's update;
     ``pooled``, ``pooled_filters``, ``pooled_input``, ``columns``: behind max-pooling;
     ``sums``, then ``permuted``, ``gather512``, ``compress`` (AVX-512) or ``lookup``, ``gather``.
 The rest of a training step:
-    ``norm``, ``norm_backward``: batch norm and sign; ``steps``: optimizers and signs;
-    ``draws``: torch's random numbers.
+    ``norm``, ``norm_backward``: batch norm and activation; ``steps``: optimizers and signs;
+    ``draws``: torch's random numbers, and signs drawn by them.
 What all share:
     ``pack``: signs and thresholds to words; ``vectors``, ``octets``: instructions by hand;
     ``jit``, ``threads``, ``pages``: numba's cache, threads, memory for large results.

@@ -189,6 +189,12 @@ def index_of_rows(words: np.ndarray, length: int) -> np.ndarray:
     return out
 
 
+def check_pieces(pieces: int) -> None:
+    """Raise ``ValueError`` unless there are one or two."""
+    if pieces not in (1, 2):
+        raise ValueError(f"pieces must be 1 or 2, got {pieces}")
+
+
 def tables(
     a: np.ndarray, planes: int, unit: float = 0.0, pieces: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -196,7 +202,11 @@ def tables(
 
     ``unit``: the step of all where they are its multiples up to LEVELS, so that nothing is rounded.
     ``pieces``: 1, or 2: M rows more, of what rounding leaves.
+
+    Raises:
+        ValueError: another number of pieces.
     """
+    check_pieces(pieces)
     rows, length = a.shape
     found: np.ndarray = aligned(pieces * rows * steps_for(length, planes) * TABLES[planes])
     scales = np.empty((pieces * rows, -(-length // SHARED)), dtype=np.float32)

@@ -18,7 +18,7 @@ from kernels.cpu import pages
 from kernels.cpu.columns import EIGHT, greatest, round_eight, steps_of, whole_columns
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import LANES
-from kernels.cpu.signed import index, quantize, rest_of, width_for
+from kernels.cpu.signed import check_pieces, index, quantize, rest_of, width_for
 from kernels.cpu.sums import (
     BLOCK,
     PATTERNS,
@@ -184,7 +184,11 @@ def input_gradient(
 
     gradient: float32 [B*H*W, N]; filters: packed, int64 [N, 9, ceil(C/64)]; columns: C channels
     rounded up to a multiple of 32; pieces: of 12 bits each, 1 or 2.
+
+    Raises:
+        ValueError: another number of pieces.
     """
+    check_pieces(pieces)
     taps = [np.ascontiguousarray(filters[None, :, tap]) for tap in range(TAPS)]
     by_tap = [index(tap, channels) for tap in taps]
     out: np.ndarray = pages.empty(len(gradient), width_for(channels), torch.float32).numpy()

@@ -80,11 +80,16 @@ def test_large_draws_lie_in_kept_memory() -> None:
     ours, theirs = _pair()
     like = torch.empty(3, 130, 110, 120).contiguous(memory_format=torch.channels_last)
     assert like.numel() * 4 >= pages.LARGE_BYTES
+    places = []
     for _ in range(2):  # the second time in the first's memory
         found = fused.draws(like, ours)
         assert found.stride() == like.stride()
         assert torch.equal(found, _library(like, theirs, None))
+        places.append(found.data_ptr())
+        held = pages.empty(1, like.numel(), torch.float32)  # another's, while the first is held
+        assert held.data_ptr() != found.data_ptr()
         del found
+    assert places[0] == places[1]
 
 
 # One word, several parts of one thread's words, rows that begin within a part.
@@ -117,6 +122,8 @@ def test_a_stochastic_layer_packs_what_it_draws(width: int) -> None:
         Linear((96, width), "stoch", "real", torch.Generator().manual_seed(2), generator)
         for generator in _pair()
     ]
+    drawn = fused.packed_drawn_signs(layers[0].weight, torch.Generator())
+    assert (drawn is None) == (width != 192)  # rows of whole words, and enough of them
     for _ in range(2):
         packed, signs = layers[0].packed_signs(), layers[1].signed_weight()
         assert torch.equal(packed, pack_rows(signs).words)

@@ -78,6 +78,11 @@ def test_two_pieces_have_what_float32_has(shape: tuple[int, int, int], planes: i
     assert ((_product(a, signs, pieces=2).double() - exact).abs() <= bound + rounding).all()
 
 
+def test_another_number_of_pieces_is_told() -> None:
+    with pytest.raises(ValueError, match="pieces must be 1 or 2, got 3"):
+        _product(_reals(2, 8), _signs(8, 32, 1), pieces=3)
+
+
 def test_two_pieces_of_zeros_and_of_what_is_not_finite() -> None:
     a, signs = torch.zeros(3, 600), _signs(600, 40, 1)
     a[1, 7], a[2, 599] = torch.nan, torch.inf

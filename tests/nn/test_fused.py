@@ -151,3 +151,10 @@ def test_drawn_signs_in_one_pass(layout: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fused, "drawn_sign", lambda *operands: None)
     assert torch.equal(signs, stochastic_sign(x, torch.Generator().manual_seed(3)))
     assert set(signs.unique().tolist()) == {-1.0, 1.0}
+
+
+def test_draws_in_another_order_are_left_to_the_library() -> None:
+    x = torch.zeros(8, 16, 24, 24)
+    draws = torch.rand_like(x).contiguous(memory_format=torch.channels_last)
+    assert fused.drawn_sign(x, draws) is None
+    assert fused.drawn_sign(x, draws.contiguous()) is not None

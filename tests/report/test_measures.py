@@ -71,7 +71,7 @@ def test_rounded_gradients_are_no_smaller_scale_and_are_named(tmp_path: Path) ->
     fast = runs(0.98, changes="precision=fast")
     judged = judge(CLAIMS["mnist-theano"], made_frames(tmp_path, runs=fast))
     assert (judged.verdict, judged.ours) == ("reproduced", 0.98)
-    assert "precision=fast: gradients are rounded" in judged.note
+    assert "precision=fast: products of reals are rounded" in judged.note
     short = best(tmp_path, "mnist-theano", runs=runs(1.0, changes="epochs=5; precision=fast"))
     assert short is not None
     assert short.reduced == "MLP 3 × 4096, 1000 epochs"
