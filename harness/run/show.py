@@ -1,6 +1,7 @@
 """The progress of a preset on stdout: a line an epoch, but never more than one in some seconds."""
 
 import time
+from collections import deque
 from typing import Any
 
 from harness.run.group import Group
@@ -8,6 +9,7 @@ from harness.text import hours_text
 from harness.train.loop import Progress
 
 LINE_SECONDS = 5.0  # 1000 epochs of 0.2 s are 40 lines
+FEWEST_EPOCHS = 5  # that the time left is estimated from, or a tenth of the run's if that is more
 
 
 def say(text: str) -> None:
@@ -24,9 +26,10 @@ class Lines:
         self._title, self._name, self._epochs, self._group = title, name, epochs, group
         self._line_seconds = line_seconds
         self._best = "no best yet"
-        self._began = time.monotonic()
+        # When the last epochs ended, and the first of these began: what a start took, or other work
+        # on the machine, is soon forgotten.
+        self._ends: deque[float] = deque(maxlen=1 + max(FEWEST_EPOCHS, epochs // 10))
         self._shown = -float("inf")
-        self._first = 0
 
     def __enter__(self) -> "Lines":
         return self
@@ -36,10 +39,9 @@ class Lines:
 
     def start(self, progress: Progress) -> None:
         """Begin where the run stands."""
-        self._first = progress.epoch
         for metrics in progress.metrics:
             self._note_best(metrics)
-        self._began = time.monotonic()
+        self._ends.append(time.monotonic())
         if progress.epoch or progress.step:
             epoch = min(progress.epoch + 1, self._epochs)
             say(f"{self._title} goes on in epoch {epoch} of {self._epochs}")
@@ -55,7 +57,8 @@ class Lines:
         self._group.closed(self._name)
         self._note_best(metrics)
         now, epoch = time.monotonic(), metrics["epoch"]
-        spent, done = now - self._began, epoch - self._first
+        self._ends.append(now)
+        spent, done = now - self._ends[0], len(self._ends) - 1
         own = spent / done * (self._epochs - epoch)
         preset = self._group.left(self._name, spent, done, own)
         if now - self._shown < self._line_seconds and epoch < self._epochs:
