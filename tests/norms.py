@@ -19,6 +19,13 @@ TOLERANCE = 6e-5
 MARGIN = 1e-4
 
 
+def layer_of(form: str, features: int) -> BatchNorm:
+    """Return a vanilla norm of Lasagne's or torch's form, or a shift-based one by its averages."""
+    if form in ("lasagne", "torch"):
+        return VanillaBatchNorm(features, form, EPS, 0.1)
+    return ShiftBatchNorm(features, EPS, 0.1, form)
+
+
 @dataclass
 class Case:
     dots: Tensor

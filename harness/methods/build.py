@@ -18,7 +18,7 @@ def build_method(recipe: Recipe, mode: Mode, network: BinaryNetwork, streams: St
     order.
     """
     weight = next(network.parameters())
-    if weight.is_cuda or gpu.runs_on(weight):
+    if gpu.holds(weight):
         network.lay_channels_last()
     kind = recipe.method.kind
     if kind in ("bitwise", "ternary"):

@@ -17,6 +17,7 @@ from torch.autograd import Function
 from harness.nn import gpu, norm_sign, signed
 from harness.nn.attached import Maps, attachment
 from harness.nn.batch_norm import BatchNorm
+from harness.nn.conv_gradients import conv_gradients
 from harness.nn.layers import Conv3x3
 
 if TYPE_CHECKING:
@@ -107,11 +108,9 @@ def by_input(gradient: Tensor, x: Tensor, signs: Tensor) -> Tensor:
     which those that read it take as 65504.
     """
     half = [rows.permute(0, 3, 1, 2) for rows in (gradient, x, signs)]
-    operands = half if gradient.is_cuda else [operand.float() for operand in half]
-    sides = [1, 1], [1, 1], [1, 1]
-    found: Tensor = torch.ops.aten.convolution_backward(
-        *operands, None, *sides, False, [0, 0], 1, [True, False, False]
-    )[0]
+    first, second, third = half if gradient.is_cuda else [operand.float() for operand in half]
+    found, _ = conv_gradients(first, second, third, by_input=True, by_weight=False)
+    assert found is not None
     return found.half()
 
 

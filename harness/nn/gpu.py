@@ -29,6 +29,11 @@ def runs_on(tensor: Tensor) -> bool:
     return kind == _kernel_device()
 
 
+def holds(tensor: Tensor) -> bool:
+    """Return True on a GPU, with Triton or without, and where the interpreter stands for one."""
+    return tensor.is_cuda or runs_on(tensor)
+
+
 def takes(*tensors: Tensor) -> bool:
     """Return True where the Triton kernels take all of the tensors: float32, on their device."""
     return all(t.dtype == torch.float32 and runs_on(t) for t in tensors)

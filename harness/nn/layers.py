@@ -137,7 +137,6 @@ class WeightedLayer(nn.Module):
         Kept from step to step where training draws none: the optimizer makes them with weights.
         """
         if self.binarization == "stoch" and self._draws is not None:
-            attachment(self.weight).wait()
             drawn = fused.packed_drawn_signs(self.weight, self._draws)
             return pack_rows(self.signed_weight()).words if drawn is None else drawn
         kept = attachment(self.weight)

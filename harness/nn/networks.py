@@ -28,10 +28,10 @@ class Block(nn.Module):
     the pooling after the activation; among tied maxima the first takes the gradient. ``gated`` is
     the straight-through estimator's gate. ``binary_input`` says that the block's inputs are ±1
     (before dropout), ``takes_integers`` that they are integers up to 255; ``by_signs`` that their
-    products with ±1 weights go by packed kernels; ``fast`` that a step need not keep
-    the bits of the library's batch norm and products of reals, ``packs`` that
-    the next block takes its outputs' signs packed, ``halves`` that on a GPU it takes them in
-    float16, ``words`` that it can take their bits alone.
+    products with ±1 weights go by packed kernels; ``fast`` that a step need not keep the bits of
+    the library's batch norm and products of reals, ``packs`` that the next block takes its outputs'
+    signs packed, ``halves`` that on a GPU it takes them in float16, ``words`` that it can take
+    their bits alone.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Block(nn.Module):
         if self.dropout and self.training:
             x = self._drop(x)
         row_sums, pool = None, self.pool and not self.pool_last
-        on_gpu = x.is_cuda or gpu.runs_on(x)
-        if self.by_signs and self.layer.binarization != "real" and not (self.offset and on_gpu):
+        by_signs = self.by_signs and self.layer.binarization != "real"
+        if by_signs and not (self.offset and gpu.holds(x)):
             rate = self.dropout if self.training else 0.0
             if self.offset:  # an image of ones: its dots are the weights' sums
                 x = F.pad(x, (0, 0, 0, 1), value=1.0)
@@ -136,8 +136,7 @@ class Block(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         keep = fused.draws(x, self._streams["dropout"], 1 - self.dropout).div_(1 - self.dropout)
-        on_gpu = x.is_cuda or gpu.runs_on(x)
-        bits_alone = self.by_signs and self.binary_input and not on_gpu
+        bits_alone = self.by_signs and self.binary_input and not gpu.holds(x)
         return signed.drop(x, keep) if bits_alone else x * keep
 
     def _activate(self, y: Tensor) -> Tensor:

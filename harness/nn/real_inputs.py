@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from harness.nn import gpu, signed
+from harness.nn.conv_gradients import conv_gradients
 from harness.nn.layers import Conv3x3
 from kernels.conv import pack_filters
 from kernels.cpu.threads import follow_torch
@@ -32,7 +33,7 @@ def takes(block: "Block", x: Tensor) -> bool:
     layer = block.layer
     by_signs = block.fast and block.training and layer.binarization != "real"
     wide = layer.weight.shape[1] >= FEWEST
-    return by_signs and wide and not (x.is_cuda or gpu.runs_on(x))
+    return by_signs and wide and not gpu.holds(x)
 
 
 class _Linear(Function):
@@ -62,12 +63,11 @@ class _Conv(Function):
         from kernels.cpu import signed_conv
 
         follow_torch()
-        batch, channels, height, width = x.shape
+        _, channels, height, width = x.shape
         weight = layer.signed_weight()
         turned = pack_filters(signed_conv.turn(weight)).words.view(channels, signed_conv.TAPS, -1)
-        rows = x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
         maps = len(weight)
-        dots = signed_conv.product(rows.numpy(), turned.numpy(), maps, height, width)
+        dots = signed_conv.product(signed.rows_of_map(x), turned.numpy(), maps, height, width)
         ctx.layer = layer
         out, ctx.winners = signed.pooled_map(np.ascontiguousarray(dots[:, :maps]), x.shape, pool)
         ctx.save_for_backward(x, pack_filters(weight).words)
@@ -95,10 +95,8 @@ def _filter_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Return the gradient by the filters, like ``weight``, by the library."""
     last = torch.channels_last
     operands = (gradient, x.contiguous(memory_format=last), weight.contiguous(memory_format=last))
-    sides = [1, 1], [1, 1], [1, 1]
-    found: Tensor = torch.ops.aten.convolution_backward(
-        *operands, None, *sides, False, [0, 0], 1, [False, True, False]
-    )[1]
+    _, found = conv_gradients(*operands, by_input=False, by_weight=True)
+    assert found is not None
     return found.contiguous()
 
 

@@ -202,9 +202,9 @@ def pooled_map(
     return by_pixel.view(batch, height, width, -1).permute(0, 3, 1, 2), winners
 
 
-def rows_of_map(gradient: Tensor) -> "np.ndarray":
-    """Return a map [B, N, H, W] as its pixels' rows, float32 [B*H*W, N]."""
-    rows = gradient.permute(0, 2, 3, 1).reshape(-1, gradient.shape[1])
+def rows_of_map(x: Tensor) -> "np.ndarray":
+    """Return a map [B, C, H, W] as its pixels' rows, float32 [B*H*W, C]."""
+    rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
     return rows.contiguous().numpy()
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from harness.nn.attached import attachment
+from harness.nn.conv_gradients import conv_gradients
 
 PATCHED, CHECKED = 256, 16  # images
 _exact: dict[tuple[int, ...], bool] = {}  # the library's convolution, by its choice and shapes
@@ -121,10 +122,8 @@ class _Conv3x3(Function):
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
     x, weight = ctx.saved_tensors
-    wanted = [ctx.needs_input_grad[0], True, False]
-    by_input, by_weight, _ = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
-    )
+    by_input, by_weight = conv_gradients(gradient, x, weight, ctx.needs_input_grad[0], True)
+    assert by_weight is not None
     return by_input, by_weight
 
 

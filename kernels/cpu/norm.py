@@ -182,12 +182,14 @@ def _forward(dots, bias, scale, gamma, beta, eps, draws, form, shift, out, words
     sums = np.empty((blocks, 2, dots.shape[1]), dtype=np.float64)
     for task in numba.prange(count):
         _add_part(dots, task, sums)
-    _means(merged(sums), len(dots), scale, bias, mean)
+    total = merged(sums)
+    _means(total, len(dots), scale, bias, mean)
     middle = middle_of(bias, scale, mean)
     if shift:
         for task in numba.prange(count):
             _add_shifted(dots, task, middle, np.float32(scale), sums)
-    _deviations(merged(sums), len(dots), scale, eps, shift, inv_std)
+        total = merged(sums)
+    _deviations(total, len(dots), scale, eps, shift, inv_std)
     slope = slope_of(scale, gamma, inv_std, shift)
     for task in numba.prange(count):
         _write_part(dots, task, middle, slope, beta, draws, form, out, words)

@@ -25,12 +25,16 @@ _SIGN, _RELU = (_BELOW_MINUS_1, np.float32(1)), (np.float32(0), np.float32(np.in
 
 
 @jit(error_model="numpy")
+def _past(g, y, low, high, gated):
+    """Return the gradient past the gate."""
+    return g if ((low < y) & (y <= high)) | (not gated) else _ZERO
+
+
+@jit(error_model="numpy")
 def _add_row(g, x, middle, slope, beta, low, high, gated, total, by_t):
     for j in range(total.size):
         t = np.float32(x[j]) - middle[j]
-        y = t * slope[j] + beta[j]
-        passes = ((low < y) & (y <= high)) | (not gated)
-        value = np.float64(g[j] if passes else _ZERO)
+        value = np.float64(_past(g[j], t * slope[j] + beta[j], low, high, gated))
         total[j] += value
         by_t[j] += value * np.float64(t)
 
@@ -42,23 +46,12 @@ def _add_powers(x, middle, scale, total):
 
 
 @jit(error_model="numpy")
-def _write_row(g, x, middle, slope, beta, low, high, gated, mean_g, by_t, out):
+def _write_row(g, x, middle, slope, beta, low, high, gated, mean_g, along, scale, shift, out):
     for j in range(out.size):
         t = np.float32(x[j]) - middle[j]
-        y = t * slope[j] + beta[j]
-        passes = ((low < y) & (y <= high)) | (not gated)
-        value = g[j] if passes else _ZERO
-        out[j] = slope[j] * (value - mean_g[j] - t * by_t[j])
-
-
-@jit(error_model="numpy")
-def _write_shift_row(g, x, middle, slope, beta, low, high, gated, mean_g, by_power, scale, out):
-    for j in range(out.size):
-        t = np.float32(x[j]) - middle[j]
-        y = t * slope[j] + beta[j]
-        passes = ((low < y) & (y <= high)) | (not gated)
-        value = g[j] if passes else _ZERO
-        out[j] = slope[j] * (value - mean_g[j] - ap2(t * scale) * by_power[j])
+        value = _past(g[j], t * slope[j] + beta[j], low, high, gated)
+        by = ap2(t * scale) if shift else t
+        out[j] = slope[j] * (value - mean_g[j] - by * along[j])
 
 
 @jit(error_model="numpy")
@@ -82,11 +75,10 @@ def _write_part(g, dots, task, middle, slope, beta, scale, gate, shift, means, o
     middle, slope, beta = middle[here], slope[here], beta[here]
     mean_g, along = means[0, here], means[1, here]
     for r in range(row, end):
-        given = g[r, here], dots[r, here], middle, slope, beta, low, high, gated, mean_g, along
-        if shift:
-            _write_shift_row(*given, scale, out[r, here])
-        else:
-            _write_row(*given, out[r, here])
+        _write_row(
+            g[r, here], dots[r, here], middle, slope, beta, low, high, gated, mean_g, along,
+            scale, shift, out[r, here],
+        )  # fmt: skip
 
 
 @jit(error_model="numpy")

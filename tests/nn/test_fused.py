@@ -118,14 +118,19 @@ def test_a_parameter_in_double_takes_torchs_way() -> None:
     assert parameter.tolist() == pytest.approx([1.0, 0.99, 0.96])
 
 
-@pytest.mark.parametrize("layout", ["rows", "channels-last", "strided"])
-def test_signs_in_one_pass(layout: str) -> None:
+def _map(layout: str) -> Tensor:
     x = torch.randn(8, 16, 24, 24, generator=torch.Generator().manual_seed(2))
     x.view(-1)[:5] = torch.tensor([0.0, -0.0, math.nan, math.inf, -math.inf])
     if layout == "channels-last":
-        x = x.contiguous(memory_format=torch.channels_last)
-    elif layout == "strided":
-        x = x.transpose(1, 2)
+        return x.contiguous(memory_format=torch.channels_last)
+    if layout == "strided":
+        return x.transpose(1, 2)
+    return x[:1, :1].contiguous() if layout == "small" else x
+
+
+@pytest.mark.parametrize("layout", ["rows", "channels-last", "strided"])
+def test_signs_in_one_pass(layout: str) -> None:
+    x = _map(layout)
     assert (fused.sign(x) is None) == (layout == "strided")
     signs = binary_sign(x)
     assert signs.stride() == x.stride()
@@ -134,14 +139,7 @@ def test_signs_in_one_pass(layout: str) -> None:
 
 @pytest.mark.parametrize("layout", ["rows", "channels-last", "strided", "small"])
 def test_drawn_signs_in_one_pass(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.randn(8, 16, 24, 24, generator=torch.Generator().manual_seed(2))
-    x.view(-1)[:5] = torch.tensor([0.0, -0.0, math.nan, math.inf, -math.inf])
-    if layout == "channels-last":
-        x = x.contiguous(memory_format=torch.channels_last)
-    elif layout == "strided":
-        x = x.transpose(1, 2)
-    elif layout == "small":
-        x = x[:1, :1].contiguous()
+    x = _map(layout)
     taken = fused.drawn_sign(x, torch.rand_like(x)) is not None
     assert taken == (layout in ("rows", "channels-last"))
     signs = stochastic_sign(x, torch.Generator().manual_seed(3))

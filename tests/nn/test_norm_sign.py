@@ -9,17 +9,15 @@ from torch import Tensor
 from harness.methods import build_method
 from harness.nn import norm_sign as module
 from harness.nn import signed
-from harness.nn.batch_norm import BatchNorm
 from harness.nn.binarize import binarize_activation
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.norm import VanillaBatchNorm
 from harness.nn.norm_sign import norm_sign
-from harness.nn.shift import ShiftBatchNorm
 from harness.nn.streams import Streams
 from harness.spec import MODES, load_recipe
 from kernels.conv import pack_map
 from kernels.packing import pack_rows
-from tests.norms import EPS, MARGIN, SCALE, close
+from tests.norms import EPS, MARGIN, SCALE, close, layer_of
 
 pytestmark = pytest.mark.skipif(not signed.available("cpu"), reason="needs numba and AVX2")
 SHAPES = [(50, 10), (4, 10, 6, 3)]
@@ -38,9 +36,7 @@ def test_a_layer_trains_as_with_the_chain(form: str, shape: tuple[int, ...], kin
     gradient = torch.randn(shape, generator=generator)  # of a map, not channels-last
     results = []
     for fused in (True, False):
-        shifted = form in ("inverse-std", "variance")
-        layer: BatchNorm = VanillaBatchNorm(10, "torch" if shifted else form, EPS, 0.1)
-        layer = ShiftBatchNorm(10, EPS, 0.1, form) if shifted else layer
+        layer = layer_of(form, 10)
         with torch.no_grad():
             layer.weight.mul_(torch.linspace(-2, 2, 10))
         dots = _in_order(start.clone()).requires_grad_()

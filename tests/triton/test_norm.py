@@ -6,18 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.nn.batch_norm import BatchNorm
 from harness.nn.binarize import binarize_activation, binary_sign
 from harness.nn.norm import VanillaBatchNorm
 from harness.nn.norm_sign import norm_sign as layer_norm_sign
-from harness.nn.shift import ShiftBatchNorm
 from kernels import reference
 from kernels.triton import norm
 from kernels.triton.norm import norm_sign
 from kernels.triton.norm_backward import GREATEST, MOST_PIECES, norm_sign_backward
 from kernels.triton.norm_backward import SCALE as GRADIENT_SCALE
 from kernels.triton.norm_evaluate import signs_at_test_time
-from tests.norms import EPS, MARGIN, SCALE, TOLERANCE, chain, close, in_doubt
+from tests.norms import EPS, MARGIN, SCALE, TOLERANCE, chain, close, in_doubt, layer_of
 from tests.triton.norms import Case, case
 from tests.triton.operands import DEVICE, INTERPRETED, on_device
 
@@ -378,9 +376,7 @@ def test_a_layer_trains_as_with_the_chain(
     results = []
     for fused in (True, False):
         place = DEVICE if fused else "cpu"
-        shifted = form in ("inverse-std", "variance")
-        layer: BatchNorm = VanillaBatchNorm(10, "torch" if shifted else form, EPS, 0.1)
-        layer = (ShiftBatchNorm(10, EPS, 0.1, form) if shifted else layer).to(place)
+        layer = layer_of(form, 10).to(place)
         with torch.no_grad():
             layer.weight.mul_(torch.linspace(-2, 2, 10, device=place))
         dots = start.to(place).contiguous(memory_format=order).requires_grad_()
