@@ -48,6 +48,10 @@ class Clock:
         """Return the seconds left, infinite where there is no end."""
         return self._ends - time.monotonic()
 
+    def until_alarm(self) -> float:
+        """Return the seconds until what goes on is stopped, infinite where there is no end."""
+        return 0.0 if self.over else signal.getitimer(signal.ITIMER_REAL)[0] or math.inf
+
     def reserve(self, seconds: float) -> None:
         """Stop what goes on ``seconds`` before the end: that long it takes to put things away."""
         if not self.over and math.isfinite(self._ends):

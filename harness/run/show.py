@@ -26,9 +26,9 @@ class Lines:
         self._title, self._name, self._epochs, self._group = title, name, epochs, group
         self._line_seconds = line_seconds
         self._best = "no best yet"
-        # When the last epochs ended, and the first of these began: what a start took, or other work
-        # on the machine, is soon forgotten.
-        self._ends: deque[float] = deque(maxlen=1 + max(FEWEST_EPOCHS, epochs // 10))
+        # When the last epochs ended, and before them the start or one more: other work on the
+        # machine is soon forgotten, and what a start took with the second epoch.
+        self._ends: deque[float] = deque(maxlen=2 + max(FEWEST_EPOCHS, epochs // 10))
         self._shown = -float("inf")
 
     def __enter__(self) -> "Lines":
@@ -50,7 +50,7 @@ class Lines:
 
     def step(self, progress: Progress) -> None:
         """Hand a step on."""
-        self._group.step()
+        self._group.step(self._name, progress.saving_s)
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         """Show an epoch's figures, and the time left, where the last line is old enough."""
@@ -58,7 +58,8 @@ class Lines:
         self._note_best(metrics)
         now, epoch = time.monotonic(), metrics["epoch"]
         self._ends.append(now)
-        spent, done = now - self._ends[0], len(self._ends) - 1
+        first = int(len(self._ends) > 2)
+        spent, done = now - self._ends[first], len(self._ends) - 1 - first
         own = spent / done * (self._epochs - epoch)
         preset = self._group.left(self._name, spent, done, own)
         if now - self._shown < self._line_seconds and epoch < self._epochs:

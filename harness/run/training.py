@@ -11,20 +11,18 @@ from harness.run.estimate import Estimate
 from harness.run.group import Group
 from harness.run.keep import forget_records
 from harness.run.setup import Setup
-from harness.run.show import Lines
+from harness.run.show import Lines, say
 from harness.spec import get_mode
 from harness.train.checkpoint import CHECKPOINT
 from harness.train.record import finished_run
 from harness.train.run import NOT_TRACKED, train_in_turns
 from kernels.cpu.threads import available_threads, set_threads
 
-# Set aside of the time: frames at the end, with pandas' import; of each run two checkpoints to a
-# slow disk (weights, two moments and the best weights in float32, a byte of sign), as the alarm may
-# come just when one begins; the validation of an epoch, half as long again as the longest seen.
+# Set aside of the time: frames at the end, with pandas' import, and what the group asks for. Until
+# a run's checkpoint is seen, the disk is a slow one (weights, two moments and the best weights in
+# float32, a byte of sign).
 FRAMES_SECONDS = 5.0
 STATE_BYTES, DISK_BYTES_PER_S = 17, 100e6
-CHECKPOINTS = 2
-CLOSING_SHARE = 1.5
 # The first step compiles kernels, and no stop ends it: a run is not begun just before the end.
 START_SECONDS = 40.0
 
@@ -52,15 +50,10 @@ class Training:
             return ended
         for folder in folders:
             forget_records(folder)
-        reserve = FRAMES_SECONDS + sum(map(self._checkpoint_seconds, names))
-        if self.gained and self.clock.left() < reserve + START_SECONDS:
+        saving = {name: self._checkpoint_seconds(name) for name in names}
+        group = Group(saving, self.estimate, others, self._reserve, self.clock.until_alarm)
+        if self.gained and self.clock.until_alarm() < START_SECONDS:
             self.clock.end()
-        self.clock.reserve(reserve)
-
-        def closing(seconds: float) -> None:
-            self.clock.reserve(reserve + CLOSING_SHARE * seconds)
-
-        group = Group(names, self.estimate, others, closing)
         before = [_written(folder / CHECKPOINT) for folder in folders]
         self._set_threads(names[0])
         try:
@@ -73,12 +66,16 @@ class Training:
                 [partial(_lines, title, name, group) for name, title in titles.items()],
                 until_one_ends=True,
                 on_stop=self.clock.note,
+                alone=partial(_alone, group, titles),
             )
         finally:  # a checkpoint is written after a step alone
             after = [_written(folder / CHECKPOINT) for folder in folders]
             self.gained = self.gained or before != after
         self.gained = self.gained or bool(found)
         return {names[at]: run for at, run in sorted(found.items())}
+
+    def _reserve(self, seconds: float) -> None:
+        self.clock.reserve(FRAMES_SECONDS + seconds)
 
     def _ended_before(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         setup = self.setup
@@ -92,7 +89,7 @@ class Training:
         network = job.resolved_recipe().network
         layers = layer_costs(network, get_mode(job.mode), job.dataset)
         state = STATE_BYTES * sum(layer.weights for layer in layers)
-        return CHECKPOINTS * state / DISK_BYTES_PER_S
+        return state / DISK_BYTES_PER_S
 
     def _set_threads(self, name: str) -> None:
         # On the CPU the preset's threads, as the workflow takes them: sums differ by their number.
@@ -102,6 +99,16 @@ class Training:
 
 def _lines(title: str, name: str, group: Group, epochs: int, steps: int, batch: int) -> Lines:
     return Lines(title, name, epochs, group)
+
+
+def _alone(group: Group, titles: dict[str, str]) -> int | None:
+    """Return which run is to go on alone, if one is; say so once."""
+    before, name = group.alone, group.choose()
+    if name is None:
+        return None
+    if name != before:
+        say(f"{titles[name]} goes on alone: in turns none would end in time")
+    return list(titles).index(name)
 
 
 def _written(path: Path) -> int | None:

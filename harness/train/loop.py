@@ -85,6 +85,7 @@ class Progress:
     started: str = ""
     together: int = 1  # as many runs, at most, took turns with this one and itself
     mixed: bool = False  # and some of them differed in more than their seed
+    saving_s: float = 0.0  # the longest that this process took to write a checkpoint
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -110,6 +111,7 @@ class Trainer:
         self.signs: Tensor | None = method.signs()
         self._steps = steps_of(method, splits["train"], recipe.batch, self.steps_per_epoch)
         self.turns = 1  # runs that take turns in this process, this one too
+        self._counted = math.nan  # until then the epoch's seconds are counted
         self._stop: int | None = None
         self._pause = False
         self._saved_at = time.monotonic()
@@ -138,12 +140,15 @@ class Trainer:
         self.order = state["order"]
         self.signs = state["signs"]
         self.progress = Progress(**state["progress"])
+        self.progress.saving_s = 0.0  # it may have been another disk
         self.best_state = state["best_state"]
 
     def checkpoint(self) -> None:
         """Write the resumable state now."""
+        began = time.monotonic()
         save_checkpoint(self.folder, self.state())
         self._saved_at = time.monotonic()
+        self.progress.saving_s = max(self.progress.saving_s, self._saved_at - began)
 
     def advance(self, on_epoch: Callable[[dict[str, Any], bool], None]) -> Iterator[Progress]:
         """Train to the last epoch, yielding after each step, or graph of steps;
@@ -168,6 +173,17 @@ class Trainer:
         """Stop after the present step or graph, with a checkpoint."""
         self._pause = True
 
+    def take_turns(self, turns: int) -> None:
+        """Count the time from now on as that of ``turns`` runs: an epoch has its share of it."""
+        self._count_seconds()
+        self.turns = turns
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        if math.isfinite(self._counted):
+            self.progress.epoch_seconds += (now - self._counted) / self.turns
+            self._counted = now
+
     def _checkpoint_if_due(self) -> None:
         if not self._due():
             return
@@ -186,21 +202,21 @@ class Trainer:
         progress.lr = self.method.start_epoch(progress.epoch, fresh=progress.step == 0)
         steps = self._steps
         steps.begin(self.order, progress.step, progress.loss_sum, progress.wrong)
-        # Of the time that several runs take in turn, each counts its share.
-        began, turns = time.monotonic(), self.turns
+        self._counted = time.monotonic()
 
         def take_totals() -> None:
             progress.loss_sum, progress.wrong = steps.totals()  # waits for the device
-            progress.epoch_seconds += (time.monotonic() - began) / turns
+            self._count_seconds()
 
         while progress.step < self.steps_per_epoch:
             progress.step += steps.step()
             if self._due():
                 take_totals()
                 self._checkpoint_if_due()
-                began = time.monotonic()
+                self._counted = time.monotonic()
             yield progress
         take_totals()
+        self._counted = math.nan
 
     def _due(self) -> bool:
         asked = self._stop is not None or self._pause

@@ -70,10 +70,12 @@ def train_in_turns(
     shows: Sequence[MakeShow],
     until_one_ends: bool = False,
     on_stop: Callable[[int], None] = lambda number: None,
+    alone: Callable[[], int | None] = lambda: None,
 ) -> dict[int, dict[str, Any]]:
     """Train as :func:`train_together`, and return the run.json of those that ended, by index.
 
-    With ``until_one_ends`` the others are put away then, each with a checkpoint to go on from.
+    With ``until_one_ends`` the others are put away then, each with a checkpoint to go on from, and
+    so they are once ``alone``, asked before each round, names the run that is to go on.
     ``on_stop`` is told the number of a signal at once: runs past their last step end all the same.
     """
     check_count(len(specs), device)
@@ -92,7 +94,7 @@ def train_in_turns(
             return found
         sessions = {at: run for at, run in enumerate(opened) if isinstance(run, Session)}
         shown = {at: shows[at] for at in sessions}
-        return {**found, **_advance(sessions, shown, device, until_one_ends, on_stop)}
+        return {**found, **_advance(sessions, shown, device, until_one_ends, on_stop, alone)}
 
 
 def _advance(
@@ -101,27 +103,31 @@ def _advance(
     device: torch.device,
     until_one_ends: bool,
     on_stop: Callable[[int], None],
+    alone: Callable[[], int | None],
 ) -> dict[int, dict[str, Any]]:
-    trainers = [session.trainer for session in sessions.values()]
+    trainers = {at: session.trainer for at, session in sessions.items()}
 
     def stop(number: int) -> None:
         on_stop(number)
-        for trainer in trainers:
+        for trainer in trainers.values():
             trainer.request_stop(number)
 
-    def pause() -> None:
-        for trainer in trainers:
-            trainer.request_pause()
+    def pause(but: int | None) -> None:
+        for at, trainer in trainers.items():
+            if at != but:
+                trainer.request_pause()
 
     def counted(at: int) -> Generator[None, None, dict[str, Any]]:
-        run = yield from sessions[at].advance(shows[at])
-        for trainer in trainers:
-            trainer.turns -= 1
-        return run
+        try:
+            return (yield from sessions[at].advance(shows[at]))
+        finally:
+            for trainer in trainers.values():
+                trainer.take_turns(trainer.turns - 1)
 
     kinds = [(session.spec.recipe, session.spec.mode) for session in sessions.values()]
     mixed = any(kind != kinds[0] for kind in kinds)
     for session in sessions.values():
         session.takes_turns(len(sessions), mixed)
     with stopping(stop):
-        return take_turns({at: counted(at) for at in sessions}, device, pause, until_one_ends)
+        runs = {at: counted(at) for at in sessions}
+        return take_turns(runs, device, pause, until_one_ends, alone)

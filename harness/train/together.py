@@ -29,14 +29,16 @@ def check_count(runs: int, device: torch.device) -> None:
 def take_turns(
     runs: Mapping[int, Run[Result]],
     device: torch.device,
-    pause: Callable[[], None],
+    pause: Callable[[int | None], None],
     until_one_ends: bool = False,
+    alone: Callable[[], int | None] = lambda: None,
 ) -> dict[int, Result]:
     """Advance the runs one step, or graph, after the other; return the results of those that ended.
 
     The host waits for one run at the end of its epochs alone; the others' steps, a graph's replay
-    each, are queued by then and go on. ``pause`` asks all runs to stop by :class:`Paused`: after an
-    error, and with ``until_one_ends`` :data:`LAST_ROUNDS` after the first one has ended.
+    each, are queued by then and go on. ``pause(but)`` asks all runs but one to stop by
+    :class:`Paused`: all after an error, and with ``until_one_ends`` :data:`LAST_ROUNDS` after the
+    first one has ended; all but the one that ``alone`` returns, which is asked before each round.
 
     Raises:
         Interrupted: a run was stopped; raised once every other has stopped too, or has ended.
@@ -48,6 +50,9 @@ def take_turns(
     failure: Exception | None = None
     left, rounds = list(runs), LAST_ROUNDS
     while left:
+        chosen = alone()
+        if chosen is not None:
+            pause(chosen)
         for at in list(left):
             try:
                 with streams[at]():
@@ -64,7 +69,7 @@ def take_turns(
             left.remove(at)
         rounds -= bool(results)
         if failure is not None or (until_one_ends and rounds < 0):
-            pause()
+            pause(None)
     if interrupted is not None:
         raise interrupted
     if failure is not None:

@@ -129,7 +129,7 @@ def trainer_of(method: Backprop, folder: Path, checkpoint_seconds: float = 1e9) 
 
 def train(trainers: Sequence[Trainer]) -> None:
     runs: list[Any] = [trainer.advance(lambda metrics, best: None) for trainer in trainers]
-    take_turns(dict(enumerate(runs)), torch.device("cuda"), pause=lambda: None)
+    take_turns(dict(enumerate(runs)), torch.device("cuda"), pause=lambda but: None)
 
 
 def gathered(method: Backprop) -> list[str]:

@@ -26,6 +26,17 @@ def test_the_alarm_comes_as_long_before_the_end_as_was_reserved() -> None:
     assert 25 < clock.left() <= 29.75
 
 
+def test_the_seconds_until_the_alarm() -> None:
+    with Clock() as clock:
+        clock.reserve(5)
+        assert clock.until_alarm() == float("inf")
+    with pytest.raises(Interrupted), Clock(minutes=2) as clock:
+        clock.reserve(20)
+        assert 95 < clock.until_alarm() <= 100
+        clock.end()
+    assert clock.until_alarm() == 0
+
+
 def test_a_reserve_that_does_not_fit_ends_at_once() -> None:
     clock = Clock(minutes=1, spent=3600)
     with pytest.raises(Interrupted), clock:

@@ -86,6 +86,32 @@ def test_checkpoints_are_no_part_of_an_epochs_seconds(
     assert metrics["images_per_s"] == pytest.approx(BATCH * STEPS / EPOCH, abs=0.1)
 
 
+def test_an_epoch_has_its_share_of_the_time_that_runs_took_in_turn(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    run, metrics = trainer(tmp_path, 1e9), []
+    run.take_turns(4)
+    for progress in run.advance(lambda found, best: metrics.append(found)):
+        clock.now += 3 * HOST if run.turns == 4 else 0.0  # the others' steps
+        if progress.step == 5:
+            run.take_turns(1)
+    assert metrics[0]["seconds"] == pytest.approx(STEPS * (HOST + DEVICE))
+    clock.now += 5.0
+    run.take_turns(2)
+    assert run.progress.epoch_seconds == 0.0, "no epoch is under way"
+
+
+def test_the_longest_checkpoint_is_noted_and_forgotten_elsewhere(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    run = trainer(tmp_path, 5 * HOST)
+    train(run)
+    assert run.progress.saving_s == FILE
+    other = trainer(tmp_path, 1e9)
+    other.resume(run.state())
+    assert other.progress.saving_s == 0.0
+
+
 def test_a_stopped_epoch_keeps_the_devices_seconds(tmp_path: Path, clock: SimpleNamespace) -> None:
     first, second = trainer(tmp_path, 1e9), trainer(tmp_path, 1e9)
     with pytest.raises(Interrupted):

@@ -29,6 +29,7 @@ from harness.errors import HarnessError
 from harness.report.frames import read_frames
 from harness.run import show, training
 from harness.run.clock import Clock
+from harness.run.group import CLOSING_SHARE
 from harness.spec import get_mode, load_recipe
 from harness.train import loop
 from harness.train.record import RunSpec
@@ -172,8 +173,8 @@ def test_the_alarm_is_set_for_what_is_left_to_do_at_the_end(
     reserved = [3600 - training.FRAMES_SECONDS - seconds for seconds in alarms[:-1]]
     assert all(low >= 0 for low in reserved), "frames are written in time"
     spent = 3600 - clock.left()
-    assert max(reserved) > training.CLOSING_SHARE * 0.5, "and so is a validation"
-    assert max(reserved) < training.CLOSING_SHARE * spent + spent
+    assert max(reserved) > CLOSING_SHARE * 0.5, "and so is a validation"
+    assert max(reserved) < CLOSING_SHARE * spent + spent
     assert alarms[-1] == 0, "no alarm is left behind"
 
 

@@ -13,7 +13,9 @@ from train_helpers import read_metrics, read_run
 
 from harness.errors import HarnessError
 from harness.report.frames import read_frames
+from harness.run import group, training
 from harness.run.clock import Clock
+from harness.run.group import Group
 from harness.train import together
 from harness.train.loop import Trainer
 from harness.train.steps import EagerSteps
@@ -157,6 +159,28 @@ def test_one_that_is_further_is_kept_before_the_others_end(
     assert run_seeds(tmp_path, data_root) == 0
     assert order == [1, 2] * STEPS + [2] * STEPS
     assert STEPS - 10 < len(steps_with_it) < STEPS, "the last steps, but for a few rounds"
+    assert_same_seeds(tmp_path, alone)
+
+
+def test_where_none_would_end_in_time_one_goes_on_alone(
+    alone: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    left = Group.left
+
+    def told(self: Group, run: str, seconds: float, epochs: int, own: float) -> float | None:
+        return left(self, run, seconds, epochs, own=20.0 if run == name(1) else 30.0)
+
+    monkeypatch.setattr(group, "SURE_EPOCHS", 1)
+    monkeypatch.setattr(training, "START_SECONDS", 0.0)
+    monkeypatch.setattr(Group, "left", told)
+    monkeypatch.setattr(Clock, "until_alarm", lambda clock: 15.0)
+    order = turns(monkeypatch, lambda seed, steps: None)
+    assert run_seeds(tmp_path, data_root) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert order == [0, 1, 2] * (STEPS + 2) + [1] * (STEPS - 2) + [0, 2] * (STEPS - 2)
+    chosen = f"[2/3] {name(1)} goes on alone: in turns none would end in time"
+    assert [line for line in lines if "alone" in line] == [chosen]
     assert_same_seeds(tmp_path, alone)
 
 

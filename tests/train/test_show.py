@@ -44,6 +44,7 @@ def test_a_slow_start_is_soon_forgotten(
         now += 600.0 if number == first + 1 else 60.0
         lines.epoch(_epoch(number))
     begun, *_, last = group.heard
+    assert group.heard[1] == (60.0, 1, 60.0 * (epochs - first - 2)), "without the start"
     assert begun == (600.0, 1, 600.0 * (epochs - first - 1))
     assert last == (kept * 60.0, kept, 60.0 * (epochs - first - 1 - kept))
     said = capsys.readouterr().out.splitlines()

@@ -137,7 +137,7 @@ def test_turns_end_at_different_times() -> None:
         return name
 
     found = together.take_turns(
-        dict(enumerate([run("a", 1), run("b", 3), run("c", 2)])), CPU, lambda: None
+        dict(enumerate([run("a", 1), run("b", 3), run("c", 2)])), CPU, lambda but: None
     )
     assert found == {0: "a", 1: "b", 2: "c"}
     assert order == ["a0", "b0", "c0", "b1", "c1", "b2"]
@@ -148,7 +148,7 @@ def test_one_that_ends_first_has_the_others_put_away(
     monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     monkeypatch.setattr(together, "LAST_ROUNDS", rounds)
-    asked: list[None] = []
+    asked: list[int | None] = []
 
     def run(steps: int) -> Generator[None, None, int]:
         for _ in range(steps):
@@ -158,8 +158,31 @@ def test_one_that_ends_first_has_the_others_put_away(
         return steps
 
     runs = {name: run(steps) for name, steps in enumerate((1, 3, 9))}
-    found = together.take_turns(runs, CPU, lambda: asked.append(None), until_one_ends=True)
+    found = together.take_turns(runs, CPU, asked.append, until_one_ends=True)
     assert found == ({0: 1, 1: 3} if rounds else {0: 1})
+
+
+def test_one_goes_on_alone_and_the_others_are_put_away() -> None:
+    order: list[int] = []
+    paused: set[int] = set()
+
+    def run(name: int) -> Generator[None, None, int]:
+        for _ in range(4):
+            order.append(name)
+            yield
+            if name in paused:
+                raise Paused
+        return name
+
+    def pause(but: int | None) -> None:
+        paused.update({0, 1, 2} - {but})
+
+    def alone() -> int | None:
+        return 1 if len(order) >= 6 else None
+
+    runs = {name: run(name) for name in range(3)}
+    assert together.take_turns(runs, CPU, pause, alone=alone) == {1: 1}
+    assert order == [0, 1, 2, 0, 1, 2, 1, 1]
 
 
 def test_an_error_of_one_puts_the_others_away_first(
