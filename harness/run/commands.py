@@ -62,10 +62,11 @@ def run(
 
     On a GPU, which a small network leaves idle, neighbours that differ in their seed alone take
     their steps in turn (--together), to the numbers that each has alone. One that ends before the
-    others is examined and kept at once. After an error they go on one by one. Where none would end
-    within --minutes, the one nearest to its end goes on alone, if it can end by that: what has
-    ended is kept, also where the machine is lost. With --mixed neighbours of any kind do so, such as an MLP, which waits for memory, beside a ConvNet, which
-    does not; seconds and images/s of each are then no measure of its kind.
+    others is examined and kept at once. After an error they go on one by one. With --mixed
+    neighbours of any kind do so, such as an MLP, which waits for memory, beside a ConvNet, which
+    does not; seconds and images/s of each are then no measure of its kind. Where none would end
+    within --minutes, the one that is nearest to its end goes on alone, if it can end by that: what
+    has ended is kept, also where the machine is lost.
 
     Interrupted at any moment, even by kill -9, the same command goes on to the same weights, bit
     for bit on the CPU. With --minutes it ends by itself, a checkpoint and the frames written:
