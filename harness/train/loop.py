@@ -173,7 +173,7 @@ class Trainer:
         """Stop after the present step or graph, with a checkpoint."""
         self._pause = True
 
-    def take_turns(self, turns: int) -> None:
+    def share_time(self, turns: int) -> None:
         """Count the time from now on as that of ``turns`` runs: an epoch has its share of it."""
         self._count_seconds()
         self.turns = turns

@@ -122,7 +122,7 @@ def _advance(
             return (yield from sessions[at].advance(shows[at]))
         finally:
             for trainer in trainers.values():
-                trainer.take_turns(trainer.turns - 1)
+                trainer.share_time(trainer.turns - 1)
 
     kinds = [(session.spec.recipe, session.spec.mode) for session in sessions.values()]
     mixed = any(kind != kinds[0] for kind in kinds)

@@ -181,7 +181,7 @@ class Session:
 
         ``mixed``: they differ in more than their seed, so a share of the time is no one's own.
         """
-        self.trainer.take_turns(runs)
+        self.trainer.share_time(runs)
         progress = self.trainer.progress
         progress.together = self.json["together"] = max(progress.together, runs)
         progress.mixed = self.json["mixed"] = progress.mixed or mixed

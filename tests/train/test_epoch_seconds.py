@@ -90,14 +90,14 @@ def test_an_epoch_has_its_share_of_the_time_that_runs_took_in_turn(
     tmp_path: Path, clock: SimpleNamespace
 ) -> None:
     run, metrics = trainer(tmp_path, 1e9), []
-    run.take_turns(4)
+    run.share_time(4)
     for progress in run.advance(lambda found, best: metrics.append(found)):
         clock.now += 3 * HOST if run.turns == 4 else 0.0  # the others' steps
         if progress.step == 5:
-            run.take_turns(1)
+            run.share_time(1)
     assert metrics[0]["seconds"] == pytest.approx(STEPS * (HOST + DEVICE))
     clock.now += 5.0
-    run.take_turns(2)
+    run.share_time(2)
     assert run.progress.epoch_seconds == 0.0, "no epoch is under way"
 
 
