@@ -2,13 +2,14 @@
 
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from harness.errors import HarnessError
-from harness.options import Device, Kernels, Threads
+from harness.options import Device, Threads
 
 
 def bench(
@@ -45,7 +46,13 @@ def bench(
     limit: Annotated[
         float, typer.Option(help="a kernel foreseen to take more seconds a call has no time")
     ] = float("inf"),
-    kernel: Kernels = ["all"],  # noqa: B006  typer copies it
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="kernel of the registry, repeatable; all: every one, as without it; with "
+            "--preset: added to the preset's own"
+        ),
+    ] = None,
     device: Device = "auto",
     seconds: Annotated[
         float, typer.Option(help="time a kernel has; at least 3 rounds, or 1 that is longer")
@@ -59,13 +66,15 @@ def bench(
 
     A kernel that cannot run here, is wrong or fails becomes a row that says so, without a time.
 
-    With --preset all kernels are checked first, on a grid of products; then everything is benched
+    With --preset its kernels are checked first, on a grid of products; then everything is benched
     that the machine can do, its ceilings first. Interrupted, or out of --minutes, the same command
-    goes on with what is missing.
+    goes on with what is missing. The preset gpu has all kernels; cpu has xnor-cpu, naive and the
+    vendor's, and --kernel adds yours to compare with them in the same run.
 
     Example:
 
         bnn bench --preset gpu --minutes 8
+        bnn bench --preset cpu --kernel mine --limit 5 --out results/mine
         bnn bench --case square-1024 --kernel naive --kernel xnor-cpu --out results/mine/bench
     """
     from harness.bench.cases import get_case
@@ -80,15 +89,16 @@ def bench(
     if minutes is not None and not minutes > 0:
         raise HarnessError(f"--minutes must be above 0, found {minutes}")
     if preset is not None:
-        _bench_preset(preset, out, limit, fresh, minutes, plan, strict)
+        _bench_preset(preset, out, limit, fresh, minutes, plan, strict, kernel or ())
         return
     if minutes is not None or plan:
         raise HarnessError("--minutes and --plan need --preset")
     if out is None:
         raise HarnessError("--case needs --out: the folder to write below")
     try:
-        place = registry.device_for(kernel, device)
-        names = registry.resolve(kernel, place)
+        wanted = kernel or ["all"]
+        place = registry.device_for(wanted, device)
+        names = registry.resolve(wanted, place)
     except ValueError as error:
         raise HarnessError(f"--kernel, --device: {error}") from error
     cases = [get_case(name) for name in case or ()]
@@ -112,15 +122,16 @@ def _bench_preset(
     minutes: float | None,
     plan: bool,
     strict: bool,
+    added: Sequence[str],
 ) -> None:
     if plan:
         from harness.bench.estimate import show_plan
 
-        show_plan(name, limit, minutes)
+        show_plan(name, limit, minutes, added)
         return
     from harness.bench.whole import run_preset
 
-    folder, red = run_preset(name, out, limit, fresh, minutes, _show, _show_checks)
+    folder, red = run_preset(name, out, limit, fresh, minutes, _show, _show_checks, added)
     typer.echo(f"{folder}: bench files and frames; bnn report --frames {folder} draws them")
     if strict and red:
         raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """``bnn bench --preset ... --plan``: where the time goes, by counted operations; nothing is run."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,13 +107,13 @@ def _foresee(case: Case, settings: Settings, compiled: set[tuple[Any, ...]]) -> 
     )
 
 
-def foresee(name: str, limit: float = math.inf) -> Iterator[Foreseen]:
+def foresee(name: str, limit: float = math.inf, added: Sequence[str] = ()) -> Iterator[Foreseen]:
     """Yield what starts, checks and each case of a preset are foreseen to take, by counts alone.
 
     Raises:
-        HarnessError: an unknown preset.
+        HarnessError: an unknown preset or kernel.
     """
-    device, todo = get_preset(name).device, list(preset_settings(name, limit))
+    device, todo = get_preset(name).device, list(preset_settings(name, limit, added))
     kernels = tuple(dict.fromkeys(kernel for _, found in todo for kernel in found.kernels))
     processes = len({settings.threads for _, settings in todo})
     yield Foreseen("start", 0, 0, (), 0, 0, PROCESS_S * processes)
@@ -129,7 +129,7 @@ def foresee(name: str, limit: float = math.inf) -> Iterator[Foreseen]:
     yield from (replace(case, compile_s=0) for case in cases)
 
 
-def show_plan(name: str, limit: float, minutes: float | None) -> None:
+def show_plan(name: str, limit: float, minutes: float | None, added: Sequence[str] = ()) -> None:
     """Print the plan as a table, with the sum beside the budget."""
     from rich.console import Console
     from rich.table import Table
@@ -141,7 +141,7 @@ def show_plan(name: str, limit: float, minutes: float | None) -> None:
         table.add_column(heading, no_wrap=heading == "case")
     for heading in ("threads", "benchmarks", "compile", "clocked", "other", "sum", "so far"):
         table.add_column(heading, justify="right", no_wrap=True)
-    so_far, rows = 0.0, list(foresee(name, limit))
+    so_far, rows = 0.0, list(foresee(name, limit, added))
     most = max(len(row.kernels) for row in rows)
     for row in rows:
         so_far += row.seconds

@@ -1,7 +1,7 @@
 """The whole set of cases for a CPU or a GPU, as data: what ``bnn bench --preset`` runs."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.bench.cases import Case, get_case
@@ -104,20 +104,26 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def preset_settings(name: str, limit: float = math.inf) -> Iterator[tuple[Case, Settings]]:
-    """Yield the cases of a preset with how each is benched.
+def preset_settings(
+    name: str, limit: float = math.inf, added: Sequence[str] = ()
+) -> Iterator[tuple[Case, Settings]]:
+    """Yield the cases of a preset with how each is benched: its kernels and those ``added``.
 
     Raises:
-        HarnessError: an unknown preset.
+        HarnessError: an unknown preset, or a kernel that its device does not have.
     """
     from kernels import registry
 
     preset = get_preset(name)
+    try:
+        more = registry.resolve(added, preset.device)
+    except ValueError as error:
+        raise HarnessError(f"--kernel: {error}") from error
     for item in preset.items():
         threads = 1 if item.one_thread else available_threads()
         if item.one_thread and available_threads() == 1:
             continue
-        names = tuple(registry.resolve(item.kernels, preset.device))
+        names = tuple(registry.resolve((*item.kernels, *more), preset.device))
         suffix = "-1t" if item.one_thread else ""
         yield (
             get_case(item.case),

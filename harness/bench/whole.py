@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,12 @@ def run_preset(
     minutes: float | None,
     show: Show,
     show_checks: Callable[[Any], None],
+    added: Sequence[str] = (),
 ) -> tuple[Path, bool]:
     """Bench a preset below ``out`` (default: ``results/reference/<machine>``) and collect frames.
 
-    Every kernel is checked before any is clocked. A case whose files are whole is skipped unless
+    Kernels ``added`` to its own are benched beside them in every case. Every kernel is checked
+    before any is clocked. A case whose files are whole is skipped unless
     ``fresh``; one that the budget of ``minutes`` cut short goes on with what is missing. ``show``
     gets each document as soon as it is there, with where it stands: ``3/24``.
 
@@ -103,7 +105,7 @@ def run_preset(
         The folder of the frames, and whether some kernel was wrong or failed.
 
     Raises:
-        HarnessError: an unknown preset, or one for a GPU where there is none.
+        HarnessError: an unknown preset or kernel, or a preset for a GPU where there is none.
     """
     from harness.device import check_gpu
     from harness.report.collect import collect
@@ -113,7 +115,7 @@ def run_preset(
         check_gpu(f"--preset {name}", "--preset cpu, or --plan")
     total_s = 60 * (preset.minutes if minutes is None else minutes)
     folder = out or Path("results") / "reference" / machine_name()
-    bench, todo = folder / "bench", list(preset_settings(name, limit))
+    bench, todo = folder / "bench", list(preset_settings(name, limit, added))
     checks = correctness_file(bench, preset.device)
     kernels = {kernel for _, settings in todo for kernel in settings.kernels}
     sessions, at = _sessions(todo, bench, fresh), 0

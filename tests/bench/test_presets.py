@@ -95,6 +95,25 @@ def test_a_preset_benches_collects_and_goes_on_where_it_stopped(
     assert set(kernels["includes"]) == {"", "gemm", "pack+gemm", "gemm+bits"}
 
 
+def test_kernels_of_the_command_line_join_those_of_the_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    items = [Item("square-8", ("naive", "xnor-cpu"), 0.01)]
+    monkeypatch.setitem(presets.PRESETS, "cpu", Preset("cpu", lambda: items))
+    words = ["bench", "--preset", "cpu", "--out", str(tmp_path)]
+    for _ in range(2):  # without it first: a case that lacks it is benched again
+        found = CliRunner().invoke(app, words)
+        assert found.exit_code == 0, found.output
+        words += ["--kernel", "vendor-fp32", "--kernel", "naive"]
+    assert set(read_frames(tmp_path).kernels["kernel"]) == {"naive", "xnor-cpu", "vendor-fp32"}
+    checks = json.loads((tmp_path / "bench" / machine / "correctness.json").read_text())
+    assert [row["kernel"] for row in checks["kernels"]] == registry.names_on("cpu")[:3]
+    found = CliRunner().invoke(app, ["bench", "--preset", "cpu", "--kernel", "mine"])
+    assert isinstance(found.exception, HarnessError)
+    assert str(found.exception).startswith("--kernel: ")
+    assert "mine" in str(found.exception) and "xnor-cpu" in str(found.exception)
+
+
 def test_a_file_cut_short_or_without_a_kernel_is_benched_from_the_start(tmp_path: Path) -> None:
     case, settings = get_case("square-8"), Settings(("naive", "xnor-cpu"), "cpu", 1.0, 1)
     assert missing(tmp_path, case, settings) is None
