@@ -71,6 +71,18 @@ class _Entry:
 
 
 @dataclass(frozen=True)
+class _Ablations:
+    """A preset's ``ablations``: groups, and what their runs share."""
+
+    groups: tuple[str, ...]
+    seeds: tuple[int, ...]
+    threads: int
+    mnist: dict[str, Any] = field(default_factory=dict)
+    cifar10: dict[str, Any] = field(default_factory=dict)
+    svhn: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _Form:
     """What a preset is made of, where no schema is at hand."""
 
@@ -93,15 +105,28 @@ def check_form(values: dict[str, Any], where: str) -> None:
         raise HarnessError(
             f"{where}.name: {found.name!r} names a folder: use lower-case letters, digits and '-'"
         )
-    if not found.runs and not found.ablations:
+    if not found.runs and "ablations" not in values:
         raise HarnessError(f"{where}: expected runs or ablations, found neither")
     for entry in found.runs:
         if entry.recipe not in RECIPES:
             raise HarnessError(
                 f"{where}.runs: recipe {entry.recipe!r} is not one of {', '.join(RECIPES)}"
             )
-        if min(entry.seeds, default=0) < 0 or entry.threads < 1:
-            raise HarnessError(f"{where}.runs: seeds are at least 0, threads at least 1")
+        _check_counts(entry.seeds, entry.threads, f"{where}.runs")
+        if not entry.modes:
+            raise HarnessError(f"{where}.runs: expected at least one mode, found none")
+    if "ablations" in values:
+        shared = from_mapping(_Ablations, found.ablations, f"{where}.ablations")
+        _check_counts(shared.seeds, shared.threads, f"{where}.ablations")
+        if not shared.groups:
+            raise HarnessError(f"{where}.ablations: expected at least one group, found none")
+
+
+def _check_counts(seeds: tuple[int, ...], threads: int, where: str) -> None:
+    if not seeds:
+        raise HarnessError(f"{where}: expected at least one seed, found none")
+    if min(seeds) < 0 or threads < 1:
+        raise HarnessError(f"{where}: seeds are at least 0, threads at least 1")
 
 
 def check_label(label: str) -> str:

@@ -31,7 +31,7 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
         raise HarnessError(f"{where}: expected a mapping, found {values!r}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(fields))
+    unknown = sorted(set(values) - set(fields), key=str)
     if unknown:
         raise HarnessError(f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(fields)}")
     required = {

@@ -21,6 +21,15 @@ class Convolution(Protocol):
         """Return the packed map of ``(dot >= threshold) ^ flip``, pooled 2x2 before if ``pool``."""
 
 
+class RealConvolution(Protocol):
+    """A library's 3x3 convolution, zero padding 1, of ±1 maps [B, C, H, W], channels last."""
+
+    dtype: torch.dtype  # of the maps
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the dots [B*H*W, N]: int32, or float32 whose ``.to(torch.int32)`` is exact."""
+
+
 class Kernel(ABC):
     """A way to multiply ±1 matrices: ``product(a, w)[m, n] = sum_k a[m, k] * w[n, k]``, exact.
 
@@ -104,9 +113,16 @@ class Kernel(ABC):
         return lambda u, threshold, flip: self.activations_from_dots(dots(u), threshold, flip)
 
     def convolution(self, filters: Packed, height: int, width: int) -> Convolution | None:
-        """Return a direct 3x3 convolution of packed maps; None: by patches and product.
+        """Return a direct 3x3 convolution of packed maps, if the kernel has one.
 
         ``filters`` are ``kernels.conv.pack_filters``'s; see ``kernels.conv.Conv3x3``.
+        """
+        return None
+
+    def real_convolution(self, filters: Packed) -> RealConvolution | None:
+        """Return the library's own 3x3 convolution of unpacked maps, if it has an exact one.
+
+        A kernel with neither convolution goes by patches and :meth:`product`.
         """
         return None
 

@@ -79,6 +79,25 @@ def check_map(words: torch.Tensor, channels: int) -> tuple[int, int, int]:
     return int(words.shape[0]), int(words.shape[1]), int(words.shape[2])
 
 
+def unpack_map(
+    words: torch.Tensor, channels: int, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Return the ±1 values [B, C, H, W] of a packed map, channels last in memory.
+
+    Raises:
+        TypeError, ValueError: as ``patches``.
+    """
+    b, h, w = check_map(words, channels)
+    rows = Packed(words.reshape(b * h * w, -1), channels)
+    return unpack_rows(rows, dtype).view(b, h, w, channels).permute(0, 3, 1, 2)
+
+
+def unpack_filters(filters: Packed, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return the ±1 values [N, C, 3, 3] of packed filters, channels last in memory."""
+    values = unpack_rows(filters, dtype)
+    return values.view(filters.rows, 3, 3, filters.k // TAPS).permute(0, 3, 1, 2)
+
+
 def real_patches(words: torch.Tensor, channels: int) -> torch.Tensor:
     """Return the 3x3 patches of a packed map as ±1 float32 [B*H*W, 9*C], -1 outside the map.
 
@@ -89,7 +108,7 @@ def real_patches(words: torch.Tensor, channels: int) -> torch.Tensor:
         TypeError, ValueError: as ``patches``.
     """
     b, h, w = check_map(words, channels)
-    values = unpack_rows(Packed(words.reshape(b * h * w, -1), channels)).view(b, h, w, channels)
+    values = unpack_map(words, channels).permute(0, 2, 3, 1)
     padded = functional.pad(values, (0, 0, 1, 1, 1, 1), value=-1.0)
     taps = [padded[:, y : y + h, x : x + w] for y in range(3) for x in range(3)]
     return torch.stack(taps, 3).view(b * h * w, TAPS * channels)
@@ -152,7 +171,8 @@ class Conv3x3:
             raise ValueError(f"filters must have {TAPS} segments, got {filters.segments}")
         self.kernel, self.size, self.channels = kernel, (height, width), filters.k // TAPS
         self._direct = kernel.convolution(filters, height, width)
-        if self._direct is not None:
+        self._real = None if self._direct is not None else kernel.real_convolution(filters)
+        if self._direct is not None or self._real is not None:
             return
         self._weights: Any = kernel.weights(filters)
         # On the CPU: CUDA has no product of integer matrices.
@@ -166,12 +186,31 @@ class Conv3x3:
         Raises:
             TypeError, ValueError: a map of another dtype or size.
         """
+        return self.dots(self.operand(words)).to(torch.int32)
+
+    def operand(self, words: torch.Tensor) -> torch.Tensor:
+        """Return a packed map in the form that :meth:`dots` takes: real for a library's own.
+
+        Raises:
+            TypeError, ValueError: a map of another dtype or size.
+        """
         if tuple(words.shape[1:3]) != self.size:
             raise ValueError(
                 f"the map must be {self.size} high and wide, got {tuple(words.shape[1:3])}"
             )
+        if self._real is None:
+            return words
+        return unpack_map(words, self.channels, self._real.dtype)
+
+    def dots(self, operand: torch.Tensor) -> torch.Tensor:
+        """Return the dots [B*H*W, N] of :meth:`operand`'s map: int32, or exact float32."""
         if self._direct is not None:
-            return self._direct(words)
+            return self._direct(operand)
+        if self._real is not None:
+            return self._real(operand)
+        return self._by_patches(operand)
+
+    def _by_patches(self, words: torch.Tensor) -> torch.Tensor:
         rows: Any
         if self.kernel.packed:
             rows = self.kernel.activations(patches(words, self.channels))

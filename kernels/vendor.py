@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from kernels.base import check_real_pair
+from kernels.conv import TAPS, unpack_filters
+from kernels.packing import Packed
 from kernels.unpacked import Float32Kernel, UnpackedKernel
 
 _BF16_RUN = 512  # a dot of an even number of ±1 is even: bfloat16's 8 bits hold it up to 512
@@ -12,16 +14,45 @@ _BF16_ODD_RUN = 256  # an odd one up to 256
 _BF16_SUMS = 1 << 21  # float32 sums in the making at once: 8 MiB, a part of the L3 cache
 
 
+class RealConv3x3:
+    """``torch.conv2d`` in ``dtype``, zero padding 1, over runs of channels that its output holds.
+
+    Each run of up to ``run`` channels is a convolution of its own; more than one are summed in
+    float32.
+    """
+
+    def __init__(self, filters: Packed, dtype: torch.dtype, run: int = 0) -> None:
+        self.dtype = dtype
+        weight = unpack_filters(filters, dtype)
+        parts = torch.split(weight, run, dim=1) if run else (weight,)
+        self._parts = [part.contiguous(memory_format=torch.channels_last) for part in parts]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the float32 dots [B*H*W, N] of ±1 maps [B, C, H, W] in the dtype."""
+        at, sums = 0, None
+        for part in self._parts:
+            here = x[:, at : at + part.shape[1]]
+            found = torch.conv2d(here, part, padding=1)
+            sums = found.float() if sums is None else sums.add_(found)
+            at += part.shape[1]
+        assert sums is not None
+        return sums.permute(0, 2, 3, 1).reshape(-1, sums.shape[1])
+
+
 class VendorFp32(Float32Kernel):
     """``torch.mm`` in float32: exact while K <= 2^24."""
 
     name = "vendor-fp32"
-    summary = "torch.mm in float32 (oneDNN or MKL)"
+    summary = "torch.mm and conv2d in float32 (oneDNN or MKL)"
 
     def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Return float32 dots [M, N]."""
         check_real_pair(a, w, self.dtype, self.device)
         return torch.mm(a, w.T)
+
+    def real_convolution(self, filters: Packed) -> RealConv3x3:
+        """Return ``torch.conv2d`` in float32."""
+        return RealConv3x3(filters, self.dtype)
 
 
 def exact_runs(k: int) -> Iterator[tuple[int, int]]:
@@ -62,6 +93,11 @@ class VendorBf16(UnpackedKernel):
                 part = torch.mm(some[:, begin:end], w[:, begin:end].T)
                 sums.copy_(part) if begin == 0 else sums.add_(part)
         return out
+
+    def real_convolution(self, filters: Packed) -> RealConv3x3:
+        """Return ``torch.conv2d`` in bfloat16 over runs of channels, 9 values each, exact."""
+        even = filters.k // TAPS % 2 == 0
+        return RealConv3x3(filters, self.dtype, (_BF16_RUN if even else _BF16_ODD_RUN) // TAPS)
 
 
 def int8_product(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

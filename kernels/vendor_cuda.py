@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as functional
 
 from kernels.base import Kernel, check_packed, signs_from_dots
 from kernels.packing import Packed, unpack_rows
+from kernels.vendor import RealConv3x3
 
 _FP8 = torch.float8_e4m3fn
 
@@ -36,15 +37,32 @@ class Values:
 
 
 @contextmanager
-def float32_precision(name: str) -> Iterator[None]:
-    """Let float32 products run as ``ieee`` or ``tf32``, and as before afterwards."""
-    settings = torch.backends.cuda.matmul
+def float32_precision(name: str, convolutions: bool = False) -> Iterator[None]:
+    """Let float32 products, or convolutions, run as ``ieee`` or ``tf32``, and as before after."""
+    cudnn: Any = torch.backends.cudnn
+    settings: Any = cudnn.conv if convolutions else torch.backends.cuda.matmul
     before = settings.fp32_precision
     settings.fp32_precision = name
     try:
         yield
     finally:
         settings.fp32_precision = before
+
+
+class Float32Conv3x3(RealConv3x3):
+    """``torch.conv2d`` in float32 by cuDNN, as ``ieee`` or ``tf32``, rounded to integers.
+
+    cuDNN may choose an algorithm that transforms its operands (Winograd): off by far less than 1/2.
+    """
+
+    def __init__(self, filters: Packed, precision: str) -> None:
+        super().__init__(filters, torch.float32)
+        self._precision = precision
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the float32 dots [B*H*W, N] of ±1 maps [B, C, H, W], float32."""
+        with float32_precision(self._precision, convolutions=True):
+            return super().__call__(x).round_()
 
 
 class VendorCuda(Kernel):
@@ -145,6 +163,10 @@ class VendorFp32(VendorCuda):
         with float32_precision("ieee"):
             return torch.mm(a, w.T)
 
+    def real_convolution(self, filters: Packed) -> Float32Conv3x3:
+        """Return ``torch.conv2d`` in float32, TF32 off."""
+        return Float32Conv3x3(filters, "ieee")
+
 
 class VendorTf32(VendorCuda):
     """``torch.mm`` in float32 through TF32 tensor cores; ±1 is exact in TF32."""
@@ -158,6 +180,10 @@ class VendorTf32(VendorCuda):
     def _multiply(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         with float32_precision("tf32"):
             return torch.mm(a, w.T)
+
+    def real_convolution(self, filters: Packed) -> Float32Conv3x3:
+        """Return ``torch.conv2d`` in float32 through TF32 tensor cores."""
+        return Float32Conv3x3(filters, "tf32")
 
 
 class VendorFp16(VendorCuda):

@@ -18,6 +18,7 @@ from harness.spec import MODES, RECIPE_FOLDER, RECIPES, load_recipe
 
 FORM = {"name": "mine", "source": "standin", "kernels": ["naive"]}
 RUN = {"dataset": "mnist", "recipe": "theano", "modes": ["float"], "seeds": [0], "threads": 1}
+SHARED = {"groups": ["gate"], "seeds": [0], "threads": 1}
 
 
 @pytest.mark.parametrize(
@@ -32,12 +33,21 @@ RUN = {"dataset": "mnist", "recipe": "theano", "modes": ["float"], "seeds": [0],
         ({"runs": [{**RUN, "dataset": "/tmp"}]}, "'/tmp' is not one of mnist"),
         ({"runs": [{**RUN, "seeds": [-1]}]}, "seeds are at least 0"),
         ({"runs": [{**RUN, "seeds": ["a"]}]}, "seeds: expected int, found 'a'"),
+        ({"runs": [{**RUN, "seeds": []}]}, "runs: expected at least one seed, found none"),
+        ({"runs": [{**RUN, "modes": []}]}, "runs: expected at least one mode, found none"),
         ({"rums": []}, "unknown key 'rums'"),
+        ({1: 2, "zz": 3}, "unknown key 1"),
+        ({"ablations": {}}, "mine.ablations: key 'groups' is missing"),
+        ({"ablations": {"groups": ["gate"], "seeds": [0]}}, "key 'threads' is missing"),
+        ({"ablations": {**SHARED, "groups": []}}, "ablations: expected at least one group"),
+        ({"ablations": {**SHARED, "seeds": []}}, "ablations: expected at least one seed"),
+        ({"ablations": {**SHARED, "mnist": 3}}, "ablations.mnist: expected dict, found 3"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else None,
 )
 def test_a_preset_of_another_form_is_refused(change: dict[str, Any], message: str) -> None:
-    check_form({**FORM, "runs": [RUN]}, "mine")
+    check_form({**FORM, "runs": [RUN], "ablations": SHARED}, "mine")
+    check_form({**FORM, "ablations": SHARED}, "mine")
     with pytest.raises(HarnessError, match=re.escape(message)):
         check_form({**FORM, "runs": [RUN], **change}, "mine")
 

@@ -73,6 +73,8 @@ def _mnist_mlp(name: str, width: int, images: int = TEST_IMAGES) -> Case:
 
 
 def _conv(name: str, images: int, side: int, channels: int, filters: int) -> Case:
+    if side < 2:
+        raise HarnessError(f"case {name!r}: a map is pooled 2 x 2, so its side must be 2 or more")
     return Case(name, "conv", images, ((filters, 9 * channels),), side)
 
 
@@ -94,7 +96,7 @@ def get_case(name: str) -> Case:
     """Return the case called ``name``, such as ``square-2048`` or ``mnist-mlp-4096``.
 
     Raises:
-        HarnessError: no such pattern, or a size that is not within 1..16384.
+        HarnessError: no such pattern, a size that is not within 1..16384, or a map of one pixel.
     """
     for pattern, make in _PATTERNS.values():
         found = re.fullmatch(pattern, name)

@@ -47,7 +47,8 @@ class Convolution:
         return reference.conv(x.permute(0, 3, 1, 2), weight.permute(0, 3, 1, 2))
 
     def subject(self, kernel: Kernel, includes: str) -> Subject | None:
-        """Return the convolution for one kernel, from packed maps on.
+        """Return the convolution for one kernel, from packed maps on, or from ±1 in the library's
+        dtype where it convolves those.
 
         ``conv`` ends in int32 dots. ``conv+bits`` pools 2x2 and ends in packed bits; it is None for
         a kernel whose activations are not packed.
@@ -60,7 +61,12 @@ class Convolution:
 
         if includes == "conv":
             made = conv.Conv3x3(kernel, filters, side, side)
-            return Subject(prepare, made, filters, lambda dots: dots.view(-1, side**2 * case.n))
+            return Subject(
+                lambda rows: made.operand(prepare(rows)),
+                made.dots,
+                filters,
+                lambda dots: dots.reshape(-1, side**2 * case.n),
+            )
         if not kernel.packed:
             return None
         run = self._to_bits(kernel, filters)

@@ -130,6 +130,8 @@ def _inflated(handle: BinaryIO, size: int) -> Read:
         while len(data) < count:
             source = inflater.unconsumed_tail
             if not source:
+                if not left:
+                    raise ValueError("a deflated matrix goes on beyond its element")
                 source = _exactly(handle, min(left, CHUNK))
                 left -= len(source)
             data += inflater.decompress(source, count - len(data))

@@ -37,9 +37,9 @@ _LINES = (
 
 
 def draw_filters(frames: Frames, paper: Paper, dataset: str) -> Figure | None:
-    """Return Figure 2 of a dataset's best known binary ConvNet; None where none was inspected."""
+    """Return Figure 2 of a dataset's best known ConvNet whose first layer is binary, or None."""
     rows = convolutions(frames, {"dataset": dataset})
-    if rows.empty:
+    if not (rows["patterns"] != "").any():  # a real first layer has no patterns
         return None
     run = _chosen(rows)
     same = {key: run[key] for key in ("source", "recipe", "mode", "changes")}

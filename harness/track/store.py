@@ -130,8 +130,12 @@ class Store:
         found = self.client.search_runs(
             [self.experiment_id], f"attributes.status = 'RUNNING' and {query}"
         )
-        tag, this = record.FINGERPRINT_TAG, mine[record.FINGERPRINT_TAG]
-        return [str(other.info.run_id) for other in found if other.data.tags.get(tag) != this]
+        tag, label = record.FINGERPRINT_TAG, mine.get("label")
+        return [
+            str(other.info.run_id)
+            for other in found
+            if other.data.tags.get(tag) != mine[tag] and other.data.tags.get("label") == label
+        ]
 
     def create(self, run: Mapping[str, Any]) -> Any:
         """Create the MLflow run of a ``run.json`` with its tags, parameters and dataset."""

@@ -66,6 +66,11 @@ def test_an_unknown_case_names_the_allowed(name: str) -> None:
         get_case(name)
 
 
+def test_a_map_that_cannot_be_pooled_is_refused() -> None:
+    with pytest.raises(HarnessError, match="case 'conv-2x1x64x8': .* its side must be 2 or more"):
+        get_case("conv-2x1x64x8")
+
+
 @pytest.mark.parametrize("name", ["square-0", "square-99999", "layer-1x0x1", "mnist-mlp-0"])
 def test_a_size_out_of_range_is_refused(name: str) -> None:
     with pytest.raises(HarnessError, match=r"a size must be within 1\.\.16384"):

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from harness.bench import presets
 from harness.bench.cases import get_case
+from harness.bench.ceilings import ceilings
+from harness.bench.estimate import CEILINGS
 from harness.bench.gate import NoTimeError, check_available
 from harness.bench.measure import measure
 from harness.bench.positions import first_wrong_position
@@ -50,6 +52,10 @@ def test_large_squares_meet_int8_and_bf16_where_these_are_fast(
     for case, settings in preset_settings("cpu"):
         if case.name in ("square-4096", "mnist-mlp-4096"):
             assert ({"vendor-bf16", "vendor-int8"} <= set(settings.kernels)) == fast
+
+
+def test_a_plan_counts_the_ceilings_that_there_are() -> None:
+    assert {device: len(ceilings(device)) for device in ("cpu", "cuda")} == CEILINGS
 
 
 def test_an_unknown_preset_names_the_allowed() -> None:

@@ -1,6 +1,7 @@
 """The whole way of SVHN, from made files in the publisher's format; its memory at full size."""
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,17 @@ def test_truncated_files_are_named(tmp_path: Path, cut: int, deflate: bool) -> N
     path = tmp_path / "extra_32x32.mat"
     write(path, 40, 3, deflate)
     path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(HarnessError, match=r"extra_32x32\.mat: expected a whole MATLAB 5 file"):
+        read_svhn(path)
+
+
+def test_a_deflated_matrix_that_is_longer_than_it_says_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "extra_32x32.mat"
+    write(path, 40, 3, deflate=True)
+    content = bytearray(path.read_bytes())
+    (size,) = struct.unpack_from("<I", content, 132)
+    struct.pack_into("<I", content, 132, size // 2)
+    path.write_bytes(content)
     with pytest.raises(HarnessError, match=r"extra_32x32\.mat: expected a whole MATLAB 5 file"):
         read_svhn(path)
 

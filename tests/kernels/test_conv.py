@@ -1,5 +1,7 @@
 """3x3 convolutions of packed maps against the unpacked, zero-padded convolution."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as functional
@@ -9,6 +11,7 @@ from kernels import reference, registry
 from kernels.base import Kernel
 from kernels.conv import Conv3x3, pack_filters, pack_map, patches, pool_bits
 from kernels.packing import Packed, pack_rows, pack_threshold, unpack_rows
+from kernels.vendor_cuda import Float32Conv3x3
 
 
 def signs(*shape: int, seed: int) -> Tensor:
@@ -29,6 +32,40 @@ def test_convolution_equals_the_reference(
     dots = Conv3x3(kernel, pack_filters(weight), *size)(pack_map(x))
     assert dots.dtype == torch.int32
     assert torch.equal(as_map(dots, 2, *size), reference.conv(x, weight))
+
+
+@pytest.mark.parametrize("channels", [56, 97, 128, 600])
+@pytest.mark.parametrize("name", ["vendor-fp32", "vendor-bf16"])
+def test_a_library_convolves_maps_of_its_own_dtype_exactly(name: str, channels: int) -> None:
+    vendor = registry.get(name)
+    x, weight = signs(2, channels, 6, 5, seed=1), signs(7, channels, 3, 3, seed=2)
+    x[0], weight[0] = 1.0, 1.0  # dots of up to 9 C, more than bfloat16 holds
+    made = Conv3x3(vendor, pack_filters(weight), 6, 5)
+    real = made.operand(pack_map(x))
+    assert real.dtype == (torch.bfloat16 if name == "vendor-bf16" else torch.float32)
+    assert torch.equal(real.float(), x)
+    assert real.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(as_map(made.dots(real), 2, 6, 5).int(), reference.conv(x, weight))
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+def test_the_convolution_of_a_gpus_library_is_rounded_to_integers(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cudnn: Any = torch.backends.cudnn
+    conv2d, seen = torch.conv2d, []
+
+    def inexact(*operands: Tensor, padding: int) -> Tensor:
+        seen.append(cudnn.conv.fp32_precision)
+        return conv2d(*operands, padding=padding) - 0.01
+
+    before = cudnn.conv.fp32_precision
+    monkeypatch.setattr(torch, "conv2d", inexact)
+    x, weight = signs(2, 70, 4, 3, seed=1), signs(5, 70, 3, 3, seed=2)
+    dots = Float32Conv3x3(pack_filters(weight), precision)(x)
+    assert torch.equal(as_map(dots, 2, 4, 3).int(), reference.conv(x, weight))
+    assert seen == [precision]
+    assert cudnn.conv.fp32_precision == before
 
 
 @pytest.mark.usefixtures("poisoned")

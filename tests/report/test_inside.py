@@ -106,6 +106,12 @@ def test_figure_2_shows_every_filter_of_the_first_layer_and_the_papers_share(
     assert "at an input map, ± as one: 40 %" in texts
 
 
+def test_without_a_binary_first_layer_no_filters_are_shown(tmp_path: Path) -> None:
+    deeper = {**LAYER, "layer": 2, "patterns": "", "outputs": 1, "weights": 27, "filters": 3}
+    frames = made_frames(tmp_path, layers=[deeper], runs=runs(20.0, dataset="cifar10"))
+    assert draw_filters(frames, PAPER, "cifar10") is None
+
+
 def test_the_filters_shown_are_of_an_official_full_theano_run_where_there_is_one(
     tmp_path: Path,
 ) -> None:

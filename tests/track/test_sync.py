@@ -79,6 +79,14 @@ def test_a_run_restarted_from_nothing_ends_its_orphan(make, tmp_path, uri, store
     assert sorted(run.info.status for run in stored()) == ["FINISHED", "KILLED"]
 
 
+def test_a_variation_that_trains_is_no_orphan_of_the_plain_run(make, tmp_path, uri, stored):
+    Mirror.open(uri, make.run_json(label="no-clip"), tmp_path)
+    make.write_folder(tmp_path, make.ended(make.run_json()), make.epochs())
+    sync_runs(uri, tmp_path)
+    found = {run.data.tags.get("label"): run.info.status for run in stored()}
+    assert found == {"no-clip": "RUNNING", None: "FINISHED"}
+
+
 def test_a_run_in_training_is_left_to_its_own_process(make, tmp_path, uri, stored):
     folder = make.write_folder(tmp_path, make.run_json(), make.epochs(1))
     with FileLock(folder / "lock"):
