@@ -42,7 +42,7 @@ class Kernel(ABC):
         packed: its activations are packed words (so that layers can hand bits to each other).
         fused: ``product_bits`` makes bits in the product itself, with no dots in memory.
         takes_reals: multiplies float32 activations as they are, with nothing to pack or convert.
-        first_layer: how ``on_pixels`` multiplies: "int8", "bitplanes" or "float32".
+        first_layer: how ``on_pixels`` multiplies: "int8" or "float32".
         summary: one line for people.
     """
 

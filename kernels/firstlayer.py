@@ -10,7 +10,7 @@ Two ways to the same int32 dots ``sum_k o[m, k] * w[n, k]``:
 import numpy as np
 import torch
 
-from kernels.base import check_packed
+from kernels.base import check_packed, check_real
 from kernels.packing import (
     Packed,
     pack_bounds,
@@ -25,16 +25,8 @@ PLANES = 8
 PART_BYTES = 1 << 23  # int32 products of the eight planes held at once: a part of the L3 cache
 
 
-def _check_pixels(u: torch.Tensor, k: int) -> torch.Tensor:
-    if not isinstance(u, torch.Tensor) or u.dtype != torch.uint8:
-        raise TypeError(
-            f"pixels must be a torch.uint8 tensor, got {getattr(u, 'dtype', type(u).__name__)}"
-        )
-    if u.ndim != 2 or u.shape[1] != k:
-        raise ValueError(f"pixels must have shape [rows, {k}], got {list(u.shape)}")
-    if u.device.type != "cpu":
-        raise ValueError(f"pixels are on device {u.device}; allowed: cpu")
-    return u.contiguous()
+def _check_pixels(u: object, k: int) -> torch.Tensor:
+    return check_real("pixels", u, torch.uint8, k, "cpu").contiguous()
 
 
 def pixels_by_tables() -> bool:

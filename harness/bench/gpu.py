@@ -26,13 +26,13 @@ class CaptureError(RuntimeError):
     """No graph takes the calls. torch then frees no memory until the process ends."""
 
 
-def copies_for(operand_bytes: int, rotated_bytes: int = ROTATED_BYTES) -> int:
-    """Return how many copies of an operand pass ``rotated_bytes``: 1 to 64.
+def copies_for(operand_bytes: int) -> int:
+    """Return how many copies of an operand pass :data:`ROTATED_BYTES`: 1 to 64.
 
     >>> copies_for(1 << 20), copies_for(1 << 27), copies_for(1 << 30)
     (64, 2, 1)
     """
-    return max(1, min(MOST_COPIES, -(-rotated_bytes // max(operand_bytes, 1))))
+    return max(1, min(MOST_COPIES, -(-ROTATED_BYTES // max(operand_bytes, 1))))
 
 
 def capture(calls: Sequence[Callable[[], Any]], cuda: Any) -> tuple[Any, list[Any]]:

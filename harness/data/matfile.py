@@ -17,8 +17,7 @@ import numpy as np
 from harness.errors import HarnessError
 
 HEADER_BYTES, ALIGNMENT, CHUNK = 128, 8, 1 << 20
-_INT32, _UINT32, _UINT8, _MATRIX, _DEFLATED = 5, 6, 2, 14, 15
-_CLASS_UINT8 = 9
+_INT32, _UINT8, _MATRIX, _DEFLATED = 5, 2, 14, 15
 _DTYPES = {6: "double", 7: "single", 8: "int8", 9: "uint8", 10: "int16", 11: "uint16"}
 
 Read = Callable[[int], bytes]

@@ -32,10 +32,9 @@ MNIST_PREFIXES = {"train": "train", "test": "t10k"}
 
 @dataclass(frozen=True)
 class Content:
-    """What was read: parts by name (train, test, extra), their files, digests by checked unit."""
+    """What was read: parts by name (train, test, extra), digests by checked unit."""
 
     parts: dict[str, Images]
-    files: tuple[Path, ...]
     digests: dict[str, str]
     unit_files: dict[str, Path]  # unit of a digest -> the file or folder to name in an error
     original_order: bool | None  # None: nothing published to tell it by
@@ -84,7 +83,7 @@ def _read_mnist(folder: Path) -> Content:
             arrays[unit] = parse_idx(data, dimensions, str(files[unit]))
             found[unit] = digests.md5_bytes(data)
         parts[part] = _mnist_images(arrays[images], arrays[labels], str(files[images]))
-    return Content(parts, tuple(files.values()), found, files, original_order=True)
+    return Content(parts, found, files, original_order=True)
 
 
 def _mnist_images(pixels: Pixels, labels: Pixels, name: str) -> Images:
@@ -107,10 +106,8 @@ def _read_cifar10(folder: Path) -> Content:
         rows = np.concatenate([parse_cifar_records(read(n), f"{batches / n}") for n in names])
         found[part] = digests.records_digest(rows)
         parts[part] = Images(rows[:, 1:].copy().reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64))
-    files = tuple(batches / name for names in CIFAR_BATCHES.values() for name in names)
     return Content(
         parts,
-        (archive,) if archive else files,
         found,
         dict.fromkeys(found, archive or batches),
         _original_order(parts, archive),
@@ -147,7 +144,7 @@ def _read_svhn(folder: Path) -> Content:
         digest = digests.md5_file(path) if official_size else None
         parts[part] = read_svhn(path, places.get(part))
         found[unit], units[unit] = digest or digests.images_digest(parts[part]), path
-    return Content(parts, tuple(units.values()), found, units, original_order=True)
+    return Content(parts, found, units, original_order=True)
 
 
 def _svhn_places(folder: Path) -> dict[str, Pixels]:

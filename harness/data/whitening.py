@@ -62,13 +62,13 @@ def fit_zca(train_pixels: Pixels, bias: float = ZCA_BIAS) -> ZcaPreprocessor:
     return _fit(train_pixels, mean, bias, contrast=False)
 
 
-def fit_gcn_zca(train_pixels: Pixels, bias: float = ZCA_BIAS) -> ZcaPreprocessor:
+def fit_gcn_zca(train_pixels: Pixels) -> ZcaPreprocessor:
     """Fit ZCA on images of normalised contrast: BinaryConnect's preprocessing of CIFAR-10."""
     nothing = np.zeros(int(np.prod(train_pixels.shape[1:])), np.float32)
     blocks = _blocks(train_pixels, nothing, contrast=True)
     total = sum(block.sum(axis=0, dtype=np.float64) for _, block in blocks)
     mean = np.asarray(total / len(train_pixels), np.float32)
-    return _fit(train_pixels, mean, bias, contrast=True)
+    return _fit(train_pixels, mean, ZCA_BIAS, contrast=True)
 
 
 def _fit(train_pixels: Pixels, mean: Reals, bias: float, contrast: bool) -> ZcaPreprocessor:

@@ -29,8 +29,8 @@ class Cell:
 class Effect:
     """What a level adds to the test error, in points, against the first level of its factor.
 
-    ``differences`` are paired: same seed, same levels of the other factors. ``low`` and ``high``
-    bound their mean with 95 % confidence by Student's t (NaN for a single pair).
+    ``differences`` are paired: same seed, same levels of the other factors. ``interval`` bounds
+    their mean with 95 % confidence by Student's t (NaN for a single pair).
     """
 
     factor: str

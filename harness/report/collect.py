@@ -202,13 +202,7 @@ def _bench_rows(path: Path, origins: Origins) -> list[Row]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise HarnessError(f"{path}: 'benchmarks' is no list of objects; bench it again")
     machine = record.get("machine_info") or {}
-    commit = record.get("commit_info") or {}
-    provenance = machine.get("provenance") or {
-        "machine": machine.get("machine") if isinstance(machine.get("machine"), dict) else machine,
-        "versions": machine.get("versions") or {},
-        "commit": commit.get("commit") or commit.get("id"),
-        "dirty": commit.get("dirty"),
-    }
+    provenance = machine.get("provenance") or {}
     when = record.get("datetime")
     origins.add("bench", provenance, when, when)
     where = {"machine": path.parent.name, "commit": provenance.get("commit")}

@@ -90,7 +90,7 @@ def _inside(frames: Frames, paper: Paper) -> Iterator[tuple[str, str, str, Figur
                         draw_filters(frames, paper, dataset)),
             "latent": (f"Latent weights, {shown}", LATENT, draw_latent(frames, names, dataset)),
             "confusion": (f"Confusion, {shown}", confusion_caption(dataset),
-                          draw_confusion(frames, names, dataset)),
+                          draw_confusion(frames, dataset)),
         }  # fmt: skip
         for kind, (title, caption, figure) in made.items():
             if figure is not None:

@@ -13,7 +13,7 @@ from harness.files import atomic_path
 if TYPE_CHECKING:
     import pandas as pd
 
-_RUN = ("preset", "dataset", "source", "recipe", "label", "mode", "seed")
+RUN_KEYS = ("preset", "dataset", "source", "recipe", "label", "mode", "seed")
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     # One row a run. `label`: sets a variation of the recipe apart ("" = none). `changes`: what
@@ -30,13 +30,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     # One row a run and epoch.
     "epochs": (
-        *_RUN, "changes", "epoch", "lr", "train_loss", "train_error_pct", "valid_loss",
+        *RUN_KEYS, "changes", "epoch", "lr", "train_loss", "train_error_pct", "valid_loss",
         "valid_error_pct", "test_error_pct", "flip_pct", "best", "seconds", "images_per_s",
         "other_valid_error_pct", "other_test_error_pct",
     ),
     # One row a run, kernel, its device and way to do the first layer.
     "evaluations": (
-        *_RUN, "changes", "kernel", "device", "first_layer", "status", "reason", "images",
+        *RUN_KEYS, "changes", "kernel", "device", "first_layer", "status", "reason", "images",
         "agree", "test_error_pct", "training_network_error_pct", "seconds", "images_per_s",
         "machine", "commit",
     ),
@@ -44,15 +44,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     # stay small enough to be committed: `histogram` has the counts of equal bins over
     # [-bound, bound], `patterns` the signs of the first convolution's filters, outputs first.
     "layers": (
-        *_RUN, "changes", "layer", "kind", "binary", "outputs", "fan_in", "weights", "plus_pct",
+        *RUN_KEYS, "changes", "layer", "kind", "binary", "outputs", "fan_in", "weights", "plus_pct",
         "clipped_pct", "bound", "histogram", "filters", "distinct", "distinct_up_to_sign",
         "per_input", "per_input_up_to_sign", "patterns",
     ),
     # One row a run: `confusion` by rows of true classes; the rest over ten equal bins of the
     # predicted class's probability: counts, summed probability, right predictions.
     "predictions": (
-        *_RUN, "changes", "network", "images", "test_errors", "test_loss", "confusion", "counts",
-        "confidence", "correct", "ece_pct",
+        *RUN_KEYS, "changes", "network", "images", "test_errors", "test_loss", "confusion",
+        "counts", "confidence", "correct", "ece_pct",
     ),
     # One row a machine, case and kernel; times in ms over the raw samples.
     "kernels": (

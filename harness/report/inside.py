@@ -177,7 +177,7 @@ def confusion_caption(dataset: str) -> str:
     return CONFUSION + (f" Classes: {told}." if told else "")
 
 
-def draw_confusion(frames: Frames, names: dict[str, str], dataset: str) -> Figure | None:
+def draw_confusion(frames: Frames, dataset: str) -> Figure | None:
     """Return the confusion matrices of a dataset's first seeds; None where none was inspected."""
     rows = _first_seeds(select(frames.predictions, {"dataset": dataset}))
     if not rows:

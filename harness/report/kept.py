@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.report.frames import COLUMNS, read_rows
+from harness.report.frames import COLUMNS, RUN_KEYS, read_rows
 
 Row = dict[str, Any]
-_RUN = ("preset", "dataset", "source", "recipe", "label", "mode", "seed")
 _KEYS = {
-    **dict.fromkeys(("runs", "epochs", "evaluations", "layers", "predictions"), _RUN),
+    **dict.fromkeys(("runs", "epochs", "evaluations", "layers", "predictions"), RUN_KEYS),
     "kernels": ("machine", "case", "device", "threads"),
     "correctness": ("machine", "device"),
 }
@@ -28,7 +27,7 @@ def with_kept(frames: Mapping[str, list[Row]], folder: Path) -> dict[str, list[R
     Raises:
         HarnessError: a frame of ``folder`` is damaged.
     """
-    runs = {_key(row, _RUN) for row in frames["runs"]}
+    runs = {_key(row, RUN_KEYS) for row in frames["runs"]}
     found = {}
     for name, rows in frames.items():
         before = _read(folder / f"{name}.csv", name)
@@ -36,7 +35,7 @@ def with_kept(frames: Mapping[str, list[Row]], folder: Path) -> dict[str, list[R
             found[name] = _origins(before, rows)
             continue
         key = _KEYS[name]
-        replaced = runs if key is _RUN else {_key(row, key) for row in rows}
+        replaced = runs if key is RUN_KEYS else {_key(row, key) for row in rows}
         found[name] = [row for row in before if _key(row, key) not in replaced] + rows
     return found
 

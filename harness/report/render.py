@@ -23,7 +23,7 @@ from harness.report.tables import (
 )
 
 
-def render(frames: Frames, out: Path, paper: Paper | None = None) -> Path:
+def render(frames: Frames, out: Path) -> Path:
     """Write claims.csv, tables/, figures/ and report.html into ``out``; return the page's path.
 
     The same frames give the same bytes. Figures of an earlier call that no longer have data
@@ -32,7 +32,7 @@ def render(frames: Frames, out: Path, paper: Paper | None = None) -> Path:
     Raises:
         HarnessError: ``out`` cannot be written, or ``harness/paper.yaml`` is not valid.
     """
-    paper = paper or load_paper()
+    paper = load_paper()
     judged = judge_all(paper, frames)
     _write_claims(judged, out / "claims.csv")
     varied = ablations(frames)

@@ -79,22 +79,22 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def spread_out(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move positions as little as needed so that neighbours are ``gap`` apart, within bounds.
+def spread_out(positions: Sequence[float], gap: float) -> list[float]:
+    """Move positions as little as needed so that neighbours are ``gap`` apart within 0 and 1.
 
-    Where they cannot all fit between ``low`` and ``high`` they are spaced evenly.
+    Where they cannot all fit they are spaced evenly.
     """
     order = sorted(range(len(positions)), key=lambda i: positions[i])
     if len(order) > 1:
-        gap = min(gap, (high - low) / (len(order) - 1))
+        gap = min(gap, 1.0 / (len(order) - 1))
     placed: list[float] = []
     for rank, i in enumerate(order):
-        floor = placed[-1] + gap if placed else low
-        ceiling = high - gap * (len(order) - 1 - rank)
+        floor = placed[-1] + gap if placed else 0.0
+        ceiling = 1.0 - gap * (len(order) - 1 - rank)
         placed.append(min(max(positions[i], floor), ceiling))
     # A second pass from above pulls a crowded group back around its true place.
     for rank in range(len(order) - 2, -1, -1):
-        wanted = max(positions[order[rank]], low + gap * rank)
+        wanted = max(positions[order[rank]], gap * rank)
         placed[rank] = min(placed[rank + 1] - gap, max(wanted, placed[rank] - gap / 2))
     found = [0.0] * len(order)
     for rank, i in enumerate(order):
@@ -111,7 +111,7 @@ def end_labels(axes: "Axes", labels: Sequence[tuple[float, str, str]], size: flo
     heights = [float(to_axes.transform((axes.get_xlim()[1], y))[1]) for y, _, _ in labels]
     inches = axes.get_position().height * axes.figure.get_figheight()  # type: ignore[union-attr]
     gap = labels_height(1, size) / inches
-    places = spread_out([min(max(h, 0.0), 1.0) for h in heights], gap, 0.0, 1.0)
+    places = spread_out([min(max(h, 0.0), 1.0) for h in heights], gap)
     for (_, text, colour), place in zip(labels, places, strict=True):
         axes.text(
             1.015, place, text, color=colour, fontsize=size, va="center", transform=axes.transAxes

@@ -1,4 +1,4 @@
-"""The other tables: claims, kernels, agreement, memory, runs."""
+"""The other tables: kernels, agreement, memory, runs, provenance."""
 
 import math
 from collections.abc import Mapping

@@ -20,22 +20,15 @@ NOT_TRACKED = Tracking()
 
 
 def run_training(
-    spec: RunSpec,
-    data: Path,
-    device: torch.device,
-    checkpoint_seconds: float,
-    tracking: Tracking = NOT_TRACKED,
-    show: MakeShow = ProgressBar,
+    spec: RunSpec, data: Path, device: torch.device, checkpoint_seconds: float
 ) -> dict[str, Any]:
     """Train ``spec`` and return its run.json; goes on from a checkpoint where there is one.
-
-    ``show(epochs, steps, batch)`` makes what shows the progress.
 
     Raises:
         HarnessError: bad data, or a folder that cannot be written.
         Interrupted: a signal stopped the run after a checkpoint.
     """
-    return train_together([spec], data, device, checkpoint_seconds, tracking, [show])[0]
+    return train_together([spec], data, device, checkpoint_seconds)[0]
 
 
 def train_together(

@@ -17,7 +17,6 @@ from kernels.cpu.vectors import load, pointer, store
 
 EIGHT = 8
 _INFINITE = np.int32(0x7F800000)
-_WORD = ir.IntType(64)
 _FLOATS, _INTS, _SHORTS = (
     ir.VectorType(kind, EIGHT) for kind in (ir.FloatType(), ir.IntType(32), ir.IntType(16))
 )

@@ -191,7 +191,7 @@ class SlicedConv:
     """Filters in panels of 64 as indices, column of taps by column, on maps of one size."""
 
     def __init__(self, filters: Packed, height: int, width: int, missing: np.ndarray) -> None:
-        self._n, self._height, self._k = filters.rows, height, filters.k
+        self._n, self._k = filters.rows, filters.k
         count = indices_for(filters.k // TAPS)
         column, self._panels = -(-SIDE * count // 4) * 4, -(-self._n // LANES)
         whole = np.zeros((self._panels * LANES, filters.words.shape[1]), dtype=np.int64)

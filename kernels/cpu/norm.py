@@ -23,7 +23,7 @@ from kernels.packing import WORD_BITS, words_for
 
 ROWS, COLUMNS = 512, 512  # of a task: a block's strip, 1 MiB, whose sums stay in the first cache
 FORMS = ("sign", "value", "relu")  # what the last pass writes; signs may be drawn
-SIGN, VALUE, RELU, STOCHASTIC = range(4)
+SIGN, _, RELU, STOCHASTIC = range(4)
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 
 

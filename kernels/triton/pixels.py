@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.base import check_packed
+from kernels.base import check_packed, check_real
 from kernels.packing import Packed
 from kernels.triton import dot
 from kernels.triton.base import check_bits
@@ -28,21 +28,8 @@ WARPS = 4
 PACK_WORDS = 16
 
 
-def check_pixels(u: object, k: int) -> torch.Tensor:
-    """Return ``u`` if it is uint8 [rows, k] on ``DEVICE``.
-
-    Raises:
-        TypeError: no tensor, or another dtype.
-        ValueError: another shape or device.
-    """
-    if not isinstance(u, torch.Tensor) or u.dtype != torch.uint8:
-        found = getattr(u, "dtype", type(u).__name__)
-        raise TypeError(f"pixels must be a torch.uint8 tensor, got {found}")
-    if u.ndim != 2 or u.shape[1] != k:
-        raise ValueError(f"pixels must have shape [rows, {k}], got {list(u.shape)}")
-    if u.device.type != DEVICE:
-        raise ValueError(f"pixels are on device {u.device}; allowed: {DEVICE}")
-    return u.contiguous()
+def _check_pixels(u: object, k: int) -> torch.Tensor:
+    return check_real("pixels", u, torch.uint8, k, DEVICE).contiguous()
 
 
 class PixelsInt8:
@@ -71,7 +58,7 @@ class PixelsInt8:
         return words
 
     def _centred(self, u: torch.Tensor) -> torch.Tensor:
-        return whole_steps((check_pixels(u, self.k) ^ 128).view(torch.int8))
+        return whole_steps((_check_pixels(u, self.k) ^ 128).view(torch.int8))
 
 
 @triton.jit
@@ -120,7 +107,7 @@ class PixelsBitplanes:
 
     def product(self, u: torch.Tensor) -> torch.Tensor:
         """Return int32 dots [M, N] of uint8 pixels [M, K]."""
-        u = check_pixels(u, self.k)
+        u = _check_pixels(u, self.k)
         m, words = int(u.shape[0]), int(self.words.shape[0])
         out = torch.empty(m, self.n, dtype=torch.int32, device=u.device)
         if m == 0 or self.n == 0:

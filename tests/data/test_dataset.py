@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from harness.data import digests, load_dataset, splits
+from harness.data import digests, splits
 from harness.data.commands import app
+from harness.data.dataset import load_dataset
 from harness.data.digests import records_digest
 from harness.data.sources import CIFAR_ARCHIVE, CIFAR_BATCHES, CIFAR_FOLDER
 from harness.errors import HarnessError

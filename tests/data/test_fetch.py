@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.data import digests, load_dataset
+from harness.data import digests
+from harness.data.dataset import load_dataset
 from harness.data.fetch import OFFERS, Offer, fetch
 from harness.data.names import DATASETS
 from harness.errors import HarnessError

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data import digests, load_dataset
+from harness.data import digests
+from harness.data.dataset import load_dataset
 from harness.data.names import DATASETS
 from harness.data.standin import COUNTS, write, write_standin
 from harness.data.standin.draws import Draws

@@ -170,7 +170,7 @@ def test_a_runs_own_curve(tmp_path: Path) -> None:
     st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.2, allow_subnormal=False)
 )
 def test_labels_spread_out_keep_order_distance_and_bounds(places: list[float], gap: float) -> None:
-    found = spread_out(places, gap, 0.0, 1.0)
+    found = spread_out(places, gap)
     gap = min(gap, 1 / max(1, len(places) - 1))
     order = sorted(range(len(places)), key=lambda i: places[i])
     for low, high in pairwise(found[i] for i in order):
@@ -179,7 +179,7 @@ def test_labels_spread_out_keep_order_distance_and_bounds(places: list[float], g
 
 
 def test_labels_that_do_not_touch_stay_where_they_are() -> None:
-    assert spread_out([0.9, 0.1, 0.5], 0.1, 0.0, 1.0) == [0.9, 0.1, 0.5]
+    assert spread_out([0.9, 0.1, 0.5], 0.1) == [0.9, 0.1, 0.5]
 
 
 @pytest.mark.parametrize(

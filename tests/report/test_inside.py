@@ -32,7 +32,7 @@ DRAW: dict[str, Callable[[Frames], Figure | None]] = {
     "figure2": lambda frames: draw_filters(frames, PAPER, "svhn"),
     "flips": lambda frames: draw_flips(frames, NAMES),
     "latent": lambda frames: draw_latent(frames, NAMES, "mnist"),
-    "confusion": lambda frames: draw_confusion(frames, NAMES, "mnist"),
+    "confusion": lambda frames: draw_confusion(frames, "mnist"),
     "calibration": lambda frames: draw_calibration(frames, NAMES),
     "trade": lambda frames: draw_trade(frames, NAMES),
     "seeds": lambda frames: draw_seeds(frames, NAMES),

@@ -1,5 +1,5 @@
 """Stand-ins: generated look-alikes of the datasets, the default data of a fresh clone."""
 
-from harness.data.standin.write import COUNTS, make_part, write_standin
+from harness.data.standin.write import COUNTS, write_standin
 
-__all__ = ["COUNTS", "make_part", "write_standin"]
+__all__ = ["COUNTS", "write_standin"]
