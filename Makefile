@@ -17,7 +17,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 help:  ## list the targets and variables
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
-	@echo '  variables: PRESET=quick|cpu|reduced|gpu|ablations|ablations-standin|paper  CORES=<n|all>'
+	@echo '  variables: PRESET=quick|cpu|reduced|reduced-fast|full-width|gpu|ablations|ablations-standin|paper'
+	@echo '             CORES=<n|all>'
 	@echo '             DATA=<folder with the datasets: all but quick and ablations-standin need it>'
 	@echo '             FRAMES=<folder with frames, for make figures>'
 	@echo '             TORCH_BACKEND=cpu|auto|cu130  PYTHON=<python 3.11 or newer>'
