@@ -19,7 +19,6 @@ from harness.train.record import RunSpec
 from harness.train.run import train_together
 from harness.train.steps import EagerSteps
 
-Bnn = Callable[..., tuple[int, str]]
 SEEDS = (0, 3)
 CPU = torch.device("cpu")
 
