@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from harness import provenance
 from harness.cli import app
 from harness.errors import HarnessError
-from harness.preset import jobs_of, load_preset
+from harness.preset import PRESETS, jobs_of, load_preset
 from harness.run.estimate import Estimate
 from harness.run.setup import Setup, make_setup
 
@@ -52,8 +52,8 @@ def small_setup(tmp_path: Path, data: Path, device: str) -> Setup:
 
 def test_an_unknown_preset_lists_those_there_are(tmp_path: Path, data_root: Path) -> None:
     message = refused(tmp_path, data_root, "--preset", "fast")
-    listed = "ablations, ablations-standin, cpu, gpu"
-    assert f"unknown preset 'fast'; presets: {listed}" in message
+    listed = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+    assert f"unknown preset 'fast'; presets: {listed}, or the path of a YAML file" in message
 
 
 def test_a_preset_of_another_form_names_what_is_missing(tmp_path: Path, data_root: Path) -> None:
