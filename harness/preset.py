@@ -91,7 +91,7 @@ class _Form:
     kernels: tuple[str, ...]
     bench: dict[str, Any] = field(default_factory=dict)
     runs: tuple[_Entry, ...] = ()
-    ablations: dict[str, Any] = field(default_factory=dict)
+    ablations: _Ablations = _Ablations((), (), 1)
 
 
 def check_form(values: dict[str, Any], where: str) -> None:
@@ -116,9 +116,8 @@ def check_form(values: dict[str, Any], where: str) -> None:
         if not entry.modes:
             raise HarnessError(f"{where}.runs: expected at least one mode, found none")
     if "ablations" in values:
-        shared = from_mapping(_Ablations, found.ablations, f"{where}.ablations")
-        _check_counts(shared.seeds, shared.threads, f"{where}.ablations")
-        if not shared.groups:
+        _check_counts(found.ablations.seeds, found.ablations.threads, f"{where}.ablations")
+        if not found.ablations.groups:
             raise HarnessError(f"{where}.ablations: expected at least one group, found none")
 
 

@@ -22,20 +22,17 @@ class RealConv3x3:
     """
 
     def __init__(self, filters: Packed, dtype: torch.dtype, run: int = 0) -> None:
-        self.dtype = dtype
-        weight = unpack_filters(filters, dtype)
-        parts = torch.split(weight, run, dim=1) if run else (weight,)
+        self.dtype, self._run = dtype, run or filters.k // TAPS
+        parts = torch.split(unpack_filters(filters, dtype), self._run, dim=1)
         self._parts = [part.contiguous(memory_format=torch.channels_last) for part in parts]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the float32 dots [B*H*W, N] of ±1 maps [B, C, H, W] in the dtype."""
-        at, sums = 0, None
-        for part in self._parts:
-            here = x[:, at : at + part.shape[1]]
-            found = torch.conv2d(here, part, padding=1)
-            sums = found.float() if sums is None else sums.add_(found)
-            at += part.shape[1]
-        assert sums is not None
+        runs = zip(torch.split(x, self._run, dim=1), self._parts, strict=True)
+        found = (torch.conv2d(values, part, padding=1) for values, part in runs)
+        sums = next(found).float()
+        for dots in found:
+            sums.add_(dots)
         return sums.permute(0, 2, 3, 1).reshape(-1, sums.shape[1])
 
 

@@ -5,17 +5,17 @@ int32 ones always. fp8 alone may not be: the tensor cores keep fewer bits of a r
 the gate of a bench finds out in each case.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as functional
 
 from kernels.base import Kernel, check_packed, signs_from_dots
 from kernels.packing import Packed, unpack_rows
+from kernels.precision import float32_precision
 from kernels.vendor import RealConv3x3
 
 _FP8 = torch.float8_e4m3fn
@@ -36,19 +36,6 @@ class Values:
     k: int
 
 
-@contextmanager
-def float32_precision(name: str, convolutions: bool = False) -> Iterator[None]:
-    """Let float32 products, or convolutions, run as ``ieee`` or ``tf32``, and as before after."""
-    cudnn: Any = torch.backends.cudnn
-    settings: Any = cudnn.conv if convolutions else torch.backends.cuda.matmul
-    before = settings.fp32_precision
-    settings.fp32_precision = name
-    try:
-        yield
-    finally:
-        settings.fp32_precision = before
-
-
 class Float32Conv3x3(RealConv3x3):
     """``torch.conv2d`` in float32 by cuDNN, as ``ieee`` or ``tf32``, rounded to integers.
 
@@ -61,7 +48,7 @@ class Float32Conv3x3(RealConv3x3):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the float32 dots [B*H*W, N] of ±1 maps [B, C, H, W], float32."""
-        with float32_precision(self._precision, convolutions=True):
+        with float32_precision(self._precision):
             return super().__call__(x).round_()
 
 

@@ -60,16 +60,16 @@ def modules_of(*entries: str) -> dict[str, Path]:
 def code_digest(*entries: str, data: tuple[str, ...] = ()) -> str:
     """Return 16 hexadecimal digits over the sources that ``entries`` depend on.
 
-    ``data`` are files beside them that the code reads, as patterns from the project's root.
+    CUDA sources count as part of the modules that they lie beside. ``data`` are files beside them
+    that the code reads, as patterns from the project's root.
     """
     digest = hashlib.sha256()
-    files = {
-        p.relative_to(ROOT).as_posix(): p
-        for pattern in data
-        for p in ROOT.glob(pattern)
-        if p.is_file()
-    }
-    for _, path in sorted({**modules_of(*entries), **files}.items()):
+    modules = modules_of(*entries)
+    folders = {path.parent for path in modules.values()}
+    beside = [path for folder in folders for path in folder.glob("*.cu")]
+    read = [path for pattern in data for path in ROOT.glob(pattern) if path.is_file()]
+    files = {path.relative_to(ROOT).as_posix(): path for path in (*beside, *read)}
+    for _, path in sorted({**modules, **files}.items()):
         relative = path.relative_to(ROOT).as_posix()
         digest.update(relative.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -41,10 +41,8 @@ class Convolution:
         self.expected_bits = bits.reshape(len(maps), -1)
 
     def _reference(self) -> Tensor:
-        words, side = self.words[self.rows].flatten(0, 2), self.case.side
-        x = unpack_rows(Packed(words, self.channels)).view(-1, side, side, self.channels)
-        weight = unpack_rows(self.filters).view(-1, 3, 3, self.channels)
-        return reference.conv(x.permute(0, 3, 1, 2), weight.permute(0, 3, 1, 2))
+        x = conv.unpack_map(self.words[self.rows], self.channels)
+        return reference.conv(x, conv.unpack_filters(self.filters))
 
     def subject(self, kernel: Kernel, includes: str) -> Subject | None:
         """Return the convolution for one kernel, from packed maps on, or from ±1 in the library's
@@ -65,7 +63,7 @@ class Convolution:
                 lambda rows: made.operand(prepare(rows)),
                 made.dots,
                 filters,
-                lambda dots: dots.reshape(-1, side**2 * case.n),
+                lambda dots: dots.view(-1, side**2 * case.n),
             )
         if not kernel.packed:
             return None

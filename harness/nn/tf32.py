@@ -6,8 +6,7 @@ same functions are plain float32.
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch.autograd import Function
 
 from harness.nn.attached import attachment
 from harness.nn.conv_gradients import conv_gradients
+from kernels.precision import float32_precision
 
 PATCHED, CHECKED = 256, 16  # images
 _exact: dict[tuple[int, ...], bool] = {}  # the library's convolution, by its choice and shapes
@@ -32,19 +32,9 @@ def forbid() -> None:
     cudnn.conv.fp32_precision = "ieee"
 
 
-@contextmanager
-def tf32() -> Iterator[None]:
+def tf32() -> AbstractContextManager[None]:
     """Let matrix products and convolutions of CUDA take TF32, and what they took afterwards."""
-    cudnn: Any = torch.backends.cudnn
-    settings: list[Any] = [torch.backends.cuda.matmul, cudnn.conv]
-    before = [part.fp32_precision for part in settings]
-    try:
-        for part in settings:
-            part.fp32_precision = "tf32"
-        yield
-    finally:
-        for part, name in zip(settings, before, strict=True):
-            part.fp32_precision = name
+    return float32_precision("tf32")
 
 
 class _Linear(Function):

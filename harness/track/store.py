@@ -130,6 +130,7 @@ class Store:
         found = self.client.search_runs(
             [self.experiment_id], f"attributes.status = 'RUNNING' and {query}"
         )
+        # A run without a label lacks that tag, which no query can ask for.
         tag, label = record.FINGERPRINT_TAG, mine.get("label")
         return [
             str(other.info.run_id)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from kernels import reference
 from kernels.packing import Packed, pack_rows
+from kernels.precision import float32_precision
 from kernels.vendor_cuda import (
     Values,
     VendorCuda,
     VendorInt8,
-    float32_precision,
     vendor_kernels,
 )
 from tests.operands import signs

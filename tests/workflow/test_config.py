@@ -102,6 +102,19 @@ def test_editing_a_module_changes_the_digest_of_what_imports_it(
     assert (digest.code_digest("harness.train.run") != before) == runs_again
 
 
+def test_editing_a_cuda_source_changes_the_digest_of_the_module_beside_it(project: Path) -> None:
+    before = [digest.code_digest(name) for name in ("harness.nn.loss", "harness.report")]
+    (project / "harness" / "nn" / "loss.cu").write_text("__global__ void loss() {}\n")
+    _forget()
+    after = [digest.code_digest(name) for name in ("harness.nn.loss", "harness.report")]
+    assert before[0] != after[0]
+    assert before[1] != after[1], "it imports the first"
+    (project / "harness" / "apart").mkdir()
+    (project / "harness" / "apart" / "other.cu").write_text("__global__ void other() {}\n")
+    _forget()
+    assert digest.code_digest("harness.nn.loss") == after[0]
+
+
 def test_a_module_that_is_not_there_is_refused(project: Path) -> None:
     with pytest.raises(ValueError, match=r"'harness\.trian' is no module"):
         digest.code_digest("harness.trian")

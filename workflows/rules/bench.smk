@@ -9,12 +9,7 @@ rule bench_case:
         gpu=1,
         mem_mb=4000,
     params:
-        code=code_digest(
-            "harness.bench.commands",
-            "harness.bench.suite",
-            "harness.bench.plugin",
-            data=("kernels/cuda/*.cu",),
-        ),
+        code=code_digest("harness.bench.commands", "harness.bench.suite", "harness.bench.plugin"),
         kernels=" ".join(f"--kernel {kernel}" for kernel in PRESET["bench"]["kernels"]),
         seconds=PRESET["bench"]["seconds"],
         folder=subpath(output.samples, ancestor=2),

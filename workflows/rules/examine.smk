@@ -19,12 +19,7 @@ rule examine:
     resources:
         mem_mb=4000,
     params:
-        code=code_digest(
-            "harness.deploy.export",
-            "harness.deploy.evaluate",
-            "harness.inspect.run",
-            data=("kernels/cuda/*.cu",),
-        ),
+        code=code_digest("harness.deploy.export", "harness.deploy.evaluate", "harness.inspect.run"),
         folder=subpath(input.run, parent=True),
         kernels=" ".join(f"--kernel {kernel}" for kernel in KERNELS),
     shell:
