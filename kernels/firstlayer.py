@@ -67,7 +67,11 @@ class PixelsInt8:
             self.sums = self.signs.sum(1, dtype=torch.int32)
 
     def product(self, u: torch.Tensor) -> torch.Tensor:
-        """Return int32 [M, N] of uint8 pixels [M, K]; raises as ``pixels_product_int8``."""
+        """Return int32 [M, N] of ``(2u - 255) . w``: uint8 pixels u [M, K].
+
+        Raises:
+            TypeError, ValueError: pixels of another dtype, shape or device.
+        """
         u = _check_pixels(u, self.k)
         if self._panels is None:
             centred = (u ^ 128).view(torch.int8)
@@ -107,7 +111,7 @@ class PixelsBitplanes:
         self.panels = xnor.panels(w.words.numpy())
 
     def product(self, u: torch.Tensor) -> torch.Tensor:
-        """Return int32 [M, N] of uint8 pixels [M, K]; raises as ``pixels_product_bitplanes``."""
+        """Return int32 [M, N] of ``(2u - 255) . w``; raises as ``PixelsInt8.product``."""
         u = _check_pixels(u, self.k)
         out = torch.empty(u.shape[0], self.n, dtype=torch.int32)
         rows = max(PART_BYTES // (4 * PLANES * max(self.n, 1)), 1)
@@ -124,17 +128,3 @@ class PixelsBitplanes:
         pack.planes(u.numpy(), words.numpy())
         xnor.product(words.numpy(), self.panels, self.n, self.k, dots.numpy())
         pack.weigh_planes(dots.numpy(), out.numpy())
-
-
-def pixels_product_int8(u: torch.Tensor, w: Packed) -> torch.Tensor:
-    """Return int32 [M, N] of ``(2u - 255) . w`` by one int8 product: uint8 u [M, K], w of N rows.
-
-    Raises:
-        TypeError, ValueError: pixels of another dtype, shape or device.
-    """
-    return PixelsInt8(w).product(u)
-
-
-def pixels_product_bitplanes(u: torch.Tensor, w: Packed) -> torch.Tensor:
-    """Return int32 [M, N] of ``(2u - 255) . w`` by eight packed products; as ``..._int8``."""
-    return PixelsBitplanes(w).product(u)

@@ -69,22 +69,3 @@ def _first_at_high(block: Block, low: Tensor, high: Tensor, at_high: Tensor) -> 
         high = torch.where(as_high, middle, high)
         low = torch.where(as_high, low, middle)
     return high
-
-
-def closed_form(
-    gamma: Tensor, beta: Tensor, mean: Tensor, inverse_std: Tensor, bias: Tensor, limit: int
-) -> tuple[Threshold, Tensor]:
-    """Return the thresholds in float64 algebra, and the real crossing ``c`` they come from.
-
-    ``c = mean - bias - beta / (gamma * inverse_std)``. gamma > 0: ``dot >= ceil(c)``;
-    gamma < 0: ``NOT(dot >= floor(c) + 1)``; gamma = 0: constant, the sign of beta. A constant is
-    ``±(limit + 1)``. It cross-checks :func:`fold`, which may differ where c is within float32's
-    rounding of an integer.
-    """
-    slope = gamma.double() * inverse_std.double()
-    c = mean.double() - bias.double() - beta.double() / torch.where(slope == 0, 1.0, slope)
-    value, flip = torch.where(slope > 0, c.ceil(), c.floor() + 1), slope < 0
-    always = torch.where(slope == 0, beta >= 0, torch.where(flip, value > limit, value <= -limit))
-    never = torch.where(slope == 0, beta < 0, torch.where(flip, value <= -limit, value > limit))
-    value = value.masked_fill(always, -limit - 1).masked_fill(never, limit + 1)
-    return Threshold(value.to(torch.int32), flip & ~always & ~never), c

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness.deploy.fold import Threshold, closed_form, fold, largest_dot
+from harness.deploy.fold import Threshold, fold, largest_dot
 from harness.errors import HarnessError
 from harness.nn.networks import Block
 from harness.nn.norm import VanillaBatchNorm
@@ -55,6 +55,25 @@ def norm_factors(block: Block) -> tuple[Tensor, Tensor]:
     if norm.form == "lasagne":
         return norm.weight, norm.get_buffer("running_inv_std")
     return norm.weight, (norm.get_buffer("running_var").double() + norm.eps).rsqrt()
+
+
+def closed_form(
+    gamma: Tensor, beta: Tensor, mean: Tensor, inverse_std: Tensor, bias: Tensor, limit: int
+) -> tuple[Threshold, Tensor]:
+    """Return the thresholds in float64 algebra, and the real crossing ``c`` they come from.
+
+    ``c = mean - bias - beta / (gamma * inverse_std)``. gamma > 0: ``dot >= ceil(c)``;
+    gamma < 0: ``NOT(dot >= floor(c) + 1)``; gamma = 0: constant, the sign of beta. A constant is
+    ``±(limit + 1)``. It may differ from :func:`fold` where c is within float32's
+    rounding of an integer.
+    """
+    slope = gamma.double() * inverse_std.double()
+    c = mean.double() - bias.double() - beta.double() / torch.where(slope == 0, 1.0, slope)
+    value, flip = torch.where(slope > 0, c.ceil(), c.floor() + 1), slope < 0
+    always = torch.where(slope == 0, beta >= 0, torch.where(flip, value > limit, value <= -limit))
+    never = torch.where(slope == 0, beta < 0, torch.where(flip, value <= -limit, value > limit))
+    value = value.masked_fill(always, -limit - 1).masked_fill(never, limit + 1)
+    return Threshold(value.to(torch.int32), flip & ~always & ~never), c
 
 
 @pytest.mark.parametrize("norm", ["lasagne", "torch", "shift"])

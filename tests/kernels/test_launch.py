@@ -17,7 +17,6 @@ from kernels.packing import Packed, words_for
 from kernels.triton import batch, dot, drop, norm, norm_backward, onebit, update, update_product
 from kernels.triton.conv import DirectConv3x3
 from kernels.triton.kernels import kernels
-from kernels.triton.pixels import PixelsBitplanes
 from kernels.triton.rules import Rule
 from tests.kernels import fake_driver
 from tests.kernels.fake_driver import FakeDriver
@@ -99,11 +98,6 @@ def test_a_convolution_launches_its_popcounts_outside_the_rewrite(
     for pool in (False, True) if height > 1 else (False,):
         ready.bits(words, *layer(n), pool)
         assert names(gpu) == ["_ones", "_conv"]
-
-
-def test_pixels_by_bit_planes_launch(gpu: FakeDriver) -> None:
-    PixelsBitplanes(zeros(1, 1)).product(torch.zeros(1, 1, dtype=torch.uint8))
-    assert names(gpu) == ["_planes", "_plane_product"]
 
 
 @pytest.mark.parametrize("with_signs", [False, True], ids=["alone", "signs"])

@@ -1,6 +1,4 @@
-"""8-bit pixels times ±1 weights on the GPU, both ways, against int64."""
-
-from collections.abc import Callable
+"""8-bit pixels times ±1 weights on the GPU, against int64."""
 
 import pytest
 import torch
@@ -8,21 +6,12 @@ from torch import Tensor
 
 from kernels import reference
 from kernels.base import Kernel
-from kernels.packing import Packed
 from kernels.triton import pixels
 from kernels.triton.pack import pack_rows
 from kernels.triton.tensor import XnorTensor
 from kernels.triton.xnor import XnorCsa
 from tests.operands import signs
 from tests.triton.operands import layer, on_device
-
-WAYS = {"int8": pixels.PixelsInt8, "bitplanes": pixels.PixelsBitplanes}
-Way = Callable[[Packed], "pixels.PixelsInt8 | pixels.PixelsBitplanes"]
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> Way:
-    return WAYS[request.param]
 
 
 def operands(m: int, n: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,9 +29,9 @@ def operands(m: int, n: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
     [(0, 3, 27), (1, 1, 1), (17, 10, 27), (2, 33, 64), (33, 5, 65), (3, 10, 300)],
     ids=lambda shape: "x".join(map(str, shape)),
 )
-def test_dots_equal_int64(way: Way, shape: tuple[int, int, int]) -> None:
+def test_dots_equal_int64(shape: tuple[int, int, int]) -> None:
     u, w, expected = operands(*shape)
-    found = way(pack_rows(on_device(w))).product(on_device(u))
+    found = pixels.PixelsInt8(pack_rows(on_device(w))).product(on_device(u))
     assert found.dtype == torch.int32
     assert torch.equal(found.cpu().to(torch.int64), expected)
 
@@ -76,9 +65,9 @@ def test_a_network_from_pixels_on(kernel: Kernel) -> None:
     assert torch.equal(found.cpu(), expected)
 
 
-def test_wrong_pixels_are_refused(way: Way) -> None:
+def test_wrong_pixels_are_refused() -> None:
     u, w, _ = operands(2, 3, 65)
-    product = way(pack_rows(on_device(w))).product
+    product = pixels.PixelsInt8(pack_rows(on_device(w))).product
     with pytest.raises(TypeError, match=r"torch.uint8 tensor, got torch.float32"):
         product(on_device(u.float()))
     with pytest.raises(ValueError, match=r"shape \[rows, 65\], got \[2, 64\]"):
