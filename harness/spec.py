@@ -19,12 +19,17 @@ __all__ = [  # named here for those that load a spec
 DatasetName = Literal["mnist", "cifar10", "svhn"]
 DATASETS: tuple[str, ...] = get_args(DatasetName)
 RECIPES = ("theano", "torch7", "torch7-released", "binaryconnect", "ebp", "bitwise", "ternary")
+LEAST_EPSILON = 2.0**-126  # the least normal float32: below it a division by eps may be one by 0
 RECIPE_FOLDER = Path(__file__).resolve().parent / "recipes"
 
 
 def _require(holds: bool, key: str, allowed: str, found: Any) -> None:
     if not holds:  # written so that NaN, which compares false, is refused
         raise HarnessError(f"{key} must be {allowed}, found {found}")
+
+
+def _require_epsilon(key: str, eps: float) -> None:
+    _require(LEAST_EPSILON <= eps < math.inf, key, "a finite float32 above 0 (from 1.2e-38)", eps)
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class NormSpec:
             _require(self.eps == 0, "norm.eps", "left out for fan-in", self.eps)
             _require(self.momentum == 0, "norm.momentum", "left out for fan-in", self.momentum)
             return
-        _require(self.eps > 0, "norm.eps", "above 0", self.eps)
+        _require_epsilon("norm.eps", self.eps)
         _require(0 < self.momentum <= 1, "norm.momentum", "in (0, 1]", self.momentum)
 
 
@@ -123,7 +128,7 @@ class OptimizerSpec:
         for key in ("beta1", "beta2"):
             beta = getattr(self, key)
             _require(0 <= beta < 1, f"optimizer.{key}", "in [0, 1)", beta)
-        _require(self.eps > 0, "optimizer.eps", "above 0", self.eps)
+        _require_epsilon("optimizer.eps", self.eps)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,20 @@
 """What a kernel is: a name, a device, what it needs, and a product of prepared operands."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, ClassVar, Protocol
 
 import torch
 
 from kernels.packing import Packed, pack_rows, pack_threshold
+
+
+def why_no_triton() -> str | None:
+    """Return a reason where triton, which packs and unpacks on a GPU, is not installed."""
+    found = sys.modules["triton"] if "triton" in sys.modules else find_spec("triton")
+    return None if found else "triton is not installed: pip install --group gpu"
 
 
 class Convolution(Protocol):

@@ -6,7 +6,6 @@ holds bit 0, which is -1 where the convolution has 0: each tap outside adds back
 weights (the border correction), so that the result is the zero-padded convolution, exactly.
 """
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -88,7 +87,7 @@ def unpack_map(
         TypeError, ValueError: as ``patches``.
     """
     b, h, w = check_map(words, channels)
-    rows = Packed(words.reshape(b * h * w, -1), channels)
+    rows = Packed(words.reshape(b * h * w, words.shape[3]), channels)
     return unpack_rows(rows, dtype).view(b, h, w, channels).permute(0, 3, 1, 2)
 
 
@@ -145,21 +144,17 @@ def border_positions(height: int, width: int) -> torch.Tensor:
     return torch.tensor(found, dtype=torch.int64)
 
 
-@cache
-def _outside() -> torch.Tensor:
-    """Return which taps lie outside the map by the borders that are touched, bool [16, 1, 9]."""
-    outside = torch.zeros(CLASSES, 1, TAPS, dtype=torch.bool)
-    for touched in range(CLASSES):
-        for tap in range(TAPS):
-            y, x = tap // 3, tap % 3
-            beyond = (y == 0, y == 2, x == 0, x == 2)
-            outside[touched, 0, tap] = any(beyond[b] and touched >> b & 1 for b in range(4))
-    return outside
+def _outside(touched: int) -> list[bool]:
+    """Return which taps lie outside the map, by the borders that are touched: bits 0 to 3."""
+    taps = ((tap // 3, tap % 3) for tap in range(TAPS))
+    beyond = [(y == 0, y == 2, x == 0, x == 2) for y, x in taps]
+    return [any(sides[b] and touched >> b & 1 for b in range(4)) for sides in beyond]
 
 
 def border_classes(sums: torch.Tensor) -> torch.Tensor:
     """Return the same by which borders a position touches, int32 [16, N], of tap sums [N, 9]."""
-    return torch.where(_outside().to(sums.device), sums, 0).sum(2, dtype=torch.int32)
+    outside = torch.tensor([[_outside(touched)] for touched in range(CLASSES)], device=sums.device)
+    return torch.where(outside, sums, 0).sum(2, dtype=torch.int32)
 
 
 class Conv3x3:
@@ -218,7 +213,7 @@ class Conv3x3:
             rows = self.kernel.activations_from_real(real_patches(words, self.channels))
         dots = self.kernel.product(rows, self._weights).to(torch.int32)
         height, width = self.size
-        dots.view(len(words), height * width, -1)[:, self._border] += self._correction
+        dots.view(len(words), height * width, dots.shape[1])[:, self._border] += self._correction
         return dots
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kernels.base import Kernel
+from kernels.base import Kernel, why_no_triton
 from kernels.packing import Packed
 
 NAMES = (
@@ -53,6 +53,5 @@ def gpu_kernels() -> list[Kernel]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "triton":
             raise
-        reason = "triton is not installed: pip install --group gpu"
-        return [Absent(name, reason) for name in NAMES]
+        return [Absent(name, why_no_triton() or str(error)) for name in NAMES]
     return kernels()

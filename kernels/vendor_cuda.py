@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as functional
 
-from kernels.base import Kernel, check_packed, signs_from_dots
+from kernels.base import Kernel, check_packed, signs_from_dots, why_no_triton
 from kernels.packing import Packed, unpack_rows
 from kernels.precision import float32_precision
 from kernels.vendor import RealConv3x3
@@ -64,7 +64,7 @@ class VendorCuda(Kernel):
     def why_not(
         self, m: int | None = None, n: int | None = None, k: int | None = None
     ) -> str | None:
-        """Return a reason where there is no GPU, or one too old."""
+        """Return a reason where there is no GPU, one too old, or no triton to unpack bits."""
         if not torch.cuda.is_available():
             return "torch finds no CUDA device"
         found = torch.cuda.get_device_capability()
@@ -73,7 +73,7 @@ class VendorCuda(Kernel):
                 f"{self.dtype} products need compute capability {self.needs[0]}.{self.needs[1]} "
                 f"or higher, this GPU has {found[0]}.{found[1]}"
             )
-        return None
+        return why_no_triton()
 
     def weights(self, p: Packed) -> Values:
         """Return ±1 [N, K] in the kernel's dtype."""

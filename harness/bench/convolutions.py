@@ -63,7 +63,7 @@ class Convolution:
                 lambda rows: made.operand(prepare(rows)),
                 made.dots,
                 filters,
-                lambda dots: dots.view(-1, side**2 * case.n),
+                lambda dots: dots.reshape(-1, side**2 * case.n),
             )
         if not kernel.packed:
             return None

@@ -71,14 +71,13 @@ SQRT_2PI = math.sqrt(2 * math.pi)
 def output_signal(layer: Moments, targets: Tensor) -> Tensor:
     """Return ``y * 2 N(0; mu, var) / Phi(y mu / sqrt(var)) / sqrt(K + 1)``, targets y of ±1 [B, N].
 
-    The derivative of ``2 log P(sign = y)`` with respect to a pre-activation's sum. Where Phi
-    underflows the ratio N/Phi is replaced by its limit ``|mu| / var``: the pre-activation is on
-    the wrong side, so that y times it pulls towards the label.
+    The derivative of ``2 log P(sign = y)`` with respect to a pre-activation's sum. As the scaled
+    ``erfcx(x) = exp(x^2) erfc(x)`` has it, ``N / Phi = sqrt(2 / (pi var)) / erfcx(-a / sqrt(2))``
+    at ``a = y mu / sqrt(var)`` deviations on the right side: torch's Phi has no tail beyond -5.
     """
-    agreement = targets * layer.mu
-    tail = torch.special.ndtr(agreement * layer.var.rsqrt())
-    tiny = torch.finfo(tail.dtype).tiny
-    ratio = torch.where(tail > tiny, density(layer) / tail.clamp_min(tiny), -agreement / layer.var)
+    root = layer.var.rsqrt()
+    scaled: Tensor = torch.special.erfcx(targets * layer.mu * root * -math.sqrt(0.5))
+    ratio = math.sqrt(2 / math.pi) * root / scaled
     return targets * ratio * (2 / math.sqrt(layer.inputs.shape[1] + 1))
 
 

@@ -1,5 +1,6 @@
 """Runs that train together: which of a preset do, and what they share while they take turns."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -110,5 +111,7 @@ class Group:
             needs = self._ends[first] - time.monotonic()
             if needs > self._time_left() >= needs / runs:
                 self.alone = first
+                # Until its next step the others are put away, which no other epoch has to wait for.
+                self._stepped = math.inf
                 self._reserve()
         return self.alone

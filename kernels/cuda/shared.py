@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from kernels.base import Kernel, check_lengths, check_packed, check_real_pair
+from kernels.base import Kernel, check_lengths, check_packed, check_real_pair, why_no_triton
 from kernels.packing import Packed
 from kernels.unpacked import Float32Kernel
 
@@ -47,14 +47,14 @@ class _Shared(Kernel):
     def why_not(
         self, m: int | None = None, n: int | None = None, k: int | None = None
     ) -> str | None:
-        """Return a reason where there is no GPU, no run-time compiler, or too many rows."""
+        """Return a reason where there is no GPU, compiler or triton, or too many rows."""
         if not torch.cuda.is_available():
             return "torch finds no CUDA device"
         if not hasattr(torch.cuda, "_compile_kernel"):
             return f"torch {torch.__version__} compiles no CUDA C at run time"
         if m is not None and m > MAX_ROWS:
             return f"{m} rows; allowed: up to {MAX_ROWS}, a grid's second dimension"
-        return None
+        return why_no_triton()
 
     def _launch(self, name: str, operands: list[Any], m: int, n: int, *sizes: int) -> None:
         if m and n:

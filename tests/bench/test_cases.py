@@ -13,6 +13,7 @@ from harness.errors import HarnessError
 from kernels import registry
 from kernels.cpu.kernels import XnorCpu
 from kernels.packing import unpack_rows
+from kernels.vendor_cuda import VendorCuda, vendor_kernels
 
 
 def test_names_give_shapes() -> None:
@@ -58,6 +59,18 @@ def test_the_convolution_is_exact_on_every_kernel(
     wrong[-1, -1] += 2
     with pytest.raises(NoTimeError):
         check_dots(wrong, expected)
+
+
+@pytest.mark.parametrize("filters", [7, 8, 33])
+def test_a_gpus_library_convolves_any_number_of_filters(
+    monkeypatch: pytest.MonkeyPatch, filters: int
+) -> None:
+    monkeypatch.setattr(VendorCuda, "device", "cpu")
+    problem = build(get_case(f"conv-2x4x64x{filters}"))
+    int8 = next(kernel for kernel in vendor_kernels() if kernel.name == "vendor-int8")
+    subject = problem.subject(int8, "conv")
+    assert subject is not None
+    check_dots(subject.dots(subject.run(subject.prepare(None)))[problem.rows], problem.expected)
 
 
 @pytest.mark.parametrize("name", ["square", "square-2048x", "cube-8", "../square-8", ""])

@@ -39,6 +39,8 @@ def test_every_launch_of_a_case_is_foreseen(case: str, hopper: None) -> None:
     found = precompile.foresee(Entry(case, ALL, 0.1, "unused"))
     assert found.lost == ()
     assert {one.module.rpartition(".")[2] for one in found.wanted} == CASES[case]
+    again = precompile.foresee(Entry(case, ALL, 0.1, "unused"))
+    assert again.lost == (), "nothing outlives the first"
 
 
 @pytest.mark.skipif(torch.version.cuda is None, reason="a torch without CUDA has no such tensors")

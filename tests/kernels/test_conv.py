@@ -34,6 +34,11 @@ def test_convolution_equals_the_reference(
     assert torch.equal(as_map(dots, 2, *size), reference.conv(x, weight))
 
 
+def test_no_images_have_no_dots(kernel: Kernel) -> None:
+    made = Conv3x3(kernel, pack_filters(signs(5, 70, 3, 3, seed=2)), 4, 3)
+    assert made(pack_map(signs(0, 70, 4, 3, seed=1))).shape == (0, 5)
+
+
 @pytest.mark.parametrize("channels", [56, 97, 128, 600])
 @pytest.mark.parametrize("name", ["vendor-fp32", "vendor-bf16"])
 def test_a_library_convolves_maps_of_its_own_dtype_exactly(name: str, channels: int) -> None:

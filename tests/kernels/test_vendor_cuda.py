@@ -1,6 +1,8 @@
 """The GPU's vendor lines: their operands on any machine, their products where a device can."""
 
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 import torch
@@ -103,7 +105,10 @@ def test_each_says_why_it_cannot_run(name: str, monkeypatch: pytest.MonkeyPatch)
     assert kernel.why_not() == "torch finds no CUDA device"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setitem(sys.modules, "triton", ModuleType("triton"))
     assert kernel.why_not() is None
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert "triton is not installed" in str(kernel.why_not()), "it unpacks the operands"
     if name in OLD:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: OLD[name])
         major, minor = OLD[name]

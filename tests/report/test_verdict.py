@@ -6,10 +6,10 @@ import pytest
 
 from harness.report.evidence import Evidence
 from harness.report.paper import Claim, load_paper
-from harness.report.verdict import VERDICTS, by_rule, decide
+from harness.report.verdict import DIGITS, VERDICTS, by_rule, decide
 
 CLAIMS = load_paper().claims
-EPS = 1e-9
+EPS = 10**-DIGITS
 
 
 def of_rule(*rules: str) -> list[Any]:
@@ -60,6 +60,14 @@ def test_a_bound(claim: Claim) -> None:
     assert with_ends(bound - sign, bound + sign * 1e-6) == "partly"
     assert with_ends(bound + sign, bound) == "partly"
     assert with_ends(bound + sign, bound + sign * 1e-6) == "not reproduced"
+
+
+@pytest.mark.parametrize("claim", of_rule("at-most", "at-least"))
+def test_a_gap_at_the_bound_holds_whatever_its_two_errors_are(claim: Claim) -> None:
+    bound = float(claim.verdict["bound"])
+    for wrong in range(100, 1500, 7):
+        error = wrong / 100
+        assert says(claim, (error + bound) - error) == "reproduced"
 
 
 @pytest.mark.parametrize("claim", of_rule("exactly"))

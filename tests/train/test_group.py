@@ -133,3 +133,10 @@ def test_the_one_that_goes_on_asks_for_its_own_time_alone(
     times.now, times.left = times.now + 10, 25.0
     assert group.choose() == FLOAT, "30 s are left of its 40"
     assert times.closings[-1] == 2.0
+    times.now += 20  # the other is put away
+    group.closed(FLOAT)
+    assert times.closings[-1] == 2.0, "no other epoch has to wait for that"
+    group.step(FLOAT, 0.0)
+    times.now += 2
+    group.closed(FLOAT)
+    assert times.closings[-1] == 2.0 + 1.5 * 2
