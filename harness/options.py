@@ -11,7 +11,10 @@ Running = Annotated[
     bool, typer.Option("--allow-running", help="take the best weights of a run that still trains")
 ]
 Model = Annotated[
-    Path | None, typer.Option(help="model file; default: model.bnn in the run's folder")
+    Path | None,
+    typer.Option(
+        help="model file, its records lie beside it; default: model.bnn in the run's folder"
+    ),
 ]
 Kernels = Annotated[
     list[str], typer.Option(help="kernel of the registry, repeatable; all: every one")

@@ -87,7 +87,7 @@ def unpack_map(
         TypeError, ValueError: as ``patches``.
     """
     b, h, w = check_map(words, channels)
-    rows = Packed(words.reshape(b * h * w, words.shape[3]), channels)
+    rows = Packed(words.reshape(b * h * w, words.shape[3]).contiguous(), channels)
     return unpack_rows(rows, dtype).view(b, h, w, channels).permute(0, 3, 1, 2)
 
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from harness.deploy.export import EXPORT, identity, why_not
-from harness.deploy.modelfile import MODEL
+from harness.deploy.modelfile import MODEL, how_to_export
 from harness.deploy.packed import PackedNetwork
 from harness.deploy.trained import TrainedRun
 from harness.errors import HarnessError
 from harness.files import read_record, sha256_file, write_json
 from harness.provenance import provenance
+from harness.train.checkpoint import BEST
 from kernels import registry
 from kernels.base import Kernel
 
@@ -101,12 +102,15 @@ class _Check:
 
     def __init__(self, trained: TrainedRun, model: Path) -> None:
         self.test = trained.dataset.test
-        _check_model(model)
+        again = f"export it again: {how_to_export(model, trained.folder)}"
+        _check_model(model, again)
         self.network = PackedNetwork.load(model)
-        if self.network.spec.fingerprint != trained.run["fingerprint"]:
+        spec = self.network.spec
+        if spec.fingerprint != trained.run["fingerprint"]:
+            raise HarnessError(f"{model} comes from another run than {trained.folder}; {again}")
+        if spec.weights_sha256 not in ("", trained.weights_sha256):
             raise HarnessError(
-                f"{model} comes from another run than {trained.folder}; export it again: "
-                f"bnn export --run {trained.folder}"
+                f"{model} holds other weights than {trained.folder / BEST} does now; {again}"
             )
         self.labels = torch.from_numpy(self.test.labels)
         self.expected = trained.scores.argmax(1)
@@ -156,14 +160,15 @@ class _Check:
         return round(100 * (predictions != self.labels).double().mean().item(), 4)
 
 
-def _check_model(model: Path) -> None:
-    """Compare the model with the digest that export wrote down, where it did."""
+def _check_model(model: Path, again: str) -> None:
+    """Compare the model with the digest that export wrote down, where it did: of the last one."""
     beside = model.with_name(EXPORT)
-    if not (model.exists() and beside.exists()):
+    if not (model.is_file() and beside.exists()):
         return
-    wanted, found = read_record(beside).get("model_sha256"), sha256_file(model)
-    if wanted is not None and wanted != found:
+    record, found = read_record(beside), sha256_file(model)
+    wanted = record.get("model_sha256")
+    if record.get("model") == model.name and wanted not in (None, found):
         raise HarnessError(
             f"{model} has SHA-256 {found[:16]}, {beside.name} says {wanted[:16]}: it is damaged or "
-            f"was replaced; export the run again: bnn export --run {model.parent}"
+            f"was replaced; {again}"
         )

@@ -28,7 +28,7 @@ from harness.nn.layers import Conv3x3
 from harness.nn.networks import BinaryNetwork, Block, build_network
 from harness.nn.streams import Streams
 from harness.spec import NetworkSpec, NormSpec, Recipe, from_mapping, get_mode
-from harness.train.checkpoint import BEST, load_weights
+from harness.train.checkpoint import BEST, read_weights
 from harness.train.record import RUN
 
 EXPORT, EXPORT_SCHEMA = "export.json", 1
@@ -151,24 +151,30 @@ def export_run(
     ``skipped`` with the reason, and no model.
 
     Raises:
-        HarnessError: no run, a run that still trains, or damaged weights.
+        HarnessError: no run, a run that still trains, damaged weights, or ``out`` names no model.
     """
     path = out or folder / MODEL
+    if path.name == EXPORT or path.is_dir():
+        what = "the name of the model's record" if path.name == EXPORT else "a folder"
+        raise HarnessError(f"--out {path} is {what}; give a file's name, such as {MODEL}")
     run = read_run(folder, allow_running)
     recipe = run_recipe(run)
     reason = why_not(run, recipe)
     record = {"schema": EXPORT_SCHEMA, "status": "skipped", "reason": reason, **identity(run)}
     if reason is None:
-        model = build_model(run, recipe, load_weights(folder / BEST, run.get("best_sha256")))
+        weights, tensors = read_weights(folder / BEST, run.get("best_sha256"))
+        model = build_model(run, recipe, tensors, weights)
         save_model(path, model)
         record.update(status="done", **_sizes(path, model.spec))
-    else:
+    elif out is None:
         path.unlink(missing_ok=True)  # of an earlier run in this folder
     write_json(path.with_name(EXPORT), record)
     return record
 
 
-def build_model(run: Mapping[str, Any], recipe: Recipe, tensors: Mapping[str, Tensor]) -> Model:
+def build_model(
+    run: Mapping[str, Any], recipe: Recipe, tensors: Mapping[str, Tensor], weights_sha256: str
+) -> Model:
     """Return the packed network of a run's weights, best.safetensors as ``tensors``."""
     image_shape = IMAGE_SHAPES[recipe.dataset]
     network = rebuild(run, tensors, image_shape)
@@ -182,6 +188,7 @@ def build_model(run: Mapping[str, Any], recipe: Recipe, tensors: Mapping[str, Te
         image_shape=image_shape,
         preprocess=recipe.preprocess,
         layers=layers,
+        weights_sha256=weights_sha256,
     )
     return Model(spec, packed)
 

@@ -95,6 +95,7 @@ class ModelSpec:
     preprocess: str
     layers: tuple[LayerSpec, ...]
     label: str = ""
+    weights_sha256: str = ""  # of the best.safetensors that was packed
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,7 @@ def load_model(path: Path) -> Model:
             description says; the message names the file and the remedy.
     """
     if not path.exists():
-        raise HarnessError(
-            f"{path} does not exist; export the run first: bnn export --run {path.parent}"
-        )
+        raise HarnessError(f"{path} does not exist; export the run first: {how_to_export(path)}")
     try:
         with safe_open(path, "pt") as handle:
             entry = (handle.metadata() or {}).get(_KEY)
@@ -164,29 +163,74 @@ def load_model(path: Path) -> Model:
     digest, _, text = entry.partition(" ")
     if digest != _digest(text, tensors):
         raise _damaged(path, "its content does not match its digest")
-    values = json.loads(text)
-    if values["schema"] != MODEL_SCHEMA:
-        raise _damaged(path, f"schema {values['schema']!r}, expected {MODEL_SCHEMA}")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"its description is not JSON: {error}") from error
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if schema != MODEL_SCHEMA:
+        raise _damaged(path, f"schema {schema!r}, expected {MODEL_SCHEMA}")
     model = Model(from_mapping(ModelSpec, values, str(path)), tensors)
-    _check(path, model)
+    wrong = _wrong_layer(model.spec) or _wrong_tensor(model)
+    if wrong is not None:
+        raise _damaged(path, wrong)
     return model
 
 
-def _check(path: Path, model: Model) -> None:
+def _wrong_layer(spec: ModelSpec) -> str | None:
+    """Return which layer cannot follow the one before it, and why; None where all do."""
+    if len(spec.image_shape) != 3 or min(spec.image_shape) < 1 or len(spec.layers) < 2:
+        return f"{len(spec.layers)} layers on images of {list(spec.image_shape)}"
+    channels, height, width = spec.image_shape
+    flat = False
+    for i, layer in enumerate(spec.layers):
+        convolves, last = layer.kind == "conv", i == len(spec.layers) - 1
+        positions = height * width
+        groups = 1 if i == 0 else TAPS if convolves else positions
+        wanted = {
+            "input": layer.input if i == 0 else "bits",
+            "output": "scores" if last else "bits",
+            "groups": groups,
+            "channels": channels * (TAPS if convolves else positions) // groups,
+            "outputs": max(layer.outputs, 1),
+            "pool": layer.pool and convolves and min(height, width) > 1,
+        }
+        for name, value in wanted.items():
+            if getattr(layer, name) != value:
+                return f"layers.{i}.{name}: expected {value!r}, found {getattr(layer, name)!r}"
+        if (convolves and (flat or last)) or (i == 0 and layer.input == "bits"):
+            return f"layers.{i}: a {layer.kind} layer on {layer.input} at that place"
+        flat, channels = not convolves, layer.outputs
+        size = 2 if layer.pool else 1
+        height, width = (1, 1) if flat else (height // size, width // size)
+    return None
+
+
+def _wrong_tensor(model: Model) -> str | None:
+    """Return which tensor is not as the layers want it; None where all are."""
+    real = model.spec.layers[0].input == "real"
+    rest = {name for name in model.tensors if not (real and name.startswith("preprocess."))}
     for i, layer in enumerate(model.spec.layers):
-        tensors = model.layer(i)
-        for name, (dtype, shape) in layer.shapes().items():
-            found = tensors.get(name)
+        for own, (dtype, shape) in layer.shapes().items():
+            name = f"layers.{i}.{own}"
+            found = model.tensors.get(name)
             if found is None or found.dtype != dtype or tuple(found.shape) != shape:
                 what = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
-                raise _damaged(
-                    path, f"layers.{i}.{name}: expected {dtype} {list(shape)}, found {what}"
-                )
+                return f"{name}: expected {dtype} {list(shape)}, found {what}"
+            rest.discard(name)
+    return f"{min(rest)}: no layer has it" if rest else None
+
+
+def how_to_export(path: Path, run: Path | None = None) -> str:
+    """Return the command that writes a model again; ``run`` is its run's folder, where known."""
+    if path.name == MODEL and run in (None, path.parent):
+        return f"bnn export --run {path.parent}"
+    return f"bnn export --run {run or '<its run>'} --out {path}"
 
 
 def _damaged(path: Path, reason: str) -> HarnessError:
     return HarnessError(
-        f"{path} is damaged ({reason}); export the run again: bnn export --run {path.parent}"
+        f"{path} is damaged ({reason}); export the run again: {how_to_export(path)}"
     )
 
 
@@ -194,7 +238,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
-        digest.update(tensors[name].contiguous().view(-1).numpy().tobytes())
+        digest.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

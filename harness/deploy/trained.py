@@ -12,7 +12,7 @@ from harness.deploy.export import read_run, rebuild, run_recipe
 from harness.deploy.modelfile import below
 from harness.errors import HarnessError
 from harness.nn.networks import BinaryNetwork
-from harness.train.checkpoint import BEST, load_weights
+from harness.train.checkpoint import BEST, read_weights
 from harness.train.evaluation import predict_scores
 from harness.train.inputs import image_shape, resident
 
@@ -47,8 +47,17 @@ class TrainedRun:
         return dataset
 
     @cached_property
+    def _weights(self) -> tuple[str, dict[str, Tensor]]:
+        return read_weights(self.folder / BEST, self.run.get("best_sha256"))
+
+    @property
+    def weights_sha256(self) -> str:
+        """The SHA-256 of the best weights, as they were read."""
+        return self._weights[0]
+
+    @property
     def _tensors(self) -> dict[str, Tensor]:
-        return load_weights(self.folder / BEST, self.run.get("best_sha256"))
+        return self._weights[1]
 
     @cached_property
     def network(self) -> BinaryNetwork:

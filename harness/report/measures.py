@@ -225,7 +225,13 @@ def _spread_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidenc
     done = select(frames.evaluations, {"status": "done", "dataset": measure["dataset"]})
     found = []
     for source, group in done.groupby("source"):
-        by_run = group.groupby(["recipe", "mode", "changes", "seed"])["test_error_pct"]
+        runs = ["recipe", "mode", "changes", "seed"]
+        place = group["kernel"] + " " + group["device"]
+        several = place.groupby([group[key] for key in runs]).transform("nunique") > 1
+        group = group[several]
+        if group.empty:
+            continue
+        by_run = group.groupby(runs)["test_error_pct"]
         spread = by_run.max() - by_run.min()
         kernels = ", ".join(sorted(set(group["kernel"])))
         note = f"{_networks(len(spread))} × {kernels}"

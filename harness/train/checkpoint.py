@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent, and weights as plain data."""
 
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -11,11 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from harness.errors import HarnessError
-from harness.files import atomic_path, sha256_file
+from harness.files import atomic_path
 
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.safetensors"
@@ -91,14 +92,26 @@ def load_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     Raises:
         HarnessError: the file is missing or damaged; the message names it and the remedy.
     """
-    if not path.exists():
+    return read_weights(path, sha256)[1]
+
+
+def read_weights(path: Path, sha256: str | None = None) -> tuple[str, dict[str, Tensor]]:
+    """Return the SHA-256 of a file and its tensors, of one moment: training may replace the file.
+
+    Raises:
+        HarnessError: as :func:`load_weights`.
+    """
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise HarnessError(
             f"{path} does not exist; train the run first: bnn train --out {path.parent}"
-        )
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
     try:
-        if sha256 not in (None, sha256_file(path)):
+        if sha256 not in (None, found):
             raise ValueError(f"its SHA-256 is not {sha256}, as run.json says")
-        return dict(load_file(path))
+        return found, dict(load(content))
     except (SafetensorError, ValueError) as error:
         raise HarnessError(
             f"{path} is damaged ({error}); delete its folder and train again"

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from harness.cli import app
@@ -19,7 +20,7 @@ from harness.deploy.modelfile import Model, load_model, save_model
 from harness.deploy.packed import PackedNetwork
 from harness.deploy.trained import TrainedRun
 from harness.errors import HarnessError
-from harness.files import read_json, write_json
+from harness.files import read_json, sha256_file, write_json
 from harness.spec import get_mode, load_recipe
 from harness.train.evaluation import predict_scores
 from harness.train.record import RunSpec
@@ -91,6 +92,30 @@ def test_a_failed_run_is_recorded_as_skipped(run: Path, data: Path) -> None:
     assert (record["status"], record["kernel"]) == ("skipped", "naive")
     assert failure["reason"] in record["reason"]
     assert read_json(run / "evaluate-naive.json") == record
+
+
+def test_a_model_of_earlier_weights_is_refused(run: Path, data: Path) -> None:
+    """As where training went on after bnn export --allow-running."""
+    best = run / "best.safetensors"
+    tensors = load_file(best)
+    tensors["blocks.0.layer.bias"] += 1
+    save_file(tensors, best)
+    write_json(run / "run.json", {**read_json(run / "run.json"), "best_sha256": sha256_file(best)})
+    with pytest.raises(HarnessError, match=r"model.bnn holds other weights .* bnn export --run"):
+        evaluate_run(TrainedRun(run, data), ["naive"])
+    export_run(run)
+    assert evaluate_run(TrainedRun(run, data), ["naive"])[0]["status"] == "done"
+
+
+def test_two_models_may_lie_in_one_folder(run: Path, data: Path, tmp_path: Path) -> None:
+    for name in ("a.bnn", "b.bnn"):
+        export_run(run, tmp_path / "both" / name)
+    other = read_json(tmp_path / "both" / "export.json")
+    write_json(tmp_path / "both" / "export.json", {**other, "model_sha256": 64 * "0"})
+    found = evaluate_run(TrainedRun(run, data), ["naive"], tmp_path / "both" / "a.bnn")
+    assert found[0]["agree"] == IMAGES
+    with pytest.raises(HarnessError, match=rf"bnn export --run {run} --out .*b\.bnn"):
+        evaluate_run(TrainedRun(run, data), ["naive"], tmp_path / "both" / "b.bnn")
 
 
 def test_a_kernel_that_cannot_run_says_why(

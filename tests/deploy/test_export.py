@@ -100,3 +100,19 @@ def test_a_bit_that_flipped_in_the_weights_is_noticed(run: Path) -> None:
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"run.json does not exist"):
         export_run(tmp_path)
+
+
+def test_a_run_without_a_packed_form_leaves_the_file_of_out(run: Path, tmp_path: Path) -> None:
+    change(run, mode="bc-det")
+    kept = tmp_path / "precious.bnn"
+    kept.write_text("of another run")
+    assert export_run(run, kept)["status"] == "skipped"
+    assert kept.read_text() == "of another run"
+
+
+@pytest.mark.parametrize(("name", "what"), [("export.json", "the name of"), ("", "a folder")])
+@pytest.mark.parametrize("mode", ["bnn-det", "bc-det"])
+def test_out_must_be_a_models_name(run: Path, mode: str, name: str, what: str) -> None:
+    change(run, mode=mode)
+    with pytest.raises(HarnessError, match=rf"--out .* is {what}"):
+        export_run(run, run / name)

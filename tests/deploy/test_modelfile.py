@@ -137,6 +137,65 @@ def test_a_missing_tensor(model: Model, path: Path) -> None:
     refused(path, r"layers.2.flip: expected torch.bool \[10\], found nothing")
 
 
+def test_a_tensor_that_no_layer_has(model: Model, path: Path) -> None:
+    save_model(path, Model(model.spec, {**model.tensors, "preprocess.mean": torch.zeros(3)}))
+    refused(path, "preprocess.mean: no layer has it")
+
+
+def test_a_tensor_of_a_type_that_numpy_lacks(model: Model, path: Path) -> None:
+    tensors = {**model.tensors, "layers.1.threshold": torch.zeros(5, dtype=torch.bfloat16)}
+    save_model(path, Model(model.spec, tensors))
+    refused(path, r"layers.1.threshold: expected torch.int32 \[5\], found torch.bfloat16 \[5\]")
+
+
+@pytest.mark.parametrize(
+    ("layer", "change", "reason"),
+    [
+        (0, {"input": "bits"}, "layers.0: a conv layer on bits"),
+        (0, {"groups": 9}, "layers.0.groups: expected 1, found 9"),
+        (1, {"groups": 0}, "layers.1.groups: expected 9, found 0"),
+        (1, {"channels": 6}, "layers.1.channels: expected 5, found 6"),
+        (2, {"outputs": -64}, "layers.2.outputs: expected 1, found -64"),
+        (2, {"output": "scores"}, "layers.2.output: expected 'bits', found 'scores'"),
+        (7, {"input": "odd-integers"}, "layers.7.input: expected 'bits', found 'odd-integers'"),
+        (7, {"pool": True}, "layers.7.pool: expected False, found True"),
+        (7, {"kind": "conv", "groups": 9}, "layers.7: a conv layer on bits at that place"),
+        (8, {"output": "bits"}, "layers.8.output: expected 'scores', found 'bits'"),
+    ],
+)
+def test_a_layer_that_cannot_follow(
+    model: Model, path: Path, layer: int, change: dict[str, object], reason: str
+) -> None:
+    layers = list(model.spec.layers)
+    layers[layer] = replace(layers[layer], **change)  # type: ignore[arg-type]
+    save_model(path, replace(model, spec=replace(model.spec, layers=tuple(layers))))
+    refused(path, reason)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_too_few_layers(model: Model, path: Path, layers: int) -> None:
+    few = model.spec.layers[len(model.spec.layers) - layers :]
+    save_model(path, replace(model, spec=replace(model.spec, layers=few)))
+    refused(path, f"{layers} layers on images of")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", "NaN", "{}", "[" * 100_000])
+def test_a_description_of_another_kind(model: Model, path: Path, text: str) -> None:
+    """Its digest fits: anyone can write one."""
+    entry = {"bnn": f"{modelfile._digest(text, model.tensors)} {text}"}
+    save_file(model.tensors, path, metadata=entry)
+    refused(path, "not JSON" if text[0] in "{[" and text not in ("[]", "{}") else "schema None")
+
+
+def test_the_command_that_writes_a_model_again(tmp_path: Path) -> None:
+    run, model = tmp_path / "run", tmp_path / "run" / "model.bnn"
+    assert modelfile.how_to_export(model) == f"bnn export --run {run}"
+    assert modelfile.how_to_export(model, run) == f"bnn export --run {run}"
+    other = tmp_path / "a.bnn"
+    assert modelfile.how_to_export(other, run) == f"bnn export --run {run} --out {other}"
+    assert modelfile.how_to_export(other) == f"bnn export --run <its run> --out {other}"
+
+
 def test_it_holds_no_pickle(path: Path) -> None:
     raw = path.read_bytes()
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])

@@ -34,6 +34,15 @@ def test_convolution_equals_the_reference(
     assert torch.equal(as_map(dots, 2, *size), reference.conv(x, weight))
 
 
+def test_a_map_may_lie_anyhow_in_memory(kernel: Kernel) -> None:
+    x, weight = signs(2, 130, 4, 3, seed=1), signs(5, 130, 3, 3, seed=2)
+    words = pack_map(x)
+    strided = torch.stack((words, words), 4).flatten(3)[..., ::2]
+    assert not strided.is_contiguous()
+    dots = Conv3x3(kernel, pack_filters(weight), 4, 3)(strided)
+    assert torch.equal(as_map(dots, 2, 4, 3), reference.conv(x, weight))
+
+
 def test_no_images_have_no_dots(kernel: Kernel) -> None:
     made = Conv3x3(kernel, pack_filters(signs(5, 70, 3, 3, seed=2)), 4, 3)
     assert made(pack_map(signs(0, 70, 4, 3, seed=1))).shape == (0, 5)

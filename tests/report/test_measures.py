@@ -180,6 +180,13 @@ def test_the_first_layers_claim_looks_at_bit_planes_alone(tmp_path: Path) -> Non
     assert best(tmp_path, "first-layer-exact", evaluations=[EVALUATION]) is None
 
 
+def test_one_kernel_says_nothing_of_others(tmp_path: Path) -> None:
+    rows = [EVALUATION, {**EVALUATION, "first_layer": "bitplanes"}]
+    assert best(tmp_path, "kernel-error", evaluations=rows) is None
+    rows += [{**EVALUATION, "device": "cuda"}]
+    assert best(tmp_path, "kernel-error", evaluations=rows) is not None
+
+
 @pytest.mark.parametrize(("other", "verdict"), [(1.0, "reproduced"), (1.01, "not reproduced")])
 def test_kernels_have_one_error(tmp_path: Path, other: float, verdict: str) -> None:
     rows = [EVALUATION, {**EVALUATION, "kernel": "xnor-cpu", "test_error_pct": other}]
