@@ -33,7 +33,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 reproduce: $(VENV)/.installed  ## train, bench and report everything of PRESET
-	snakemake --cores $(CORES) --config preset=$(PRESET) $(if $(DATA),data=$(DATA))
+	snakemake --cores $(CORES) --config preset=$(PRESET) $(if $(DATA),'data=$(DATA)')
 
 test: $(VENV)/.installed  ## run the tests
 	pytest -n auto --dist worksteal
@@ -49,7 +49,7 @@ ui: $(VENV)/.installed  ## open the tracked runs at http://127.0.0.1:5000
 	  --backend-store-uri sqlite:///results/mlflow.db
 
 figures: $(VENV)/.installed  ## tables and figures again from the frames in FRAMES, in seconds
-	bnn report --frames $(FRAMES) --out $(FRAMES)
+	bnn report --frames '$(FRAMES)' --out '$(FRAMES)'
 
 lock:  ## resolve constraints.txt anew for every platform
 	env -u UV_FIND_LINKS uv pip compile -q --universal --python-version 3.11 --no-header \

@@ -13,7 +13,7 @@ def examine(
 
     As the workflow does: the same records as of bnn export, bnn evaluate and bnn inspect one after
     the other, without the seconds that each process takes to start, and with one pass of the
-    training network.
+    training network. Kernels run on the CPU; bnn evaluate and bnn run take those of a GPU.
 
     Example:
 
@@ -30,5 +30,5 @@ def examine(
     if threads:
         set_threads(threads)
     trained = TrainedRun(run, data)
-    evaluate_run(trained, kernel, on_record=show_record)
+    evaluate_run(trained, kernel, on_record=show_record, device="cpu")
     commands.show_record(run, inspect_run(trained))

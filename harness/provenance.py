@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+# What a GPU's driver puts there: NVIDIA's on Linux, below Windows (WSL), and AMD's.
+GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 _PACKAGES = ("torch", "triton", "numpy", "numba", "scipy", "safetensors", "bnn-harness")
 _FLAGS = ("avx2", "avx512f", "avx512_vpopcntdq", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd")
 
@@ -67,9 +70,16 @@ def _cpu_facts() -> tuple[str, list[str]]:
     return name, [flag for flag in _FLAGS if flag in present]
 
 
-def _gpu_name() -> str | None:
-    torch = sys.modules.get("torch")  # never imported for its name alone: it costs a second
-    if torch is None or not torch.cuda.is_available():
+def gpu_name() -> str | None:
+    """Return the name of the GPU that torch runs on, None without one.
+
+    Every process must say the same of a machine. Where no driver is, torch, which takes a second to
+    import, is not asked.
+    """
+    if "torch" not in sys.modules and not any(Path(path).exists() for path in GPU_DRIVERS):
+        return None
+    torch = import_module("torch")
+    if not torch.cuda.is_available():
         return None
     return str(torch.cuda.get_device_name())
 
@@ -89,7 +99,7 @@ def machine_name() -> str:
     vectors: with AVX-512 it is ``amd-epyc-avx512-2c``. ``BNN_MACHINE`` overrides it.
     """
     given = os.environ.get("BNN_MACHINE")
-    gpu = _gpu_name()
+    gpu = gpu_name()
     cpu, flags = _cpu_facts()
     wide = "-avx512" if "avx512f" in flags else ""
     name = given or gpu or f"{cpu}{wide}-{os.cpu_count()}c"
@@ -105,7 +115,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gb": _memory_gb(),
         "flags": flags,
-        "gpu": _gpu_name(),
+        "gpu": gpu_name(),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
 

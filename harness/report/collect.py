@@ -77,7 +77,9 @@ def _collect_run(
     run["epochs_done"] = run.get("epochs_done") or len(epochs)  # written when the run ends
     frames["runs"].append(_run_row(run, folder) | who)
     frames["epochs"] += [{**row, **who} for row in epochs]
-    origins.add("train", run.get("provenance"), run.get("started"), run.get("finished"))
+    for code in ({}, *(run.get("earlier_code") or [])):
+        origin = {**(run.get("provenance") or {}), **code}
+        origins.add("train", origin, run.get("started"), run.get("finished"))
     if (folder / INSPECT).exists():
         layers, predictions = inspect_rows(folder / INSPECT)
         frames["layers"] += [{**row, **who} for row in layers]

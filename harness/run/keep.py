@@ -12,7 +12,7 @@ from harness.files import atomic_path, read_record
 from harness.inspect.run import INSPECT
 from harness.run.setup import Setup
 from harness.train.checkpoint import BEST, CHECKPOINT
-from harness.train.record import METRICS, RUN, finished_run
+from harness.train.record import METRICS, RUN, finished_run, stages_files
 
 
 def kept_run(setup: Setup, name: str) -> dict[str, Any] | None:
@@ -36,12 +36,6 @@ def kept_run(setup: Setup, name: str) -> dict[str, Any] | None:
     return finished_run(folder, wanted, files)
 
 
-def forget_records(folder: Path) -> None:
-    """Remove what the stages after training wrote of an earlier run in this folder."""
-    for path in stages_files(folder):
-        path.unlink()
-
-
 def keep(work: Path, out: Path) -> None:
     """Copy records and packed network of a run; run.json last, which makes the copy whole.
 
@@ -57,12 +51,6 @@ def keep(work: Path, out: Path) -> None:
         if path.exists():
             with atomic_path(out / path.name) as temporary:
                 shutil.copyfile(path, temporary)
-
-
-def stages_files(folder: Path) -> list[Path]:
-    """Return what the stages after training have written in a run's folder."""
-    fixed = [folder / name for name in (EXPORT, MODEL, INSPECT)]
-    return [path for path in fixed if path.exists()] + sorted(folder.glob("evaluate-*.json"))
 
 
 def needed_elsewhere(folder: Path) -> Path | None:

@@ -13,7 +13,7 @@ from harness.report.collect import collect
 from harness.run.clock import Clock
 from harness.run.estimate import Estimate
 from harness.run.group import GPU_TOGETHER, rows
-from harness.run.keep import folder_bytes, keep, kept_run, needed_elsewhere, stages_files
+from harness.run.keep import folder_bytes, keep, kept_run, needed_elsewhere
 from harness.run.setup import Setup
 from harness.run.show import say
 from harness.run.stages import examine
@@ -22,7 +22,7 @@ from harness.text import bytes_text, hours_text, said
 from harness.train.checkpoint import CHECKPOINT
 from harness.train.commands import FAILED_RUN
 from harness.train.loop import Interrupted
-from harness.train.record import RUN
+from harness.train.record import is_run, stages_files
 from kernels.cpu.threads import available_threads, set_threads
 
 _log = logging.getLogger("harness.run")
@@ -181,10 +181,14 @@ class Piece:
             collect(self.setup.out, keep=True)
 
     def _keep_unfinished(self) -> None:
-        for name in self.open:
-            if (self.setup.work_folder(name) / RUN).exists():
-                keep(self.setup.work_folder(name), self.setup.out_folder(name))
+        for name in self._begun():
+            keep(self.setup.work_folder(name), self.setup.out_folder(name))
         self._collect()
+
+    def _begun(self) -> list[str]:
+        """Return the open runs whose folders hold them, and not a run of earlier settings."""
+        setup = self.setup
+        return [x for x in self.open if is_run(setup.work_folder(x), setup.fingerprint(x))]
 
     def _close(self, signal_number: int | None) -> int:
         setup = self.setup
@@ -208,6 +212,6 @@ class Piece:
         return GO_ON
 
     def _say_what_to_keep(self) -> None:
-        found = [needed_elsewhere(self.setup.work_folder(name)) for name in self.open]
+        found = [needed_elsewhere(self.setup.work_folder(name)) for name in self._begun()]
         sizes = [f", {path} ({bytes_text(folder_bytes(path))})" for path in found if path]
         say(f"to go on on another machine, keep {self.setup.out}{''.join(sizes)}")

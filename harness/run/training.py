@@ -9,7 +9,6 @@ from harness.nn.costs import layer_costs
 from harness.run.clock import Clock
 from harness.run.estimate import Estimate
 from harness.run.group import Group
-from harness.run.keep import forget_records
 from harness.run.setup import Setup
 from harness.run.show import Lines, say
 from harness.spec import get_mode
@@ -48,8 +47,6 @@ class Training:
         ended = self._ended_before(names)
         if ended:
             return ended
-        for folder in folders:
-            forget_records(folder)
         saving = {name: self._checkpoint_seconds(name) for name in names}
         group = Group(saving, self.estimate, others, self._reserve, self.clock.until_alarm)
         if self.gained and self.clock.until_alarm() < START_SECONDS:

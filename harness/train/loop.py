@@ -83,6 +83,7 @@ class Progress:
     other_best_epoch: int | None = None
     lr: float | None = None
     started: str = ""
+    code: list[dict[str, Any]] = field(default_factory=list)  # of all commits that trained it
     together: int = 1  # as many runs, at most, took turns with this one and itself
     mixed: bool = False  # and some of them differed in more than their seed
     saving_s: float = 0.0  # the longest that this process took to write a checkpoint

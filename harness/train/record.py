@@ -18,6 +18,7 @@ from harness.train.checkpoint import BEST
 
 RUN_SCHEMA = 1
 RUN, METRICS = "run.json", "metrics.jsonl"
+LATER_STAGES = ("export.json", "model.bnn", "inspect.json", "evaluate-*.json")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def new_run(
             "total": sum(p.numel() for p in network.parameters()),
         },
         "provenance": provenance(),
+        "earlier_code": [],  # commits that trained it before provenance's, resumed by that one
         "started": utc_now(),
         "finished": None,
         "train_seconds": 0.0,
@@ -117,3 +119,22 @@ def write_metrics(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Rewrite metrics.jsonl, one object an epoch, atomically: at most some kilobytes."""
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
     write_text(folder / METRICS, text)
+
+
+def stages_files(folder: Path) -> list[Path]:
+    """Return what the stages after training have written in a run's folder."""
+    return [path for pattern in LATER_STAGES for path in sorted(folder.glob(pattern))]
+
+
+def forget_later_stages(folder: Path) -> None:
+    """Remove what the stages after training wrote of other weights: they do not name them all."""
+    for path in stages_files(folder):
+        path.unlink(missing_ok=True)
+
+
+def is_run(folder: Path, wanted: str) -> bool:
+    """Tell whether the folder holds a run of these very settings, ended or not."""
+    try:
+        return bool(read_record(folder / RUN, "status", "fingerprint")["fingerprint"] == wanted)
+    except HarnessError:  # missing, or damaged: training again rewrites it
+        return False

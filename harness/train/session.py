@@ -99,6 +99,7 @@ def open_session(
     wanted = record.fingerprint(spec, dataset.manifest["digest"], device.type)
     done = record.finished_run(spec.folder, wanted)
     if done is not None:
+        (spec.folder / CHECKPOINT).unlink(missing_ok=True)  # a kill may have come before
         _log.info(
             "%s already ended (%s); delete the folder to train again", spec.folder, done["status"]
         )
@@ -118,7 +119,9 @@ def open_session(
     run = record.new_run(spec, dataset, network, device.type, torch.get_num_threads())
     run["other_weights"] = trainer.method.other_weights
     state = load_checkpoint(spec.folder, wanted)
-    if state is not None:
+    if state is None:
+        record.forget_later_stages(spec.folder)  # of an earlier run in this folder
+    else:
         try:
             trainer.resume(state)
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
@@ -129,7 +132,25 @@ def open_session(
         run["started"] = trainer.progress.started or run["started"]
         _log.info("resuming at epoch %d", trainer.progress.epoch + 1)
     trainer.progress.started = run["started"]
+    run["earlier_code"] = _earlier_code(trainer, run["provenance"])
     return Session(spec, trainer, run, preprocessor, tracking)
+
+
+def _earlier_code(trainer: Trainer, provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """Note which commit goes on with the run; return those before it, and warn of them."""
+    here = {key: provenance[key] for key in ("commit", "dirty")}
+    before = [code for code in trainer.progress.code if code != here]
+    if before:
+        _log.warning(
+            "%s was trained up to epoch %d by other code (commit %s, here %s): its numbers may be "
+            "those of neither; delete the folder to train it by this code alone",
+            trainer.folder,
+            trainer.progress.epoch,
+            ", ".join(str(code["commit"])[:12] for code in before),
+            str(here["commit"])[:12],
+        )
+    trainer.progress.code = [*before, here]
+    return before
 
 
 class Session:
@@ -233,6 +254,7 @@ class Session:
             other_valid_error_pct=other.get("other_valid_error_pct"),
             other_test_error_pct=other.get("other_test_error_pct") if status == "done" else None,
         )
+        record.forget_later_stages(self.spec.folder)  # of the best weights while it trained
         record.write_run(self.spec.folder, self.json)
         (self.spec.folder / CHECKPOINT).unlink(missing_ok=True)
         self.mirror.finish(self.json)

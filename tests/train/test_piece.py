@@ -287,6 +287,19 @@ def test_changed_settings_train_again_and_leave_nothing_of_before(
     assert record["test_error_pct"] == trained["test_error_pct"]
 
 
+def test_what_other_settings_left_is_not_kept(
+    whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a damaged record of a run that was not reached stop the others."""
+    shutil.copytree(whole / "work", tmp_path / "work")
+    monkeypatch.setitem(SMALL, "epochs", 3)
+    (tmp_path / "work" / "runs" / WILD / "run.json").write_text("")
+    monkeypatch.setattr(EagerSteps, "learn", stop_after(EagerSteps.learn, STEPS + 5))
+    assert run_here(tmp_path, data_root) == 128 + signal.SIGTERM
+    (row,) = read_frames(tmp_path / "out").runs.to_dict("records")
+    assert (row["mode"], row["status"], row["epochs"]) == ("bnn-det", "running", 1)
+
+
 def test_a_run_that_meets_an_error_does_not_stop_the_others(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

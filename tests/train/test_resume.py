@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from train_children import run_cli, run_cli_and_die
-from train_helpers import assert_same_results, command, read_metrics, read_run, train_here
+from train_helpers import TINY, assert_same_results, command, read_metrics, read_run, train_here
 
 from harness.errors import HarnessError
+from harness.provenance import provenance
+from harness.train import record
 from harness.train.checkpoint import CHECKPOINT, load_checkpoint
 from harness.train.loop import Interrupted, Trainer
 from harness.train.steps import EagerSteps
@@ -192,3 +194,57 @@ def test_unusable_checkpoint_starts_anew_and_says_so(
     assert state is not None
     assert (state["progress"]["epoch"], state["progress"]["step"]) == (0, 1)
     assert read_metrics(tmp_path) == []
+
+
+STAGES = ("export.json", "model.bnn", "inspect.json", "evaluate-naive.json")
+
+
+def test_training_anew_leaves_nothing_of_the_stages_after(data_root: Path, tmp_path: Path) -> None:
+    train_here(tmp_path, data_root, **TINY)
+    for name in STAGES:
+        (tmp_path / name).write_text("{}")
+    train_here(tmp_path, data_root, **TINY)
+    assert all((tmp_path / name).exists() for name in STAGES), "it has ended; they are its own"
+    train_here(tmp_path, data_root, **{**TINY, "epochs": 1})
+    assert not any((tmp_path / name).exists() for name in STAGES)
+
+
+def test_the_end_of_training_leaves_nothing_of_earlier_weights(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bnn export, evaluate and inspect with --allow-running make them."""
+    with monkeypatch.context() as patch:
+        stop_at(patch, STEPS_PER_EPOCH + 5)
+        with pytest.raises(Interrupted):
+            train_here(tmp_path, data_root, **TINY)
+    for name in STAGES:
+        (tmp_path / name).write_text("{}")
+    train_here(tmp_path, data_root, **TINY)
+    assert not any((tmp_path / name).exists() for name in STAGES)
+
+
+def test_a_checkpoint_that_a_kill_left_beside_a_whole_run_goes(
+    data_root: Path, tmp_path: Path
+) -> None:
+    train_here(tmp_path, data_root, **TINY)
+    (tmp_path / CHECKPOINT).write_bytes(b"of the last epoch")
+    train_here(tmp_path, data_root, **TINY)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_run_that_other_code_began_says_so(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    began = {"commit": "a" * 40, "dirty": False}
+    with monkeypatch.context() as patch:
+        stop_at(patch, STEPS_PER_EPOCH + 5)
+        patch.setattr(record, "provenance", lambda: {**provenance(), **began})
+        with pytest.raises(Interrupted):
+            train_here(tmp_path, data_root, **TINY)
+    assert read_run(tmp_path)["earlier_code"] == []
+    assert "other code" not in caplog.text
+    monkeypatch.setattr(record, "provenance", lambda: {**provenance(), "commit": "b" * 40})
+    train_here(tmp_path, data_root, **TINY)
+    assert "trained up to epoch 1 by other code (commit aaaaaaaaaaaa, here bbbb" in caplog.text
+    assert read_run(tmp_path)["earlier_code"] == [began]

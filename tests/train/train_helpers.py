@@ -13,7 +13,15 @@ from harness.train.run import run_training
 NEVER = 1e9  # seconds between checkpoints
 TIMES = ("seconds", "images_per_s")
 # What two runs of the same settings may differ in.
-UNLIKE = ("started", "finished", "train_seconds", "images_per_s", "together", "provenance")
+UNLIKE = (
+    "started",
+    "finished",
+    "train_seconds",
+    "images_per_s",
+    "together",
+    "provenance",
+    "earlier_code",
+)
 SETTINGS = {"network.hidden": [32], "epochs": 3}
 TINY: dict[str, Any] = {"network.hidden": [4], "epochs": 2}
 

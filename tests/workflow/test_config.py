@@ -1,5 +1,6 @@
 """What the workflow refuses before any job starts, and the digest that makes jobs run again."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -118,3 +119,20 @@ def test_editing_a_cuda_source_changes_the_digest_of_the_module_beside_it(projec
 def test_a_module_that_is_not_there_is_refused(project: Path) -> None:
     with pytest.raises(ValueError, match=r"'harness\.trian' is no module"):
         digest.code_digest("harness.trian")
+
+
+def test_on_a_machine_with_a_gpu_its_kernels_are_benched_too(tmp_path: Path) -> None:
+    """The plan alone. The machine's name is the GPU's, as in the files that bnn bench writes."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from harness import provenance\nprovenance.gpu_name = lambda: 'NVIDIA H200'\n"
+    )
+    words = [*command(tmp_path, "quick", "--dry-run", "--quiet", "progress"), "device=cpu"]
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    planned = {**environment(), "PYTHONPATH": path}
+    found = subprocess.run(words, env=planned, capture_output=True, text=True, timeout=300)
+    printed = found.stdout + found.stderr
+    assert found.returncode == 0, printed
+    files = {Path(line.split()[-1]).name for line in printed.splitlines()
+             if line.strip().startswith("output:") and "/bench/nvidia-h200/" in line}  # fmt: skip
+    cases = load_preset("quick")["bench"]["cases"]
+    assert files == {f"{case}{place}.json" for case in cases for place in ("", "-cuda")}

@@ -16,7 +16,7 @@ rule collect:
     resources:
         mem_mb=1000,
     params:
-        code=code_digest("harness.report.collect"),
+        code=code_digest("harness.report.collect", data=("harness/recipes/*.yaml",)),
         folder=OUT,
     shell:
         "bnn collect --results {params.folder} > {log} 2>&1"

@@ -10,7 +10,7 @@ sys.path.insert(0, workflow.basedir)
 
 from harness.errors import HarnessError
 from harness.preset import check_settings, jobs_of, load_preset
-from harness.provenance import commit, machine_name
+from harness.provenance import commit, gpu_name, machine_name
 from harness.report.frames import COLUMNS as FRAME_NAMES
 from workflows.digest import code_digest
 from workflows.plan import safe_name, what_is_wrong
@@ -46,7 +46,7 @@ if not STANDIN and "data" not in config:
 RESULTS = config["results"]
 OUT = f"{RESULTS}/{PRESET['name']}"
 RUN = f"{OUT}/runs/{{dataset}}/{{run}}/seed{{seed}}"
-MACHINE = machine_name()
+MACHINE, HAS_GPU = machine_name(), gpu_name() is not None
 
 # Where things are and who watches is kept out of `params`: moving the data trains nothing again.
 if STANDIN:
@@ -64,11 +64,15 @@ EVALUATIONS = expand(
     f"{OUT}/runs/{{folder}}/evaluate-{{kernel}}.json", folder=BNN_JOBS, kernel=KERNELS
 )
 INSPECTIONS = expand(f"{OUT}/runs/{{folder}}/inspect.json", folder=JOBS)
-BENCH_FILES = expand(f"{OUT}/bench/{MACHINE}/{{case}}.json", case=CASES)
+# On a GPU its kernels are benched beside the CPU's.
+GPU_KERNELS = [safe_name(kernel) for kernel in PRESET["bench"].get("gpu_kernels", [])]
+PLACES = {"": "cpu", "-cuda": "cuda"} if HAS_GPU and GPU_KERNELS else {"": "cpu"}
+BENCH_FILES = expand(f"{OUT}/bench/{MACHINE}/{{case}}{{place}}.json", case=CASES, place=PLACES)
 
 
 wildcard_constraints:
     dataset="mnist|cifar10|svhn",
     run=r"[a-z0-9+-]+",
     seed=r"\d+",
-    case=r"[A-Za-z0-9_-]+",
+    case="|".join(map(re.escape, CASES)) or "(?!)",
+    place="(?:-cuda)?",

@@ -30,7 +30,12 @@ rule render:
     params:
         code=code_digest(
             "harness.report.commands",
-            data=("harness/paper.yaml", "harness/ablations.yaml", "harness/report/templates/*"),
+            data=(
+                "harness/paper.yaml",
+                "harness/ablations.yaml",
+                "harness/recipes/*.yaml",
+                "harness/report/templates/*",
+            ),
         ),
         folder=subpath(output.page, parent=True),
     shell:

@@ -16,7 +16,7 @@ rule train_run:
         f"{RUN}/train.log",
     threads: lambda wildcards: job_of(wildcards).threads
     resources:
-        gpu=0 if config["device"] == "cpu" else 1,
+        gpu=0 if config["device"] == "cpu" or not HAS_GPU else 1,
         mem_mb=4000,
     params:
         code=code_digest("harness.train.commands", "harness.train.run"),
