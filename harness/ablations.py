@@ -86,6 +86,11 @@ class Group:
             wanted = (level.weights or wanted[0], level.activations or wanted[1])
             settings |= level.set
         modes = [m.name for m in MODES.values() if (m.weights, m.activations) == wanted]
+        if not modes:
+            raise HarnessError(
+                f"ablation {self.name!r}: no mode has weights {wanted[0]!r} and activations "
+                f"{wanted[1]!r}; modes: {', '.join(MODES)}"
+            )
         return Cell(
             levels=tuple(level.level for level in levels),
             label="-".join(level.label for level in levels if level.label),

@@ -233,7 +233,7 @@ def jobs_of(preset: dict[str, Any], groups: Sequence[str] = ()) -> dict[str, Job
 
 
 def _jobs_of_entry(entry: dict[str, Any]) -> list[Job]:
-    settings = tuple(sorted(entry.get("set", {}).items()))
+    settings = tuple(sorted(entry.get("set", {}).items(), key=lambda pair: str(pair[0])))
     label = check_label(entry.get("label", ""))
     recipe, threads = entry["recipe"], entry["threads"]
     return [

@@ -265,7 +265,7 @@ class Recipe:
 
 def _read_recipe(name: str, dataset: str) -> dict[str, Any]:
     path = RECIPE_FOLDER / f"{name}-{dataset}.yaml"
-    if not path.exists():
+    if name not in RECIPES or dataset not in DATASETS or not path.exists():
         raise HarnessError(
             f"no recipe {name!r} for dataset {dataset!r}; "
             f"recipes: {', '.join(RECIPES)}; datasets: {', '.join(DATASETS)}"

@@ -72,7 +72,7 @@ def _as_float(value: Any) -> Any:
         return value
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return value
 
 
@@ -90,6 +90,8 @@ def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
     """Turn ``{"network.hidden": v}`` into ``{"network": {"hidden": v}}``."""
     nested: dict[str, Any] = {}
     for path, value in dotted.items():
+        if not isinstance(path, str):
+            raise HarnessError(f"a setting's name must be text, found {path!r}")
         for key in reversed(path.split(".")):
             value = {key: value}
         nested = merge(nested, value)

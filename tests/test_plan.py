@@ -131,3 +131,22 @@ def test_bad_presets_and_groups_are_refused(tmp_path: Path) -> None:
 )
 def test_durations_read_well(hours: float, text: str) -> None:
     assert hours_text(hours) == text
+
+
+def test_fast_steps_are_measured_apart_and_by_mode() -> None:
+    keys = {
+        calibrate.key_of(one, one.resolved_recipe(), "cpu")
+        for precision in ("exact", "fast")
+        for mode in ("bnn-det", "bc-det")
+        for one in [job(mode=mode, settings=(*SMALL, ("precision", precision)))]
+    }
+    assert len(keys) == 3, "exact modes share one"
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"schema": 2, "torch": "2", "rows": {"a": 1}}'])
+def test_a_cache_of_another_kind_is_refused_and_stays(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "cache.json"
+    path.write_text(text)
+    with pytest.raises(HarnessError, match="holds no throughputs; name another --cache"):
+        Calibration(path)
+    assert path.read_text() == text

@@ -11,6 +11,8 @@ import typer
 from harness.errors import HarnessError
 from harness.options import Device, Threads
 
+SECONDS = 5.0  # that a kernel has in a case
+
 
 def bench(
     case: Annotated[
@@ -44,7 +46,7 @@ def bench(
         bool, typer.Option("--plan", help="with --preset: print what it would do, by counts alone")
     ] = False,
     limit: Annotated[
-        float, typer.Option(help="a kernel foreseen to take more seconds a call has no time")
+        float, typer.Option(min=0, help="a kernel foreseen to take more seconds a call has no time")
     ] = float("inf"),
     kernel: Annotated[
         list[str] | None,
@@ -55,8 +57,11 @@ def bench(
     ] = None,
     device: Device = "auto",
     seconds: Annotated[
-        float, typer.Option(help="time a kernel has; at least 3 rounds, or 1 that is longer")
-    ] = 5.0,
+        float | None,
+        typer.Option(
+            help="with --case: time a kernel has (default: 5); at least 3 rounds, or 1 longer one"
+        ),
+    ] = None,
     threads: Threads = 0,
     strict: Annotated[
         bool, typer.Option("--strict", help="exit with 1 if a kernel is wrong or fails")
@@ -82,17 +87,21 @@ def bench(
     from kernels import registry
     from kernels.cpu.threads import available_threads
 
-    if not 0 < seconds < math.inf:
+    if seconds is not None and not 0 < seconds < math.inf:
         raise HarnessError(f"--seconds must be above 0 and finite, found {seconds}")
     if (preset is None) == (case is None):
         raise HarnessError("give either --case or --preset")
     if minutes is not None and not minutes > 0:
         raise HarnessError(f"--minutes must be above 0, found {minutes}")
     if preset is not None:
+        if seconds is not None or threads or device != "auto":
+            raise HarnessError(
+                "--seconds, --threads and --device need --case: a preset has its own"
+            )
         _bench_preset(preset, out, limit, fresh, minutes, plan, strict, kernel or ())
         return
-    if minutes is not None or plan:
-        raise HarnessError("--minutes and --plan need --preset")
+    if minutes is not None or plan or fresh:
+        raise HarnessError("--minutes, --plan and --fresh need --preset")
     if out is None:
         raise HarnessError("--case needs --out: the folder to write below")
     try:
@@ -105,7 +114,9 @@ def bench(
     used = min(threads, available_threads()) or available_threads()
     red = False
     for found in cases:
-        path, document = run_case(found, Settings(names, place, seconds, used, limit), out)
+        path, document = run_case(
+            found, Settings(names, place, seconds or SECONDS, used, limit), out
+        )
         rows = [row["extra_info"]["status"] for row in document["benchmarks"]]
         red = red or not {"wrong", "failed"}.isdisjoint(rows)
         _show(document)

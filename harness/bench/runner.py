@@ -70,11 +70,14 @@ def missing(out: Path, case: Case, settings: Settings) -> tuple[tuple[str, str],
     """Return the (kernel, includes) that no file of a case has but as over the budget.
 
     ``None``: the case is to be benched from the start, as no file is there, or none that knows all
-    kernels. Empty: it is whole.
+    kernels, or it is of another number of threads. Empty: it is whole.
     """
     rows = [row for path in parts(out, case, settings) for row in _rows(path)]
     ceiling = case.group == "ceiling"
     if not rows or not (ceiling or {row["kernel"] for row in rows} >= set(settings.kernels)):
+        return None
+    threads = {row.get("threads", settings.threads) for row in rows}
+    if settings.device == "cpu" and not ceiling and threads != {settings.threads}:
         return None
     known = {(row["kernel"], row.get("includes", "")) for row in rows if not row.get("over_budget")}
     over = {(row["kernel"], row["includes"]) for row in rows if row.get("over_budget")}

@@ -46,7 +46,7 @@ def still_holds(path: Path, kernels: set[str]) -> bool:
         was = found["commit_info"]["id"], found["commit_info"]["dirty"]
     except (HarnessError, KeyError, TypeError):
         return False
-    return kernels <= known and not was[1] and was == commit()
+    return kernels <= known and was[0] is not None and not was[1] and was == commit()
 
 
 def red_kernels(path: Path) -> Excluded:

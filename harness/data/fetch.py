@@ -111,33 +111,35 @@ def _is_complete(dataset: str, root: Path, extra: bool) -> bool:
 
 
 def _fetch_file(target: Path, md5: str, mirrors: Sequence[str], wait_seconds: float) -> None:
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")  # the progress bar says it
-    transfer, reasons = Transfer(target), []
-    for mirror in mirrors:
-        url = f"{mirror.rstrip('/')}/{target.name}"
-        for attempt in range(ATTEMPTS):
-            try:
-                # pooch checks the md5 of what is there, and of what came, then renames it.
-                pooch.retrieve(
-                    url, f"md5:{md5}", fname=target.name, path=target.parent, downloader=transfer
-                )
-                return
-            except TransferError as error:
-                reasons.append(f"{url}: {error}")
-                if not error.again:
-                    break
-            except ValueError as error:  # pooch: another md5
-                reasons.append(f"{url}: its content is not the publisher's ({error})")
-                if not transfer.resumed:  # else the earlier bytes may be at fault: begin anew
-                    break
-            except OSError as error:
-                raise HarnessError(f"cannot write {target}: {error.strerror or error}") from error
-            time.sleep(wait_seconds * 2**attempt)
+    transfer = Transfer(target, md5)
+    try:
+        reasons = None if transfer.is_there() else _try_all(transfer, target, mirrors, wait_seconds)
+    except OSError as error:
+        raise HarnessError(f"cannot write {target}: {error.strerror or error}") from error
+    if reasons is None:
+        return
     tried = "; ".join(dict.fromkeys(reasons))
     raise HarnessError(
         f"cannot download {target.name} (md5 {md5}): {tried}; check the network and run the same "
         f"command again (what came is kept), or give --mirror URL, or put the file at {target} "
         "yourself"
     )
+
+
+def _try_all(
+    transfer: Transfer, target: Path, mirrors: Sequence[str], wait_seconds: float
+) -> list[str] | None:
+    """Return why no mirror gave the file, None once one did."""
+    reasons = []
+    for mirror in mirrors:
+        url = f"{mirror.rstrip('/')}/{target.name}"
+        for attempt in range(ATTEMPTS):
+            try:
+                transfer(url)
+                return None
+            except TransferError as error:
+                reasons.append(f"{url}: {error}")
+                if not error.again:
+                    break
+            time.sleep(wait_seconds * 2**attempt)
+    return reasons

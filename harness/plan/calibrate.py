@@ -22,7 +22,7 @@ from harness.train.steps import GRAPH_STEPS, Steps, steps_of
 # A step with more multiply-accumulates is measured on fewer images and scaled: 16 of ConvNet(128).
 STEP_MACS = 10**10
 STEPS, SECONDS, LONG_SECONDS = 3, 1.0, 3.0  # so many for so long, fewer where that takes long
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,37 @@ def describe(recipe: Recipe) -> str:
 
 
 def key_of(job: Job, recipe: Recipe, device: str) -> str:
-    """Return what a throughput depends on most; the modes of a network share one."""
+    """Return what a throughput depends on most.
+
+    The modes of a network share one, but by ``precision: fast``, which makes use of what is ±1.
+    """
     rule: str = recipe.optimizer.kind
     if recipe.method.kind != "backprop" and job.mode != "float":
         rule = recipe.method.kind
+    fast = (recipe.precision, job.mode) if recipe.precision == "fast" else ()
     parts = (recipe.dataset, describe(recipe), recipe.network.norm.kind, rule)
-    return ", ".join((*parts, f"batch {recipe.batch}", f"{job.threads} threads", device))
+    return ", ".join((*parts, *fast, f"batch {recipe.batch}", f"{job.threads} threads", device))
 
 
 class Calibration:
-    """Throughputs by key, in one file a machine. Another version of torch measures anew."""
+    """Throughputs by key, in one file a machine. Another version of torch measures anew.
+
+    Raises:
+        HarnessError: the file is of another kind.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: dict[str, Throughput] = {}
-        if path.exists():
-            held = read_json(path)
-            if held.get("schema") == SCHEMA and held.get("torch") == torch.__version__:
-                self._rows = {key: Throughput(**row) for key, row in held["rows"].items()}
+        if not path.exists():
+            return
+        held = read_json(path)
+        try:
+            rows = {key: Throughput(**row) for key, row in held["rows"].items()}
+            known = (held["schema"], held["torch"]) == (SCHEMA, torch.__version__)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise HarnessError(f"{path} holds no throughputs; name another --cache") from error
+        self._rows = rows if known else {}
 
     def get(self, key: str, measure: Callable[[], Throughput]) -> Throughput:
         """Return the throughput of ``key``; measure it and write the file where it is not there.

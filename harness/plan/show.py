@@ -12,7 +12,7 @@ from rich.table import Table
 from harness.errors import HarnessError
 from harness.plan.calibrate import Calibration, Throughput, describe, key_of, measure_throughput
 from harness.plan.cost import Cost, cost_of
-from harness.preset import Job, check_form, jobs_of, load_preset
+from harness.preset import Job, check_form, check_settings, jobs_of, load_preset
 from harness.spec import Recipe
 from harness.text import bytes_text, hours_text
 
@@ -39,6 +39,7 @@ def make_plan(
         values = load_preset(preset)
         check_form(values, f"--preset {preset}")
         jobs = jobs_of(values, groups)
+        check_settings(jobs.values())
     except ValueError as error:
         raise HarnessError(str(error)) from error
     calibration = Calibration(cache)
@@ -83,7 +84,7 @@ def print_plan(preset: str, groups: Sequence[str], device: torch.device, cache: 
             f"{len(modes)}",
             f"{len(rows)}",
             f"{first.recipe.epochs}",
-            f"{first.throughput.images_per_s:,.0f}",
+            _range([row.throughput.images_per_s for row in rows]),
             hours_text(hours / len(rows)),
             hours_text(hours),
             bytes_text(sum(row.cost.kept_bytes for row in rows)),
@@ -94,11 +95,17 @@ def print_plan(preset: str, groups: Sequence[str], device: torch.device, cache: 
     console.print(f"Throughputs: {cache}; delete it to measure again.")
 
 
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):,.0f}", f"{max(values):,.0f}"
+    return low if low == high else f"{low} to {high}"
+
+
 def _grouped(planned: Sequence[Planned]) -> dict[tuple[object, ...], list[Planned]]:
     groups: dict[tuple[object, ...], list[Planned]] = {}
     for row in planned:
         recipe = row.recipe
-        key = (row.job.dataset, row.job.recipe, describe(recipe), recipe.epochs, recipe.batch)
+        network = (row.job.dataset, row.job.recipe, describe(recipe), recipe.precision)
+        key = (*network, recipe.epochs, recipe.batch)
         groups.setdefault(key, []).append(row)
     return groups
 

@@ -67,7 +67,7 @@ class Ablation:
 def ablations(frames: Frames) -> list[Ablation]:
     """Return every group of which the frames have two cells, one of them by a label.
 
-    One source and scale a group: official data before a stand-in, more runs before fewer.
+    One preset, source and network a group: official data before a stand-in, more runs before fewer.
     """
     found = []
     for group in load_groups().values():
@@ -75,8 +75,9 @@ def ablations(frames: Frames) -> list[Ablation]:
         known = runs[runs["network"] != ""]
         if not (known["label"] != "").any():  # modes alone are what Table 1 shows
             continue
-        scales = sorted(set(zip(known["source"], known["network"], strict=True)))
-        measured = [_measured(group, source, network, runs) for source, network in scales]
+        of_scale = (known["source"], known["preset"], known["network"])
+        scales = sorted(set(zip(*of_scale, strict=True)))
+        measured = [_measured(group, *scale, runs) for scale in scales]
         measured = [one for one in measured if sum(bool(c.errors) for c in one.cells) > 1]
         measured.sort(key=lambda one: (one.source == "standin", -_count(one)))
         found += measured[:1]
@@ -95,9 +96,12 @@ def _runs_of(group: Group, frames: Frames) -> "pd.DataFrame":
     return runs.loc[runs.index[same & np.array(named, bool)]]
 
 
-def _measured(group: Group, source: str, network: str, runs: "pd.DataFrame") -> Ablation:
+def _measured(
+    group: Group, source: str, preset: str, network: str, runs: "pd.DataFrame"
+) -> Ablation:
     # A run without a record has neither source nor network: it is lost here as everywhere.
-    runs = runs[runs["source"].isin([source, ""]) & runs["network"].isin([network, ""])]
+    same = runs["source"].eq(source) & runs["preset"].eq(preset) & runs["network"].eq(network)
+    runs = runs[same | (runs["source"].eq("") & runs["network"].eq(""))]
     cells = []
     for wanted in group.cells():
         rows = runs[(runs["label"] == wanted.label) & (runs["mode"] == wanted.mode)]

@@ -11,14 +11,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from harness.report.frames import Frames
 from harness.report.style import (
     FULL_WIDTH,
-    MODE_COLOURS,
     MUTED,
     end_labels,
     house_style,
+    in_order,
+    mode_colour,
     round_steps,
     save,
 )
-from harness.spec import MODES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,12 +78,12 @@ def _draw_panel(left: "Axes", right: "Axes", panel: "pd.DataFrame") -> None:
 def _curves(panel: "pd.DataFrame") -> "list[tuple[str, str, pd.DataFrame]]":
     """Return (label, colour, epochs) for each mode, and for each variation of its recipe."""
     found = []
-    for mode in sorted(set(panel["mode"]), key=list(MODES).index):
+    for mode in in_order(panel["mode"]):
         rows = panel[panel["mode"] == mode]
         variations = sorted(set(rows["changes"]))
         for changes in variations:
             name = mode if len(variations) == 1 else f"{mode} ({changes or 'full recipe'})"
-            found.append((name, MODE_COLOURS[mode], rows[rows["changes"] == changes]))
+            found.append((name, mode_colour(mode), rows[rows["changes"] == changes]))
     return found
 
 

@@ -45,6 +45,10 @@ class Evidence:
         return self.source == "standin", bool(self.reduced), -self.n
 
 
+# Runs that differ in their seed alone. Two presets may have the same seed of the same settings.
+SCALE = ["preset", "source", "changes"]
+
+
 def select(frame: "pd.DataFrame", wanted: Mapping[str, Any]) -> "pd.DataFrame":
     """Return the rows whose columns have the wanted values."""
     for key, value in wanted.items():
@@ -53,7 +57,7 @@ def select(frame: "pd.DataFrame", wanted: Mapping[str, Any]) -> "pd.DataFrame":
 
 
 def error_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
-    """Return mean test error in % over seeds, one for each source and scale of the runs.
+    """Return mean test error in % over seeds, one for each preset, source and scale of the runs.
 
     One run carries the Wilson interval of its test images, several a t interval over seeds.
     With ``weights`` in the measure it is the error of the same runs with those other weights.
@@ -64,7 +68,7 @@ def error_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]
     wanted |= {"other_weights": weights} if weights else {}
     done = select(frames.runs, {**wanted, "status": "done"})
     found = []
-    for (source, changes), group in done.groupby(["source", "changes"]):
+    for (_, source, changes), group in done.groupby(SCALE):
         errors = [float(error) for error in group[column]]
         first = group.iloc[0]
         interval = over_seeds(errors)
@@ -143,7 +147,7 @@ def gap_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
     """
     wanted = {key: measure[key] for key in ("dataset", "recipe")}
     runs = select(frames.runs, {**wanted, "status": "done"})
-    key = ["source", "changes", "seed"]
+    key = [*SCALE, "seed"]
     if measure["kind"] == "error-gap":
         values = runs.set_index([*key, "mode"])["test_error_pct"]
     else:
@@ -156,15 +160,15 @@ def gap_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
         return []
     pairs = wide[[measure["mode"], measure["against"]]].dropna()
     found = []
-    for (source, changes), pair in pairs.groupby(level=["source", "changes"]):
-        run = select(runs, {"source": source, "changes": changes}).iloc[0]
+    for scale, pair in pairs.groupby(level=SCALE):
+        run = select(runs, dict(zip(SCALE, scale, strict=True))).iloc[0]
         gaps = [float(gap) for gap in pair[measure["mode"]] - pair[measure["against"]]]
         interval = over_seeds(gaps, "pairs of seeds")
         if len(gaps) == 1 and measure["kind"] == "error-gap" and run["test_images"] > 0:
             first, second = pair.iloc[0]
             interval = _difference(first, second, int(run["test_images"]))
-        interval |= {"reduced": reduced_scale(run), "note": rounding_note(str(changes))}
-        found.append(mean_evidence(gaps, source=str(source), **interval))
+        interval |= {"reduced": reduced_scale(run), "note": rounding_note(run["changes"])}
+        found.append(mean_evidence(gaps, source=run["source"], **interval))
     return found
 
 
@@ -192,25 +196,34 @@ def speed_ratio(case: "pd.DataFrame", over: str) -> "tuple[pd.Series[Any], float
     return best, float(other["median_ms"].min() / best["median_ms"])
 
 
+def network_ratio_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
+    """Return how many times faster an MLP is by XNOR; of another width it is a reduced one."""
+    return ratio_evidence({**measure, "group": "mlp"}, frames)
+
+
 def ratio_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
     """Return how many times faster XNOR is than another kernel, one for each machine and case."""
     kernels = select(frames.kernels, {"group": measure["group"]})
+    square = measure["group"] == "square"
     found = []
     for (machine, _, device), case in kernels.groupby(["machine", "case", "device"]):
         ratio = speed_ratio(case, measure["over"])
         if ratio is None:
             continue
         best, value = ratio
-        size = int(best["m"])
-        same = device == measure["device"] and size >= measure["size"]
-        unit = "³" if measure["group"] == "square" else " images"
+        size, width = int(best["m"]), int(best["n"])
+        wanted = measure.get("width", width)
+        same = device == measure["device"] and size >= measure["size"] and width == wanted
+        what = f"{size:,}³" if square else f"{size:,} images, {width:,} units"
+        papers = f"{measure['size']:,}" + ("³" if square else f" images, {wanted:,} units")
         where = "a GPU" if measure["device"] == "cuda" else measure["device"]
-        here = f"{size:,}{unit} on {'a GPU' if device == 'cuda' else 'a CPU'}"
-        reduced = "" if same else f"{here}; the paper: {measure['size']:,}{unit} on {where}"
+        here = f"{what} on {'a GPU' if device == 'cuda' else 'a CPU'}"
+        reduced = "" if same else f"{here}; the paper: {papers} on {where}"
         samples = int(best["samples"])
         packing = ", packing included" if best["includes"] == PACKED_TOO else ""
-        note = f"{best['kernel']} on {machine}, {size:,}{unit}{packing}, median of {samples}"
-        found.append((size, Evidence(value, 1, reduced=reduced, note=note)))
+        note = f"{best['kernel']} on {machine}, {what}{packing}, median of {samples}"
+        order = (width != wanted, size != measure["size"], -size, -width)
+        found.append((order, Evidence(value, 1, reduced=reduced, note=note)))
     # The paper's own size; of others, the largest stands nearest.
-    found.sort(key=lambda pair: (pair[0] != measure["size"], -pair[0]))
+    found.sort(key=lambda pair: pair[0])
     return [evidence for _, evidence in found]

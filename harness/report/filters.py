@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.report.evidence import Evidence, mean_evidence, over_seeds, reduced_scale, select
+from harness.report.evidence import (
+    SCALE,
+    Evidence,
+    mean_evidence,
+    over_seeds,
+    reduced_scale,
+    select,
+)
 from harness.report.frames import Frames
 
 if TYPE_CHECKING:
@@ -36,16 +43,19 @@ def filter_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence
     wanted = {key: measure[key] for key in ("dataset", "recipe", "mode")}
     rows, runs = convolutions(frames, wanted), select(frames.runs, wanted)
     found = []
-    for (source, changes), group in rows.groupby(["source", "changes"]):
+    for scale, group in rows.groupby(SCALE):
+        alike = select(runs, dict(zip(SCALE, scale, strict=True)))
+        if alike.empty:  # frames without the run that they are of
+            continue
         values = [_value(measure, layers) for _, layers in group.groupby("seed")]
-        run = select(runs, {"source": source, "changes": changes}).iloc[0]
+        run = alike.iloc[0]
         means = group[[c for c in group if str(c).startswith("share_")]].mean()
         note = (
             f"of a layer's filters {means['share_distinct']:.1f} % differ "
             f"({means['share_distinct_up_to_sign']:.1f} % up to sign), of those at an input map "
             f"{means['share_per_input']:.1f} % ({means['share_per_input_up_to_sign']:.1f} %)"
         )
-        facts = {"source": str(source), "reduced": reduced_scale(run), "note": note}
+        facts = {"source": run["source"], "reduced": reduced_scale(run), "note": note}
         found.append(mean_evidence(values, **facts, **over_seeds(values)))
     return found
 

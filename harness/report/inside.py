@@ -12,11 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from harness.data.names import CLASS_NAMES
-from harness.report.evidence import select
+from harness.report.evidence import full_scale, select
 from harness.report.frames import Frames
 from harness.report.inspected import numbers_of
-from harness.report.style import FULL_WIDTH, MODE_COLOURS, MUTED, round_steps
-from harness.spec import MODES
+from harness.report.style import FULL_WIDTH, MUTED, in_order, mode_colour, round_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,13 +28,14 @@ _PANEL = ["dataset", "recipe", "source"]
 
 FLIPS = (
     "Share of the binary weights whose sign is another at the end of an epoch than at the end of "
-    "the one before (for the first: than at the start), log axis. Over several seeds the mean."
+    "the one before (for the first: than at the start), log axis. Over several seeds the mean; of "
+    "several scales the fullest."
 )
 LATENT = (
     "Share of the latent weights in each of 40 bins over [-1, 1], at the best validation error. "
     "Clipping gathers weights at the ends; a weight near 0 may still flip. Mean over seeds. Of EBP "
-    "the weights' means, tanh h, which no clip bounds. Runs that keep quantized weights alone "
-    "(bitwise, ternary) are left out."
+    "the weights' means, tanh h, which no clip bounds. Of several scales the fullest. Left out are "
+    "runs that keep quantized weights alone (bitwise, ternary)."
 )
 CONFUSION = (
     "Of the test images of a class (rows), the share in % taken for another (columns), at the best "
@@ -46,7 +46,7 @@ CALIBRATION = (
     "Accuracy against confidence. The square hinge loss is least where a score is 2p - 1, so the "
     "predicted class's confidence is (score + 1)/2 within [0, 1]; on the dashed line the two are "
     "equal, below it a network is too sure. Bins of fewer than 20 images are left out. Listed: "
-    "expected calibration error, mean over seeds."
+    "expected calibration error, mean over seeds; of several scales the fullest."
 )
 
 
@@ -69,8 +69,8 @@ def _grid(count: int, height: float = 2.55) -> "list[Axes]":
 
 def mode_legend(figure: Figure, modes: "set[str]") -> None:
     """Write one legend of the modes below a figure."""
-    shown = [mode for mode in MODES if mode in modes]
-    lines = [Line2D([], [], color=MODE_COLOURS[mode], label=mode) for mode in shown]
+    shown = in_order(modes)
+    lines = [Line2D([], [], color=mode_colour(mode), label=mode) for mode in shown]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines))
 
 
@@ -94,10 +94,13 @@ def steps_between(low: float, high: float) -> list[float]:
 
 
 def _sorted_modes(rows: "pd.DataFrame") -> "Iterator[tuple[str, pd.DataFrame]]":
-    for mode in MODES:
-        here = rows[rows["mode"] == mode]
-        if len(here):
-            yield mode, here
+    """Yield the rows of each mode, of its runs of one preset and scale: the fullest, most seeds."""
+    for mode in in_order(rows["mode"]):
+        scales = [found for _, found in rows[rows["mode"] == mode].groupby(["preset", "changes"])]
+        yield (
+            mode,
+            max(scales, key=lambda x: (full_scale(x["changes"].iloc[0]), x["seed"].nunique())),
+        )
 
 
 def draw_flips(frames: Frames, names: dict[str, str]) -> Figure | None:
@@ -112,7 +115,7 @@ def draw_flips(frames: Frames, names: dict[str, str]) -> Figure | None:
         for mode, here in _sorted_modes(panel):
             mean = here.groupby("epoch")["flip_pct"].mean()
             dot = "." if len(mean) == 1 else None
-            axes.plot(mean.index, mean, color=MODE_COLOURS[mode], marker=dot)
+            axes.plot(mean.index, mean, color=mode_colour(mode), marker=dot)
         log_ticks(axes, panel.loc[panel["flip_pct"] > 0, "flip_pct"])
         axes.xaxis.set_major_locator(round_steps(6))
         axes.set_xlabel("epoch")
@@ -162,7 +165,7 @@ def _latent(axes: "Axes", rows: "pd.DataFrame") -> None:
         share = 100 * (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
         bound = float(here["bound"].max())
         edges = np.linspace(-bound, bound, len(share) + 1)
-        axes.stairs(share, edges, color=MODE_COLOURS[mode], linewidth=1.1)
+        axes.stairs(share, edges, color=mode_colour(mode), linewidth=1.1)
     reach = float(rows["bound"].max())  # above 1 without clipping
     axes.set_xticks([-1, 0, 1] if reach <= 1 else [-math.floor(reach), 0, math.floor(reach)])
     axes.set_ylim(bottom=0)
@@ -239,7 +242,7 @@ def _first_seeds(rows: "pd.DataFrame") -> list[dict[str, Any]]:
     """Return one row a recipe and mode: official before stand-in, the least seed."""
     order = rows.assign(standin=rows["source"] == "standin").sort_values(
         ["recipe", "mode", "standin", "changes", "seed"],
-        key=lambda column: column.map(list(MODES).index) if column.name == "mode" else column,
+        key=lambda column: column.map(in_order(column).index) if column.name == "mode" else column,
     )
     return list(order.drop_duplicates(["recipe", "mode"]).to_dict("records"))
 
@@ -260,7 +263,7 @@ def draw_calibration(frames: Frames, names: dict[str, str]) -> Figure | None:
             axes.text(
                 0.97 if below else 0.03, (0.03 + tall if below else 0.97) - _LINE * place,
                 f"{mode}  {here['ece_pct'].mean():.1f} %", ha="right" if below else "left",
-                va="top", color=MODE_COLOURS[mode], fontsize=7.5, transform=axes.transAxes,
+                va="top", color=mode_colour(mode), fontsize=7.5, transform=axes.transAxes,
             )  # fmt: skip
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
@@ -286,5 +289,5 @@ def _reliability(axes: "Axes", mode: str, rows: "pd.DataFrame") -> list[tuple[fl
     )
     known = counts >= FEWEST
     x, y = confidence[known] / counts[known], correct[known] / counts[known]
-    axes.plot(x, y, color=MODE_COLOURS[mode], marker="o", markersize=3)
+    axes.plot(x, y, color=mode_colour(mode), marker="o", markersize=3)
     return list(zip(x, y, strict=True))

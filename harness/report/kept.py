@@ -37,7 +37,15 @@ def with_kept(frames: Mapping[str, list[Row]], folder: Path) -> dict[str, list[R
         key = _KEYS[name]
         replaced = runs if key is RUN_KEYS else {_key(row, key) for row in rows}
         found[name] = [row for row in before if _key(row, key) not in replaced] + rows
+    found["runs"] = _without_found(found["runs"])
     return found
+
+
+def _without_found(runs: list[Row]) -> list[Row]:
+    """Return the rows without those of runs that were missing once: these know no source."""
+    names = tuple(key for key in RUN_KEYS if key not in ("preset", "source"))
+    there = {_key(row, names) for row in runs if row["status"] != "missing"}
+    return [r for r in runs if r["status"] != "missing" or _key(r, names) not in there]
 
 
 def _origins(before: list[Row], rows: list[Row]) -> list[Row]:

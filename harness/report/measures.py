@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import HarnessError
 from harness.report.counted import QUANTITIES, counted_evidence
 from harness.report.evidence import (
+    SCALE,
     Evidence,
     error_evidence,
     gap_evidence,
     mean_evidence,
+    network_ratio_evidence,
     over_seeds,
     ratio_evidence,
     reduced_scale,
@@ -44,6 +46,7 @@ def gather(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
         "setting-gap": _setting_evidence,
         "filters": filter_evidence,
         "kernel-ratio": ratio_evidence,
+        "network-ratio": network_ratio_evidence,
         "kernel-spread": _spread_evidence,
         "agreement": _agreement_evidence,
         "memory": _memory_evidence,
@@ -83,6 +86,10 @@ def how(measure: Mapping[str, Any]) -> str:
             "median time of {over} over that of the fastest XNOR kernel, "
             "packing included where it was timed"
         ),
+        "network-ratio": lambda: (
+            "median time of {over} over that of the fastest XNOR kernel, an MLP of {width} units a "
+            "layer on all test images"
+        ),
         "kernel-spread": lambda: (
             "greatest less least test error of a packed network over the kernels, {dataset}"
         ),
@@ -103,17 +110,17 @@ def how(measure: Mapping[str, Any]) -> str:
 def _time_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
     wanted = {"dataset": measure["dataset"], "recipe": measure["recipe"], "status": "done"}
     runs = select(frames.runs, wanted)
-    key = ["source", "changes", "seed", "machine", "device", "threads"]
+    key = ["preset", "source", "changes", "seed", "machine", "device", "threads"]
     speeds = runs.set_index([*key, "mode"])["images_per_s"]
     wide = speeds[~speeds.index.duplicated()].unstack("mode")
     if measure["mode"] not in wide or measure["against"] not in wide:
         return []
     ratios = (wide[measure["against"]] / wide[measure["mode"]]).dropna()
     found = []
-    for (source, changes), ratio in ratios.groupby(level=["source", "changes"]):
-        run = select(runs, {"source": source, "changes": changes}).iloc[0]
+    for scale, ratio in ratios.groupby(level=SCALE):
+        run = select(runs, dict(zip(SCALE, scale, strict=True))).iloc[0]
         values, note = [float(v) for v in ratio], f"{run['device']}, {run['machine']}"
-        facts = {"source": str(source), "reduced": reduced_scale(run), "note": note}
+        facts = {"source": run["source"], "reduced": reduced_scale(run), "note": note}
         found.append(mean_evidence(values, **facts, **over_seeds(values)))
     return found
 
@@ -176,7 +183,8 @@ def _setting_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Eviden
         if setting is None:
             continue
         value, rest = setting
-        key = (run["source"], run["dataset"], run["recipe"], run["mode"], rest, run["seed"])
+        same = ("preset", "source", "dataset", "recipe", "mode", "seed")
+        key = (run["source"], rest, *(run[name] for name in same))
         cells.setdefault(key, {})[value] = run
     found = []
     for source in ("official", "standin"):
@@ -225,7 +233,7 @@ def _spread_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidenc
     done = select(frames.evaluations, {"status": "done", "dataset": measure["dataset"]})
     found = []
     for source, group in done.groupby("source"):
-        runs = ["recipe", "mode", "changes", "seed"]
+        runs = ["preset", "recipe", "mode", "changes", "seed"]
         place = group["kernel"] + " " + group["device"]
         several = place.groupby([group[key] for key in runs]).transform("nunique") > 1
         group = group[several]
@@ -246,7 +254,7 @@ def _agreement_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evid
     found = []
     for source, group in done.groupby("source"):
         share = 100 * float(group["agree"].sum() / group["images"].sum())
-        networks = len(group.groupby(["dataset", "recipe", "mode", "changes", "seed"]))
+        networks = len(group.groupby(["preset", "dataset", "recipe", "mode", "changes", "seed"]))
         kernels = ", ".join(sorted(set(group["kernel"])))
         note = f"{_networks(networks)} × {kernels}; {int(group['images'].sum()):,} predictions"
         found.append(Evidence(share, networks, source=str(source), note=note))

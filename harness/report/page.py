@@ -18,7 +18,7 @@ from harness.report.tables import kernel_label, number
 from harness.report.verdict import NOT_MEASURED, REPRODUCED
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-_LABEL = re.compile(r"\[([^\[\]]*)\]")
+_LABEL = re.compile(r"\[([^\[\]]*[a-z][^\[\]]*)\]")  # words; [3, 7] are numbers of a claim
 _ASIDE = re.compile(r"^(.*?) (\(n = [^()]*\))(.*)$")
 
 

@@ -21,6 +21,7 @@ _MEASURES: dict[str, set[str]] = {
     "setting-gap": {"setting", "value", "against"},
     "filters": {"dataset", "recipe", "mode", "count", "of"},
     "kernel-ratio": {"group", "over", "device", "size"},
+    "network-ratio": {"over", "device", "size", "width"},
     "kernel-spread": {"dataset"},
     "agreement": {"first_layer"},
     "memory": set(),

@@ -25,7 +25,7 @@ def ratios_table(frames: Frames, paper: Paper) -> Table:
     ``xor+popcount`` for the others.
     """
     data = []
-    keys = ["machine", "device", "group", "m", "case", "threads"]
+    keys = ["machine", "device", "group", "m", "n", "case", "threads"]
     for place, case in select(frames.kernels, {"status": "ok"}).groupby(keys, sort=True):
         where: dict[str, Any] = dict(zip(keys, place, strict=True))
         if where["group"] in _CLOCKED:
@@ -104,8 +104,9 @@ def _paper_ratios(where: dict[str, Any], paper: Paper) -> dict[str, Any]:
     facts = paper.facts["figure3"]
     if where["group"] == "square" and where["m"] == facts["product"]["m"]:
         return dict(facts["product"])
-    if where["group"] == "mlp" and where["m"] == facts["mlp"]["images"]:
-        return dict(facts["mlp"])
+    mlp = facts["mlp"]
+    if where["group"] == "mlp" and (where["m"], where["n"]) == (mlp["images"], mlp["width"]):
+        return dict(mlp)
     return {}
 
 

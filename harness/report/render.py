@@ -26,8 +26,8 @@ from harness.report.tables import (
 def render(frames: Frames, out: Path) -> Path:
     """Write claims.csv, tables/, figures/ and report.html into ``out``; return the page's path.
 
-    The same frames give the same bytes. Figures of an earlier call that no longer have data
-    are removed.
+    The same frames give the same bytes. Figures and ablations of an earlier call that no longer
+    have data are removed.
 
     Raises:
         HarnessError: ``out`` cannot be written, or ``harness/paper.yaml`` is not valid.
@@ -39,6 +39,9 @@ def render(frames: Frames, out: Path) -> Path:
     tables = _tables(judged, paper, frames, varied)
     for table in tables.values():
         table.write(out / "tables")
+    for path in (out / "tables").glob("ablation-*"):
+        if path.stem not in tables:
+            path.unlink()
     drawings = draw_all(frames.unlabelled(), paper, out / "figures", varied)
     page = out / "report.html"
     write_text(page, page_html(frames, paper, judged, tables, drawings))

@@ -128,7 +128,9 @@ def _draw_row(
     colours = kernel_colours(frames.kernels)
     product, mlp = _product(here, paper), _largest(here, "mlp")
     size = "" if product.empty else f", {int(product['m'].iloc[0]):,}³"
-    images = "" if mlp.empty else f", {int(mlp['m'].iloc[0]):,} images"
+    images = ""
+    if len(mlp):
+        images = f" 3 × {int(mlp['n'].iloc[0])}, {int(mlp['m'].iloc[0]):,} images"
     quoted = facts["product"]
     _times(axes[0], product, colours, f"Product{size}",
            f"paper, {quoted['m']:,}³: {quoted['xnor_over_baseline']}× baseline, "
@@ -151,9 +153,11 @@ def _largest(here: "pd.DataFrame", group: str) -> "pd.DataFrame":
     """Return the rows of the group's largest case that has a time; of any case if none has."""
     rows = select(here, {"group": group})
     timed = rows[rows["status"] == "ok"]
-    sizes = (timed if len(timed) else rows)["m"]
-    case = rows[rows["m"] == sizes.max()]
-    return case[case["case"] == case["case"].iloc[0]] if len(case) else case
+    some = timed if len(timed) else rows
+    if some.empty:
+        return some
+    largest = some.sort_values(["m", "n"], kind="stable").iloc[-1]
+    return rows[rows["case"] == largest["case"]]
 
 
 def _times(

@@ -92,13 +92,13 @@ def agreement_table(frames: Frames) -> Table:
     """
     found = frames.evaluations
     kernels = sorted(set(zip(found["kernel"], found["device"], strict=True)))
-    key = ["dataset", "source", "recipe", "label", "mode", "seed"]
+    key = ["dataset", "source", "recipe", "label", "mode", "seed", "preset", "changes"]
     rows = []
     for run, group in found.groupby(key, sort=True):
         cells = [_agreement(select(group, {"kernel": k, "device": d})) for k, d in kernels]
         error = group["training_network_error_pct"].min()
         ways = ", ".join(sorted(set(group["first_layer"]) - {""}))
-        dataset, source, recipe, label, mode, seed = run
+        dataset, source, recipe, label, mode, seed, *_ = run
         shown = f"{dataset} [stand-in]" if source == "standin" else str(dataset)
         recipe = f"{recipe}+{label}" if label else recipe
         if all(cell.startswith("skipped") for cell in cells):

@@ -11,8 +11,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, NullFormatter
 from harness.report.evidence import over_seeds
 from harness.report.frames import Frames
 from harness.report.inside import log_ticks, mode_legend, steps_between
-from harness.report.style import FULL_WIDTH, MODE_COLOURS, MUTED
-from harness.spec import MODES
+from harness.report.style import FULL_WIDTH, MUTED, in_order, mode_colour
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,15 +76,16 @@ def _scatter(
     unit: str = "",
 ) -> None:
     placed = rows.assign(x=x)
-    keys = ["recipe", "mode", "network", "changes"]
-    for (recipe, mode, _, _), here in placed.groupby(keys):
+    keys = ["recipe", "mode", "network", "changes", "preset"]
+    for (recipe, mode, *_), here in placed.groupby(keys):
         axes.plot(
-            here["x"].iloc[0], here["test_error_pct"].mean(), color=MODE_COLOURS[str(mode)],
+            here["x"].iloc[0], here["test_error_pct"].mean(), color=mode_colour(str(mode)),
             marker=_MARKS[recipes.index(str(recipe)) % len(_MARKS)],
             markersize=_SIZES.get(str(mode), 7.0), fillstyle="none", markeredgewidth=1.4,
             linestyle="",
         )  # fmt: skip
-    log_ticks(axes, placed["test_error_pct"])
+    if placed["test_error_pct"].min() > 0:  # a run without a mistake has no place on a log axis
+        log_ticks(axes, placed["test_error_pct"])
     low, high = float(placed["x"].min()) / 2, float(placed["x"].max()) * 2
     axes.set_xscale("log")
     axes.set_xlim(low, high)
@@ -98,7 +98,7 @@ def _scatter(
 def draw_seeds(frames: Frames, names: dict[str, str]) -> Figure | None:
     """Return each system's test errors by seed; None where no system has two seeds."""
     done = frames.runs[frames.runs["status"] == "done"]
-    keys = ["dataset", "source", "recipe", "mode", "changes"]
+    keys = ["dataset", "source", "recipe", "mode", "changes", "preset"]
     several = done[done.groupby(keys)["seed"].transform("nunique") > 1]
     if several.empty:
         return None
@@ -117,16 +117,16 @@ def draw_seeds(frames: Frames, names: dict[str, str]) -> Figure | None:
 
 
 def _strips(axes: "Axes", panel: "pd.DataFrame") -> None:
-    order = list(MODES)
+    order = in_order(panel["mode"])
     groups = sorted(
-        panel.groupby(["recipe", "mode", "changes"]),
-        key=lambda pair: (str(pair[0][0]), order.index(str(pair[0][1])), str(pair[0][2])),
+        panel.groupby(["recipe", "mode", "changes", "preset"]),
+        key=lambda pair: (pair[0][0], order.index(pair[0][1]), *pair[0][2:]),
     )
     labels, reach = [], []
     least = float(panel["test_error_pct"].min())
-    for y, ((recipe, mode, _), runs) in enumerate(groups):
+    for y, ((recipe, mode, *_), runs) in enumerate(groups):
         errors = [float(error) for error in runs["test_error_pct"]]
-        interval, colour = over_seeds(errors), MODE_COLOURS[str(mode)]
+        interval, colour = over_seeds(errors), mode_colour(str(mode))
         # An interval of two seeds may go below 0; on a log axis it ends at the axis.
         reach += [*errors, max(interval["low"], least / 2), interval["high"]]
         mean = math.fsum(errors) / len(errors)

@@ -50,7 +50,9 @@ def run(
         bool,
         typer.Option("--mixed", help="let neighbours of any kind train in turns, not seeds alone"),
     ] = False,
-    checkpoint_seconds: Annotated[float, typer.Option(help="time between checkpoints")] = 60.0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="time between checkpoints", min=0)
+    ] = 60.0,
 ) -> None:
     """Train and examine a preset's runs in pieces of limited time.
 

@@ -27,7 +27,7 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
             raise HarnessError(f"--set takes key=value such as epochs=5, found {setting!r}")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise HarnessError(
                 f"--set {setting}: {text!r} is no value; write a number, a word or [1, 2]"
             ) from error
@@ -73,7 +73,9 @@ def train(
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Threads = 0,
-    checkpoint_seconds: Annotated[float, typer.Option(help="time between checkpoints")] = 60.0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="time between checkpoints", min=0)
+    ] = 60.0,
     track: Annotated[str | None, typer.Option(help="MLflow URI to mirror the run to")] = None,
     track_after: Annotated[
         float, typer.Option(help="seconds; a run that ends sooner is left to bnn track sync", min=0)

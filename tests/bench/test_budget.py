@@ -117,7 +117,7 @@ def test_the_plan_is_printed_without_a_gpu_and_runs_nothing(
     assert "the budget is 180 s" in found.output
     assert not list(tmp_path.iterdir())
     found = CliRunner().invoke(app, ["bench", "--case", "square-8", "--out", "a", "--plan"])
-    assert "--minutes and --plan need --preset" in str(found.exception)
+    assert "--minutes, --plan and --fresh need --preset" in str(found.exception)
     found = CliRunner().invoke(app, ["bench", "--preset", "gpu", "--minutes", "0"])
     assert "--minutes must be above 0, found 0" in str(found.exception)
 

@@ -1,6 +1,7 @@
 """``bnn bench --preset``: its cases, resuming, and the gates before the clock."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,24 @@ def test_a_file_cut_short_or_without_a_kernel_is_benched_from_the_start(tmp_path
     rows.append({"extra_info": {"kernel": "xnor-cpu", "group": "square", "includes": "gemm"}})
     path.write_text(json.dumps({"benchmarks": rows}))
     assert missing(tmp_path, case, settings) == ()
+
+
+def test_a_file_of_another_number_of_threads_is_benched_again(tmp_path: Path) -> None:
+    case, settings = get_case("square-8"), Settings(("naive",), "cpu", 1.0, 2)
+    path = case_file(tmp_path, case, settings)
+    path.parent.mkdir()
+    row = {"kernel": "naive", "group": "square", "includes": "gemm", "threads": 1}
+    path.write_text(json.dumps({"benchmarks": [{"extra_info": row}]}))
+    assert missing(tmp_path, case, settings) is None
+    assert missing(tmp_path, case, replace(settings, threads=1)) == ()
+
+
+@pytest.mark.parametrize("words", [["--threads", "1"], ["--seconds", "1"], ["--device", "cpu"]])
+def test_what_a_preset_has_of_its_own_is_refused(words: list[str]) -> None:
+    found = CliRunner().invoke(app, ["bench", "--preset", "cpu", *words])
+    assert str(found.exception) == (
+        "--seconds, --threads and --device need --case: a preset has its own"
+    )
 
 
 def test_what_was_over_the_budget_is_missing_until_another_part_has_it(tmp_path: Path) -> None:

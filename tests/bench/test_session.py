@@ -186,7 +186,7 @@ from importlib.abc import MetaPathFinder
 
 class Blocked(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"mlflow", "snakemake", "pooch", "uv", "seaborn", "jinja2"}:
+        if name.partition(".")[0] in {"mlflow", "snakemake", "uv", "seaborn", "jinja2"}:
             raise ImportError(f"{name} is not needed here")
 
 

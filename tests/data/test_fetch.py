@@ -1,9 +1,11 @@
 """Downloads over the loopback interface: interrupted, missing, wrong, unreachable."""
 
+import errno
 import hashlib
 import shutil
 import socket
 from collections.abc import Callable
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,37 @@ def test_a_later_command_resumes_an_earlier_one(
     part.write_bytes(published[IMAGES][:70_000])
     _get(server, tmp_path, "good")
     assert (f"/good/{IMAGES}", "bytes=70000-") in server.asked
+
+
+def test_what_a_kill_left_whole_is_not_asked_for_again(
+    server: Any, published: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    (folder / f".{IMAGES}.part").write_bytes(published[IMAGES])
+    _get(server, tmp_path, "good")
+    assert _names(folder) == sorted(published)
+    assert IMAGES not in {path.split("/")[-1] for path, _ in server.asked}
+
+
+def test_a_network_that_fails_while_reading_is_tried_again(
+    server: Any, published: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, failures = HTTPResponse.read, [OSError(errno.EHOSTUNREACH, "no route to host")]
+
+    def failing(response: HTTPResponse, *size: int) -> bytes:
+        if failures:
+            raise failures.pop()
+        return read(response, *size)
+
+    monkeypatch.setattr(HTTPResponse, "read", failing)
+    assert _names(_get(server, tmp_path, "good")) == sorted(published)
+
+
+@pytest.mark.parametrize("mirror", ["http://[bad", "http://127.0.0.1:9/café"])
+def test_a_malformed_url_is_named(published: dict[str, bytes], tmp_path: Path, mirror: str) -> None:
+    with pytest.raises(HarnessError, match="no valid URL"):
+        fetch("mnist", tmp_path, [mirror], wait_seconds=0.0)
 
 
 def test_server_without_ranges_starts_anew(

@@ -12,9 +12,9 @@ RUN: dict[str, Any] = {
     "threads": 2, "test_error_pct": 1.0,
 }  # fmt: skip
 EVALUATION: dict[str, Any] = {
-    "dataset": "mnist", "source": "official", "recipe": "theano", "label": "", "mode": "bnn-det",
-    "seed": 0, "changes": "", "kernel": "naive", "device": "cpu", "first_layer": "int8",
-    "status": "done", "images": 10000, "agree": 10000, "test_error_pct": 1.0,
+    "preset": "made", "dataset": "mnist", "source": "official", "recipe": "theano", "label": "",
+    "mode": "bnn-det", "seed": 0, "changes": "", "kernel": "naive", "device": "cpu",
+    "first_layer": "int8", "status": "done", "images": 10000, "agree": 10000, "test_error_pct": 1.0,
 }  # fmt: skip
 KERNEL: dict[str, Any] = {
     "machine": "gpu", "case": "square-8192", "group": "square", "device": "cuda", "m": 8192,
@@ -28,7 +28,7 @@ GPU_TIMES = {
     "xnor-tensor-tma": 0.182,
 }  # fmt: skip
 LAYER: dict[str, Any] = {
-    "dataset": "cifar10", "source": "official", "recipe": "theano", "label": "",
+    "preset": "made", "dataset": "cifar10", "source": "official", "recipe": "theano", "label": "",
     "mode": "bnn-det", "seed": 0, "changes": "", "layer": 1, "kind": "conv", "binary": True,
     "weights": 900, "filters": 100, "distinct": 80, "distinct_up_to_sign": 60, "per_input": 50,
     "per_input_up_to_sign": 40,
@@ -59,7 +59,13 @@ def gpu_bench() -> list[dict[str, Any]]:
     rows += [ceiling | {"kernel": name, "tops": tops} for name, tops in peaks.items()]
     for kernel, time in GPU_TIMES.items():
         facts = KERNEL | {"kernel": kernel, "threads": 16, "baseline": kernel == "naive"}
-        mlp = {"case": "mnist-mlp-4096", "group": "mlp", "m": 10000, "includes": "network"}
+        mlp = {
+            "case": "mnist-mlp-4096",
+            "group": "mlp",
+            "m": 10000,
+            "n": 4096,
+            "includes": "network",
+        }
         rows += [facts | mlp | _timed(time, 1)]
         rows += [facts | _timed(time, 2**29)]
         if "xnor" in kernel:

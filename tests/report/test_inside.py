@@ -23,8 +23,9 @@ from harness.report.inside import (
 )
 from harness.report.intervals import student
 from harness.report.paper import load_paper
-from harness.report.style import house_style
+from harness.report.style import MUTED, house_style, in_order, mode_colour
 from harness.report.tradeoff import draw_seeds, draw_trade
+from harness.spec import MODES
 
 PAPER = load_paper()
 NAMES = PAPER.datasets
@@ -249,3 +250,18 @@ def test_filters_are_listed_layer_by_layer_with_their_mean(frames: Frames) -> No
     assert rows[0] == ("svhn, theano / bnn-det, ConvNet(32), 1 epoch [stand-in]",)
     assert rows[1] == ("1", "96", "47.9", "39.6", "100.0", "100.0")
     assert [row[0] for row in rows[1:]] == ["1", "2", "3", "4", "5", "6", "mean"]
+
+
+def test_a_mode_of_another_version_has_a_place_behind_the_known() -> None:
+    assert in_order(["bnn-new", "bnn-det", "float", "a-new"]) == [
+        *("float", "bnn-det"), *("a-new", "bnn-new"),
+    ]  # fmt: skip
+    assert mode_colour("bnn-new") == MUTED
+    assert {mode_colour(mode) for mode in MODES}.isdisjoint({MUTED}), "each has its own"
+
+
+def test_a_network_without_a_mistake_leaves_the_axis_as_it_is(tmp_path: Path) -> None:
+    facts = {"weight_bits": 1e6, "operations": 1e6, "bytes_packed": 1, "bytes_float32": 2}
+    rows = [{**run, **facts} for run in runs(0.0, 1.0)]
+    with house_style():
+        assert draw_trade(made_frames(tmp_path, runs=rows), NAMES) is not None

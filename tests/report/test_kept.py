@@ -82,3 +82,20 @@ def test_counts_of_an_origin_never_fall(parted: Path) -> None:
     after = read_frames(parted).provenance
     assert sorted(after["records"]) == sorted(before["records"])
     assert list(after["first"]).count("") <= list(before["first"]).count("")
+
+
+def test_a_run_that_was_missing_once_is_not_beside_itself(parted: Path) -> None:
+    before = read_frames(parted).runs
+    record = parted / "runs" / ONE / "run.json"
+    content = record.read_bytes()
+    record.unlink()
+    collect(parted, keep=True)
+    after = read_frames(parted).runs
+    assert sorted(after["status"]) == sorted(before["status"]), "its earlier row tells more"
+    for frame in ("runs", "epochs"):
+        (parted / f"{frame}.csv").unlink()
+    collect(parted, keep=True)
+    assert list(read_frames(parted).runs["status"]) == ["missing"]
+    record.write_bytes(content)
+    collect(parted, keep=True)
+    assert list(read_frames(parted).runs["status"]) == ["done"]

@@ -304,3 +304,37 @@ def test_every_measure_is_told_in_words() -> None:
         text = how(claim.measure)
         assert text
         assert "{" not in text
+
+
+def mlp(width: int, baseline: float, xnor: float) -> list[dict[str, Any]]:
+    row = {**KERNEL, "case": f"mnist-mlp-{width}", "group": "mlp", "m": 10000, "n": width,
+           "k": width, "includes": "network"}  # fmt: skip
+    return [
+        {**row, "kernel": "naive", "baseline": True, "median_ms": baseline},
+        {**row, "kernel": "xnor-popc", "median_ms": xnor},
+    ]
+
+
+def test_an_mlp_of_another_width_is_not_the_papers(tmp_path: Path) -> None:
+    claim, narrow = CLAIMS["mlp-over-baseline"], mlp(64, 7.0, 1.0)
+    judged = judge(claim, made_frames(tmp_path / "one", kernels=narrow))
+    assert (judged.verdict, judged.ours) == ("not measured", 7)
+    assert "10,000 images, 64 units on a GPU; the paper: 10,000 images, 4,096" in judged.reason
+    both = judge(claim, made_frames(tmp_path / "two", kernels=narrow + mlp(4096, 21.0, 1.0)))
+    assert (both.verdict, both.ours) == ("better", 21)
+
+
+def test_the_same_seed_of_two_presets_is_not_two_seeds(tmp_path: Path) -> None:
+    twice = [{**run, "preset": preset} for preset in ("a", "b") for run in runs(1.0, 1.1)]
+    found = best(tmp_path, "mnist-theano", runs=twice)
+    assert found is not None
+    assert found.n == 2
+    alike = [{**EVALUATION, "preset": p, "kernel": k, "test_error_pct": e}
+             for p, e in (("a", 1.0), ("b", 2.0)) for k in ("naive", "xnor-cpu")]  # fmt: skip
+    spread = best(tmp_path, "kernel-error", evaluations=alike)
+    assert spread is not None
+    assert (spread.value, spread.n) == (0, 2)
+
+
+def test_layers_without_their_run_say_nothing(tmp_path: Path) -> None:
+    assert best(tmp_path, "unique-filters", layers=convolutions(40)) is None

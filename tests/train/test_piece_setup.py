@@ -29,7 +29,7 @@ sys.argv = ["bnn", *sys.argv[1:]]
 from harness.cli import main
 main()
 """
-ABSENT = ("mlflow", "snakemake", "pooch", "pytest", "pytest_benchmark", "hypothesis", "sqlalchemy")
+ABSENT = ("mlflow", "snakemake", "pytest", "pytest_benchmark", "hypothesis", "sqlalchemy")
 
 
 def refused(tmp_path: Path, data: Path, *more: str, without: str = "") -> str:

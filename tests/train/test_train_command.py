@@ -20,7 +20,7 @@ from harness.train.record import RunSpec
 from harness.train.session import prepare_network
 
 Bnn = Callable[..., tuple[int, str]]
-BLOCKED = ("mlflow", "snakemake", "pooch", "triton", "pandas")
+BLOCKED = ("mlflow", "snakemake", "triton", "pandas")
 
 
 def test_record_of_a_run(uninterrupted: Path) -> None:
