@@ -37,6 +37,7 @@ def preset_file(name: str) -> Path:
     path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        known = known or "none here, they lie in a checkout's workflows/presets"
         raise ValueError(f"unknown preset {name!r}; presets: {known}, or the path of a YAML file")
     return path
 

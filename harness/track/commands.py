@@ -52,5 +52,8 @@ def sync(
     try:
         counts = sync_runs(uri, runs)
     except errors() as error:
-        raise HarnessError(f"cannot sync {runs} to MLflow at {uri}: {one_line(error)}") from error
+        raise HarnessError(
+            f"cannot sync {runs} to MLflow at {uri}: {one_line(error)}; the run folders lack "
+            f"nothing, go on later: bnn track sync --uri {uri} --runs {runs}"
+        ) from error
     typer.echo(f"{runs}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))

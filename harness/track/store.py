@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
@@ -77,6 +78,10 @@ def _guard(uri: str) -> Any:
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
     database.parent.mkdir(parents=True, exist_ok=True)
+    try:  # MLflow tries to open it for 100 s, and holds the lock all the while
+        sqlite3.connect(database, timeout=5).close()
+    except sqlite3.Error as error:
+        raise HarnessError(f"cannot open {database}: {error}") from error
     return FileLock(f"{database}.lock", timeout=LOCK_SECONDS)
 
 

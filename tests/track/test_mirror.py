@@ -172,3 +172,12 @@ live.finish({"preset": "quick", "status": "done"})
         check=True,
     )
     assert done.stderr.count("training goes on") == 1
+
+
+def test_a_database_that_cannot_be_opened_costs_no_time(make, tmp_path, caplog):
+    (tmp_path / "folder.db").mkdir()
+    began = time.monotonic()
+    live = Mirror.open(f"sqlite:///{tmp_path / 'folder.db'}", make.run_json(), tmp_path)
+    live.finish(make.ended(make.run_json()))
+    assert time.monotonic() - began < 30, "MLflow alone tries for 100 s"
+    assert "cannot open" in caplog.text

@@ -69,6 +69,29 @@ def test_lost_figures_are_drawn_again_and_nothing_else(
     assert (copy / "results" / "small" / "figures" / "figure3.svg").exists()
 
 
+def test_a_sync_that_failed_is_taken_up_by_the_next_call(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+
+    def run(track: str) -> str:
+        words = command(folder, finished / "small.yaml")
+        words = [f"track={track}" if word.startswith("track=") else word for word in words]
+        found = subprocess.run(
+            words, env=environment(), capture_output=True, text=True, timeout=300
+        )
+        printed = found.stdout + found.stderr
+        assert found.returncode == 0, printed
+        return printed
+
+    printed = run("http://127.0.0.1:9")
+    assert "cannot sync" in printed and "bnn track sync --uri http://127.0.0.1:9" in printed
+    assert "rule tracked:" in run("http://127.0.0.1:9"), "it is not done yet"
+    database = f"sqlite:///{folder / 'mlflow.db'}"
+    assert "rule tracked:" in run(database)
+    assert (folder / "mlflow.db").stat().st_size > 0
+    assert "Nothing to be done" in run(database)
+
+
 def test_a_changed_setting_trains_its_run_again_and_no_other(
     finished: Path, tmp_path: Path, snakemake: Snakemake
 ) -> None:

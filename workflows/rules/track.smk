@@ -1,4 +1,10 @@
-# MLflow mirrors the run folders. It may be missing or down: nothing here stops the workflow.
+# MLflow mirrors the run folders. It may be missing or down: nothing here stops the workflow. A sync
+# that failed leaves its message, and is taken up by the next call.
+SYNCED = Path(f"{OUT}/logs/tracked.done")
+if workflow.is_main_process and SYNCED.exists() and SYNCED.stat().st_size:
+    SYNCED.unlink()
+
+
 rule track_init:
     output:
         done=touch(f"{OUT}/logs/track-init.done"),
@@ -17,10 +23,11 @@ rule track_init:
 
 rule tracked:
     input:
+        tracking=rules.track_init.output.done,
         runs=RUN_FILES,
         evaluations=EVALUATIONS,
     output:
-        done=touch(f"{OUT}/logs/tracked.done"),
+        done=str(SYNCED),
     log:
         f"{OUT}/logs/tracked.log",
     threads: 1
@@ -28,7 +35,8 @@ rule tracked:
         mem_mb=1000,
     params:
         command="bnn track sync" if TRACKED else "true",
+        uri=config["track"],
         folder=OUT,
     shell:
-        "{params.command} --uri {config[track]:q} --runs {params.folder} > {log} 2>&1"
-        " || cat {log} >&2"
+        "{params.command} --uri {params.uri:q} --runs {params.folder} > {log} 2>&1"
+        " && : > {output.done} || tee {output.done} < {log} >&2"
