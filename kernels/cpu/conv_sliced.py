@@ -18,9 +18,10 @@ from kernels.cpu.borders import touched
 from kernels.cpu.chains import INDICES, chain_words, index, indices_for, prepare
 from kernels.cpu.jit import jit
 from kernels.cpu.octets import LANES
+from kernels.cpu.shares import aligned, part
 from kernels.cpu.sliced import slices_for, split
 from kernels.cpu.slices import KEPT, ROWS, RUN, count_tile, reached_words, start_tile
-from kernels.cpu.tabled import ALONE, LONGEST, aligned, limits, part
+from kernels.cpu.tabled import ALONE, LONGEST, limits
 from kernels.cpu.vectors import GFNI, VBMI
 from kernels.packing import Packed
 

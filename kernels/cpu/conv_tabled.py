@@ -17,7 +17,8 @@ from kernels.cpu import tabled
 from kernels.cpu.borders import touched
 from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL, RUN, count_tile, split
-from kernels.cpu.tabled import BLOCK, NO_FLIPS, ROWS, aligned, part, put
+from kernels.cpu.shares import aligned, part
+from kernels.cpu.tabled import BLOCK, NO_FLIPS, ROWS, put
 from kernels.packing import Packed
 
 

@@ -12,6 +12,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from kernels.cpu.jit import jit
+from kernels.cpu.vectors import splat
 
 _WORD = 64
 _POSITIONS = (
@@ -24,13 +25,6 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, elem
     pointer = builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
     vector = ir.VectorType(element, _WORD)
     return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=1), vector
-
-
-def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
-    undefined = ir.Constant(vector, ir.Undefined)
-    one = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-    return builder.shuffle_vector(one, undefined, zeros)
 
 
 def _word(compare: Callable[[Any, Any, Any], Any], element: Any) -> Any:
@@ -72,7 +66,7 @@ def _plane_word(typingctx, values, at, bit):
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         byte = ir.IntType(8)
         values, vector = _load(context, builder, sig.args[0], args[0], args[1], byte)
-        mask = _splat(builder, builder.trunc(args[2], byte), vector)
+        mask = splat(builder, builder.trunc(args[2], byte), vector)
         picked = builder.icmp_unsigned("!=", builder.and_(values, mask), vector([0] * _WORD))
         return builder.bitcast(picked, ir.IntType(64))
 

@@ -15,7 +15,8 @@ from kernels.cpu import picks, picks64, tabled
 from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL, split
 from kernels.cpu.pack import reached_word
-from kernels.cpu.tabled import NO_FLIPS, aligned, part
+from kernels.cpu.shares import aligned, part
+from kernels.cpu.tabled import NO_FLIPS
 from kernels.cpu.vectors import VBMI
 from kernels.packing import Packed
 

@@ -21,7 +21,8 @@ from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL
 from kernels.cpu.pixels import ROWS, base_of, bounds_of, meet, panels, room, tables_of
 from kernels.cpu.pixels_vnni import VnniConv
-from kernels.cpu.tabled import NO_FLIPS, part
+from kernels.cpu.shares import part
+from kernels.cpu.tabled import NO_FLIPS
 from kernels.cpu.vectors import VNNI512
 from kernels.packing import Packed, pack_bounds, unpack_rows, words_for
 

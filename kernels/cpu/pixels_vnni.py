@@ -22,7 +22,8 @@ from kernels.cpu.borders import touched
 from kernels.cpu.jit import jit
 from kernels.cpu.nibbles import PANEL, constant, vector_at
 from kernels.cpu.pixels import ALONE
-from kernels.cpu.tabled import NO_FLIPS, aligned, part
+from kernels.cpu.shares import aligned, part
+from kernels.cpu.tabled import NO_FLIPS
 from kernels.cpu.vectors import load, pointer, splat, store
 from kernels.cpu.xnor import copy_edge
 from kernels.packing import Packed, unpack_rows

@@ -14,8 +14,8 @@ from kernels.cpu.columns import EIGHT, greatest, round_eight, steps_of, whole_co
 from kernels.cpu.gather import WIDE, gather, row_size, spread
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import GROUP, LANES, TABLE_BYTES, store_table
+from kernels.cpu.shares import aligned
 from kernels.cpu.signed_conv import TAPS
-from kernels.cpu.sums import aligned
 
 MAPS = 16  # output maps whose tables, and whose filters' gradients, a thread keeps in its caches
 BLOCK = 32  # groups that share a step

@@ -16,9 +16,9 @@ from kernels.cpu.compress import SIXTEEN, chosen
 from kernels.cpu.gather import WIDE, gather, row_size, spread
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import BLOCK, GROUP, LANES, TABLE_BYTES, store_table
+from kernels.cpu.shares import aligned
 from kernels.cpu.signed import quantize
 from kernels.cpu.signed_conv import TAPS
-from kernels.cpu.sums import aligned
 
 BAND = 64  # windows whose lists, tables and results a thread keeps in its caches
 PAIR = 2 * GROUP  # winners of a list are a multiple of these

@@ -18,6 +18,7 @@ import numpy as np
 
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import LANES, LEVELS
+from kernels.cpu.shares import aligned
 from kernels.cpu.steps import float_of
 from kernels.cpu.sums import (
     BLOCK,
@@ -27,7 +28,6 @@ from kernels.cpu.sums import (
     STEP,
     TABLES,
     add_signs,
-    aligned,
     lookup,
     steps_for,
     store_step,

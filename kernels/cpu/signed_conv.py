@@ -18,6 +18,7 @@ from kernels.cpu import pages
 from kernels.cpu.columns import EIGHT, greatest, round_eight, steps_of, whole_columns
 from kernels.cpu.jit import jit
 from kernels.cpu.lookup import LANES
+from kernels.cpu.shares import aligned
 from kernels.cpu.signed import check_pieces, index, quantize, rest_of, width_for
 from kernels.cpu.sums import (
     BLOCK,
@@ -27,7 +28,6 @@ from kernels.cpu.sums import (
     STEP,
     TABLES,
     add_signs,
-    aligned,
     lookup,
     steps_for,
     store_step,

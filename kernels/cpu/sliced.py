@@ -13,6 +13,7 @@ import numpy as np
 from kernels.cpu.chains import FIVE, INDICES, chain_words, index, prepare
 from kernels.cpu.jit import jit
 from kernels.cpu.octets import LANES
+from kernels.cpu.shares import LINE, aligned, part
 from kernels.cpu.slices import (
     KEPT,
     LEAST,
@@ -23,7 +24,7 @@ from kernels.cpu.slices import (
     read_counts,
     start_tile,
 )
-from kernels.cpu.tabled import ALONE, LINE, LONGEST, NO_FLIPS, aligned, limits, part, parts, put
+from kernels.cpu.tabled import ALONE, LONGEST, NO_FLIPS, limits, parts, put
 from kernels.cpu.vectors import GFNI, VBMI, WIDE_VPOPCNT
 
 PANEL = LANES  # outputs of a tile, a packed word

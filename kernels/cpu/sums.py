@@ -6,8 +6,6 @@ the last of which is filled up with zeros.
 # Compiled code is typed by numba, not by mypy.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, misc"
 
-import numpy as np
-
 from kernels.cpu.jit import jit
 from kernels.cpu.vectors import AVX512BW
 
@@ -20,7 +18,6 @@ __all__ = ["PATTERNS", "ROWS", "STEP", "TABLES", "add_signs", "lookup", "store_s
 
 SHARED = 512
 BLOCK = (0, -(-SHARED // STEP[1]), -(-SHARED // STEP[2]))  # steps of a block, by planes
-_LINE = 64
 
 
 @jit()
@@ -28,11 +25,3 @@ def steps_for(length, planes):
     """Return the steps of ``length`` numbers."""
     rest = length % SHARED
     return length // SHARED * BLOCK[planes] + (rest + STEP[planes] - 1) // STEP[planes]
-
-
-@jit()
-def aligned(size):
-    """Return ``size`` bytes from the beginning of a cache line on, uint8: no vector crosses one."""
-    found = np.empty(size + _LINE, dtype=np.uint8)
-    begin = (_LINE - found.ctypes.data % _LINE) % _LINE
-    return found[begin : begin + size]

@@ -22,9 +22,9 @@ from kernels.cpu.nibbles import (
     store_dots,
     tables,
 )
+from kernels.cpu.shares import LINE, aligned, part
 from kernels.cpu.vectors import AVX2, AVX512
 
-LINE = 64  # bytes of a cache line
 LONGEST = (1 << 15) - 1  # K: counts are compared as signed 16-bit integers
 BLOCK, ROWS = 64, 4  # rows that meet a panel together; rows of a tile
 STRIDE = 32  # bytes of a run in a block
@@ -41,14 +41,6 @@ NO_FLIPS = np.empty(0, dtype=np.uint64)
 def usable(k: int) -> bool:
     """Tell whether products of length ``k`` go by tables here: VPOPCNTQ is faster."""
     return AVX2 and not AVX512 and k <= LONGEST
-
-
-@jit()
-def aligned(size):
-    """Return uint8 [size] that begins with a cache line."""
-    some = np.empty(size + LINE, dtype=np.uint8)
-    first = -some.ctypes.data % LINE
-    return some[first : first + size]
 
 
 @jit()
@@ -162,12 +154,6 @@ def put(stream, sums, i, bounds, at, panel, n, flips, out, row):
         store_dots(8, 0, sums, i * PANEL + lane, bounds, at + lane, out, to + lane)
     for lane in range(left // 8 * 8, left):
         out[to + lane] = bounds[at + lane] - 2 * np.int32(sums[i * PANEL + lane])
-
-
-@jit()
-def part(total, parts, index):
-    """Return begin and end of part ``index`` of ``parts`` of 0..total."""
-    return total * index // parts, total * (index + 1) // parts
 
 
 @jit()

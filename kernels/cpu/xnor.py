@@ -22,6 +22,7 @@ import numpy as np
 
 from kernels.cpu.counts import LANES
 from kernels.cpu.jit import jit
+from kernels.cpu.shares import part
 from kernels.cpu.tile import TILE_ROWS, bits_tile, dots_tile
 
 ALONE = 1 << 23  # products that one thread makes in 23 us: a start of the others may take more
@@ -103,11 +104,6 @@ def _bits_rows(words, first, count, panels, begin, end, k, threshold, flips, alp
 
 
 @jit()
-def _part(total, parts, part):
-    return total * part // parts, total * (part + 1) // parts
-
-
-@jit()
 def _dots_task(words, row, row_end, panels, begin, end, n, k, out):
     alpha = np.empty((words.shape[1] + 1) * TILE_ROWS, dtype=np.uint64)
     edge = np.empty(TILE_ROWS * LANES, dtype=np.int32)
@@ -130,8 +126,8 @@ def _bits_task(words, row, row_end, panels, begin, end, k, threshold, flips, out
 def task_of(rows, n, row_parts, panel_parts, task):
     """Return begin and end of the rows, in whole tiles, and of the panels of a task."""
     blocks, count = (rows + TILE_ROWS - 1) // TILE_ROWS, (n + LANES - 1) // LANES
-    row, row_end = _part(blocks, row_parts, task // panel_parts)
-    begin, end = _part(count, panel_parts, task % panel_parts)
+    row, row_end = part(blocks, row_parts, task // panel_parts)
+    begin, end = part(count, panel_parts, task % panel_parts)
     return row * TILE_ROWS, min(row_end * TILE_ROWS, rows), begin, end
 
 

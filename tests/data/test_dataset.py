@@ -114,10 +114,13 @@ def test_cifar_archive_equals_folder(cifar_copy: Path) -> None:
 def test_cifar_in_another_order_is_accepted_and_said(cifar_copy: Path) -> None:
     path = cifar_copy / "cifar10" / CIFAR_FOLDER / CIFAR_BATCHES["train"][0]
     records = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, 3073)
+    before = load_dataset("cifar10", cifar_copy).manifest
     path.write_bytes(records[::-1].tobytes())
     loaded = load_dataset("cifar10", cifar_copy)
     assert loaded.source == "standin"
     assert loaded.manifest["original_order"] is False
+    assert loaded.manifest["content"] == before["content"]
+    assert loaded.manifest["digest"] != before["digest"], "another split: no run goes on with it"
 
 
 def test_cifar_batch_cut_at_a_record_is_refused(cifar_copy: Path) -> None:

@@ -139,6 +139,7 @@ def test_full_size_stays_below_four_gigabytes(tmp_path: Path) -> None:
         assert found["finite"] and found["source"] == "official"
         peaks.append(found["after"])
     per_image = (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
-    assert 3072 <= per_image < 1.5 * 3072, "more than the bytes of an image are held"
+    # A page or forty of the allocator's own lie between the two peaks.
+    assert 0.95 * 3072 <= per_image < 1.5 * 3072, "more than the bytes of an image are held"
     full = peaks[1] + per_image * (sum(FULL.values()) - sizes[1])
     assert full < BOUND
