@@ -1,5 +1,6 @@
 """Where a number comes from: commit, versions and machine."""
 
+import hashlib
 import os
 import platform
 import re
@@ -45,6 +46,14 @@ def commit() -> tuple[str | None, bool | None]:
     head = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain", "--untracked-files=no")
     return head, None if status is None else bool(status)
+
+
+def uncommitted() -> str | None:
+    """Return a digest of what tracked files differ in from the commit; None where nothing does."""
+    if os.environ.get("BNN_COMMIT"):
+        return None
+    found = _git("diff", "HEAD")
+    return hashlib.sha256(found.encode()).hexdigest()[:12] if found else None
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ __all__ = [  # named here for those that load a spec
 DatasetName = Literal["mnist", "cifar10", "svhn"]
 DATASETS: tuple[str, ...] = get_args(DatasetName)
 RECIPES = ("theano", "torch7", "torch7-released", "binaryconnect", "ebp", "bitwise", "ternary")
-LEAST_EPSILON = 2.0**-126  # the least normal float32: below it a division by eps may be one by 0
+EPSILONS = (2.0**-126, (2 - 2.0**-23) * 2.0**127)  # normal float32: below may be taken as 0
 RECIPE_FOLDER = Path(__file__).resolve().parent / "recipes"
 
 
@@ -29,7 +29,8 @@ def _require(holds: bool, key: str, allowed: str, found: Any) -> None:
 
 
 def _require_epsilon(key: str, eps: float) -> None:
-    _require(LEAST_EPSILON <= eps < math.inf, key, "a finite float32 above 0 (from 1.2e-38)", eps)
+    least, most = EPSILONS
+    _require(least <= eps <= most, key, "a finite float32 above 0 (1.2e-38 to 3.4e38)", eps)
 
 
 @dataclass(frozen=True)

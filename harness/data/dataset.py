@@ -79,12 +79,12 @@ def _manifest(
 
 
 def _digest(content: Content) -> str:
-    """Return what tells two data sets apart; where the order is not the published one, with it.
+    """Return what tells two data sets apart; where it is known to be another, with the order.
 
     The content of CIFAR-10's records has one digest in any order, but the split goes by places.
     """
     found = content.digests
-    if content.original_order is not True:
+    if content.original_order is False:
         found = {**found, "order": digests.images_digest(content.parts["train"])}
     return digests.combined_digest(found)
 

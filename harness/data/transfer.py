@@ -4,9 +4,9 @@ import hashlib
 import ssl
 import urllib.error
 import urllib.request
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _CHUNK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 30.0
@@ -31,25 +31,26 @@ class Transfer:
     def __init__(self, target: Path, md5: str) -> None:
         self._target, self._md5 = target, md5
         self._part = target.with_name(f".{target.name}.part")
+        self._fresh = target.with_name(f".{target.name}.fresh")
+        self._resumed = False  # whether the last transfer began with bytes of an earlier one
 
     def is_there(self) -> bool:
         """Return True where the target is whole, or the part is, which then becomes the target."""
         if _has(self._target, self._md5):
             return True
-        if not _has(self._part, self._md5):
-            return False
-        self._part.replace(self._target)
-        return True
+        return self._moved(self._part)
 
     def __call__(self, url: str) -> None:
         """Download ``url`` to the target.
 
         Raises:
             TransferError: the server is not reached, refuses, stops before the end, or gives
-                another content; earlier bytes of a transfer may be at fault, so these are gone.
+                another content; where that went on from earlier bytes, they are gone with it.
         """
         try:
-            resumed = self._receive(url)
+            filled = self._receive(url)
+        except InvalidURL as error:
+            raise TransferError(f"no valid URL ({error})", again=False) from error
         except urllib.error.HTTPError as error:
             if error.code == _RANGE_REFUSED:
                 self._part.unlink(missing_ok=True)  # longer than the file: not ours
@@ -59,27 +60,47 @@ class Transfer:
             raise TransferError(f"not reached ({error.reason})", again=True) from error
         except (HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
             raise TransferError(f"interrupted ({error!r})", again=True) from error
-        except ValueError as error:
-            raise TransferError(f"no valid URL ({error})", again=False) from error
-        if not self.is_there():
-            self._part.unlink()
-            raise TransferError("its content is not the publisher's: another md5", again=resumed)
+        if not self._moved(filled):
+            filled.unlink()
+            raise TransferError("its content is not the publisher's: another md5", self._resumed)
 
-    def _receive(self, url: str) -> bool:
-        """Fill the part; return whether it began with bytes of an earlier transfer."""
+    def _moved(self, path: Path) -> bool:
+        if not _has(path, self._md5):
+            return False
+        path.replace(self._target)
+        for rest in (self._part, self._fresh):
+            rest.unlink(missing_ok=True)
+        return True
+
+    def _receive(self, url: str) -> Path:
+        """Download to the end; return the file that was filled."""
         have = self._part.stat().st_size if self._part.exists() else 0
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-            resumed = response.status == _PARTIAL and _starts_at(response) == have
-            start = have if resumed else 0
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length else None
-            with open(self._part, "ab" if resumed else "wb") as part:
-                received = start + _copy(response, part, start, total, self._part.name)
-        if total is not None and received < total:
-            raise TransferError(f"stopped after {received:,} of {total:,} bytes", again=True)
-        return resumed
+        with _answer(url, have) as response:
+            self._resumed = response.status == _PARTIAL and _starts_at(response) == have
+            start = have if self._resumed else 0
+            length = response.headers.get("Content-Length") or ""
+            total = start + int(length) if length.isdigit() else None
+            # A server that begins anew may send a page: what came before stays until that is known.
+            path = self._part if self._resumed or not have else self._fresh
+            try:
+                with open(path, "ab" if self._resumed else "wb") as file:
+                    received = start + _copy(response, file, start, total, self._part.name)
+                if total is not None and received < total:
+                    why = f"stopped after {received:,} of {total:,} bytes"
+                    raise TransferError(why, again=True)
+            except BaseException:
+                self._keep_longer(have)
+                raise
+        return path
+
+    def _keep_longer(self, have: int) -> None:
+        """Let what an interrupted transfer that began anew has be the part, if it is more."""
+        if not self._fresh.exists():
+            return
+        if self._fresh.stat().st_size > have:
+            self._fresh.replace(self._part)
+        else:
+            self._fresh.unlink()
 
 
 def _has(path: Path, md5: str) -> bool:
@@ -87,6 +108,19 @@ def _has(path: Path, md5: str) -> bool:
         return False
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest() == md5
+
+
+def _answer(url: str, have: int) -> Any:
+    try:
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        request = urllib.request.Request(url, headers=headers)
+        return urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    except ValueError as error:
+        raise TransferError(f"no valid URL ({error})", again=False) from error
+    except urllib.error.URLError:  # it has a reason of its own
+        raise
+    except OSError as error:  # of the network, while the head of the answer is read
+        raise TransferError(f"interrupted ({error!r})", again=True) from error
 
 
 def _starts_at(response: HTTPResponse) -> int:

@@ -73,6 +73,7 @@ def evaluate_run(
     for kernel in found:
         record = {"schema": EVALUATION_SCHEMA, **_record(kernel, reason, check)}
         record |= identity(trained.run)
+        record["weights_sha256"] = None if check is None else trained.weights_sha256
         record["provenance"] = provenance()
         write_json(path.with_name(evaluation_name(kernel)), record)
         on_record(record)
@@ -102,7 +103,11 @@ class _Check:
 
     def __init__(self, trained: TrainedRun, model: Path) -> None:
         self.test = trained.dataset.test
-        again = f"export it again: {how_to_export(model, trained.folder)}"
+        how = how_to_export(model, trained.folder)
+        how += " --allow-running" * (trained.run["status"] == "running")
+        again = f"export it again: {how}"
+        if not model.exists():
+            raise HarnessError(f"{model} does not exist; export the run first: {how}")
         _check_model(model, again)
         self.network = PackedNetwork.load(model)
         spec = self.network.spec

@@ -12,6 +12,7 @@ from harness.deploy.fold import fold, largest_dot
 from harness.deploy.modelfile import (
     MODEL,
     MODEL_SCHEMA,
+    SUFFIX,
     TAPS,
     Input,
     LayerSpec,
@@ -154,9 +155,8 @@ def export_run(
         HarnessError: no run, a run that still trains, damaged weights, or ``out`` names no model.
     """
     path = out or folder / MODEL
-    if path.name == EXPORT or path.is_dir():
-        what = "the name of the model's record" if path.name == EXPORT else "a folder"
-        raise HarnessError(f"--out {path} is {what}; give a file's name, such as {MODEL}")
+    if path.suffix != SUFFIX or path.is_dir():  # a run's own files must not be written over
+        raise HarnessError(f"--out {path}: give a file whose name ends in {SUFFIX}, as in {MODEL}")
     run = read_run(folder, allow_running)
     recipe = run_recipe(run)
     reason = why_not(run, recipe)

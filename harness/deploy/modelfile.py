@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness.data.preprocess import from_state
 from harness.errors import HarnessError
 from harness.spec import NormSpec, as_mapping, from_mapping
 from harness.train.checkpoint import write_whole
 from kernels.packing import Packed, pack_rows, unpack_rows, words_for
 
-MODEL = "model.bnn"
+MODEL, SUFFIX = "model.bnn", ".bnn"
 MODEL_SCHEMA = 1
 _KEY = "bnn"  # "<SHA-256> <JSON>": one entry, for safetensors writes several in no fixed order
 _FLOATS = ("bias", "norm.weight", "norm.bias", "norm.running_mean")
@@ -171,7 +173,7 @@ def load_model(path: Path) -> Model:
     if schema != MODEL_SCHEMA:
         raise _damaged(path, f"schema {schema!r}, expected {MODEL_SCHEMA}")
     model = Model(from_mapping(ModelSpec, values, str(path)), tensors)
-    wrong = _wrong_layer(model.spec) or _wrong_tensor(model)
+    wrong = _wrong_layer(model.spec) or _wrong_tensor(model) or _wrong_preprocessing(model)
     if wrong is not None:
         raise _damaged(path, wrong)
     return model
@@ -219,6 +221,19 @@ def _wrong_tensor(model: Model) -> str | None:
                 return f"{name}: expected {dtype} {list(shape)}, found {what}"
             rest.discard(name)
     return f"{min(rest)}: no layer has it" if rest else None
+
+
+def _wrong_preprocessing(model: Model) -> str | None:
+    """Return why the preprocessing of real pixels cannot be had again; None where it can."""
+    if model.spec.layers[0].input != "real":
+        return None
+    try:
+        state = {k: v.numpy() for k, v in below(model.tensors, "preprocess.").items()}
+        blank = np.zeros((1, *model.spec.image_shape), np.uint8)
+        from_state(model.spec.preprocess, state).apply(blank)
+    except (KeyError, TypeError, ValueError) as error:
+        return f"preprocess {model.spec.preprocess!r}: {type(error).__name__} {error}"
+    return None
 
 
 def how_to_export(path: Path, run: Path | None = None) -> str:

@@ -77,8 +77,7 @@ def _collect_run(
     run["epochs_done"] = run.get("epochs_done") or len(epochs)  # written when the run ends
     frames["runs"].append(_run_row(run, folder) | who)
     frames["epochs"] += [{**row, **who} for row in epochs]
-    for code in ({}, *(run.get("earlier_code") or [])):
-        origin = {**(run.get("provenance") or {}), **code}
+    for origin in (run.get("provenance"), *(run.get("earlier_code") or [])):
         origins.add("train", origin, run.get("started"), run.get("finished"))
     if (folder / INSPECT).exists():
         layers, predictions = inspect_rows(folder / INSPECT)

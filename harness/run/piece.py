@@ -22,7 +22,7 @@ from harness.text import bytes_text, hours_text, said
 from harness.train.checkpoint import CHECKPOINT
 from harness.train.commands import FAILED_RUN
 from harness.train.loop import Interrupted
-from harness.train.record import is_run, stages_files
+from harness.train.record import fingerprint_of, stages_files
 from kernels.cpu.threads import available_threads, set_threads
 
 _log = logging.getLogger("harness.run")
@@ -181,14 +181,13 @@ class Piece:
             collect(self.setup.out, keep=True)
 
     def _keep_unfinished(self) -> None:
-        for name in self._begun():
-            keep(self.setup.work_folder(name), self.setup.out_folder(name))
+        for name in self.open:
+            if self._recorded(name) == self.setup.fingerprint(name):
+                keep(self.setup.work_folder(name), self.setup.out_folder(name))
         self._collect()
 
-    def _begun(self) -> list[str]:
-        """Return the open runs whose folders hold them, and not a run of earlier settings."""
-        setup = self.setup
-        return [x for x in self.open if is_run(setup.work_folder(x), setup.fingerprint(x))]
+    def _recorded(self, name: str) -> str | None:
+        return fingerprint_of(self.setup.work_folder(name))
 
     def _close(self, signal_number: int | None) -> int:
         setup = self.setup
@@ -212,6 +211,8 @@ class Piece:
         return GO_ON
 
     def _say_what_to_keep(self) -> None:
-        found = [needed_elsewhere(self.setup.work_folder(name)) for name in self._begun()]
+        # Without a record, as Snakemake leaves a stopped run, its checkpoint still is its own.
+        own = [x for x in self.open if self._recorded(x) in (None, self.setup.fingerprint(x))]
+        found = [needed_elsewhere(self.setup.work_folder(name)) for name in own]
         sizes = [f", {path} ({bytes_text(folder_bytes(path))})" for path in found if path]
         say(f"to go on on another machine, keep {self.setup.out}{''.join(sizes)}")

@@ -1,12 +1,25 @@
 """The stages after training, as the workflow's rules have them, each resumed where it stopped."""
 
+from pathlib import Path
+
 from harness.deploy.commands import show_record
 from harness.deploy.evaluate import evaluate_run, evaluation_name
 from harness.deploy.export import export_run
 from harness.deploy.trained import TrainedRun
+from harness.errors import HarnessError
+from harness.files import read_record
 from harness.inspect.run import inspect_run
 from harness.run.setup import Setup
 from harness.run.show import say
+
+
+def _is_there(path: Path, trained: TrainedRun) -> bool:
+    """Tell whether a record is of these weights: one of a run that still trained is not."""
+    try:
+        record = read_record(path, "status")
+    except HarnessError:  # missing or damaged: to be made again
+        return False
+    return record.get("weights_sha256") in (None, trained.run["best_sha256"])
 
 
 def examine(setup: Setup, name: str) -> None:
@@ -16,7 +29,9 @@ def examine(setup: Setup, name: str) -> None:
     if setup.jobs[name].is_bnn:
         export_run(folder)
         for device, kernels in setup.kernels.items():
-            missing = [k.name for k in kernels if not (folder / evaluation_name(k)).exists()]
+            missing = [
+                k.name for k in kernels if not _is_there(folder / evaluation_name(k), trained)
+            ]
             if missing:
                 evaluate_run(trained, missing, on_record=show_record, device=device)
     record = inspect_run(trained)

@@ -76,7 +76,7 @@ def new_run(
             "total": sum(p.numel() for p in network.parameters()),
         },
         "provenance": provenance(),
-        "earlier_code": [],  # commits that trained it before provenance's, resumed by that one
+        "earlier_code": [],  # the provenance of other code that trained it before
         "started": utc_now(),
         "finished": None,
         "train_seconds": 0.0,
@@ -132,9 +132,9 @@ def forget_later_stages(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def is_run(folder: Path, wanted: str) -> bool:
-    """Tell whether the folder holds a run of these very settings, ended or not."""
+def fingerprint_of(folder: Path) -> str | None:
+    """Return the fingerprint of the run in a folder, ended or not; None where no record tells."""
     try:
-        return bool(read_record(folder / RUN, "status", "fingerprint")["fingerprint"] == wanted)
+        return str(read_record(folder / RUN, "status", "fingerprint")["fingerprint"])
     except HarnessError:  # missing, or damaged: training again rewrites it
-        return False
+        return None

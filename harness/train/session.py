@@ -18,6 +18,7 @@ from harness.methods import build_method
 from harness.nn import tf32
 from harness.nn.networks import BinaryNetwork, build_network
 from harness.nn.streams import Streams
+from harness.provenance import uncommitted
 from harness.text import one_line
 from harness.track import Mirror, Tracking
 from harness.train import record
@@ -120,6 +121,8 @@ def open_session(
     run["other_weights"] = trainer.method.other_weights
     state = load_checkpoint(spec.folder, wanted)
     if state is None:
+        if record.fingerprint_of(spec.folder) not in (None, wanted):
+            _log.warning("%s holds a run of other settings or data: replaced", spec.folder)
         record.forget_later_stages(spec.folder)  # of an earlier run in this folder
     else:
         try:
@@ -137,20 +140,32 @@ def open_session(
 
 
 def _earlier_code(trainer: Trainer, provenance: dict[str, Any]) -> list[dict[str, Any]]:
-    """Note which commit goes on with the run; return those before it, and warn of them."""
-    here = {key: provenance[key] for key in ("commit", "dirty")}
-    before = [code for code in trainer.progress.code if code != here]
+    """Note which code goes on with the run; return that of before, and warn of it."""
+    here = {**provenance, "changes": uncommitted()}
+    before = [code for code in trainer.progress.code if not _same_code(code, here)]
     if before:
         _log.warning(
-            "%s was trained up to epoch %d by other code (commit %s, here %s): its numbers may be "
-            "those of neither; delete the folder to train it by this code alone",
+            "%s was trained up to epoch %d by other code (%s, here %s): its numbers may be those "
+            "of neither; delete the folder to train it by this code alone",
             trainer.folder,
             trainer.progress.epoch,
-            ", ".join(str(code["commit"])[:12] for code in before),
-            str(here["commit"])[:12],
+            ", ".join(map(_code_text, before)),
+            _code_text(here),
         )
     trainer.progress.code = [*before, here]
     return before
+
+
+def _same_code(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    # Of a copy of the files, whose commit BNN_COMMIT names, no changes are known.
+    known = None not in (one["dirty"], other["dirty"])
+    same_changes = not known or one["changes"] == other["changes"]
+    return bool(one["commit"] == other["commit"] and same_changes)
+
+
+def _code_text(code: dict[str, Any]) -> str:
+    commit = code["commit"]
+    return f"commit {commit[:12]}{' + changes' * bool(code['dirty'])}" if commit else "no checkout"
 
 
 class Session:

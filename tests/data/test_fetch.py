@@ -101,7 +101,46 @@ def test_a_network_that_fails_while_reading_is_tried_again(
     assert _names(_get(server, tmp_path, "good")) == sorted(published)
 
 
-@pytest.mark.parametrize("mirror", ["http://[bad", "http://127.0.0.1:9/café"])
+def test_a_page_instead_of_the_file_takes_nothing_away(
+    server: Any, published: dict[str, bytes], tmp_path: Path
+) -> None:
+    part = tmp_path / "mnist" / f".{IMAGES}.part"
+    part.parent.mkdir()
+    part.write_bytes(published[IMAGES][:70_000])
+    server.ranges = False
+    server.files |= {f"/portal/{name}": b"<html>log in first</html>" for name in published}
+    with pytest.raises(HarnessError, match="its content is not the publisher's"):
+        _get(server, tmp_path, "portal")
+    assert part.read_bytes() == published[IMAGES][:70_000]
+    server.files |= {f"/portal/{name}": 90_000 * b"x" for name in published}
+    with pytest.raises(HarnessError, match="its content is not the publisher's"):
+        _get(server, tmp_path, "portal")
+    assert _names(part.parent) == [part.name]
+    server.stop_after = [80_000, 80_000, 75_000]
+    with pytest.raises(HarnessError, match="stopped after 75,000"):
+        _get(server, tmp_path, "good")
+    assert part.read_bytes() == published[IMAGES][:80_000]
+    assert _names(_get(server, tmp_path, "good")) == sorted(published)
+
+
+def test_a_network_that_fails_before_the_answer_is_tried_again(
+    server: Any, published: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, failures = HTTPResponse.begin, [OSError(errno.EHOSTUNREACH, "no route to host")]
+
+    def failing(response: HTTPResponse) -> None:
+        if failures:
+            raise failures.pop()
+        begin(response)
+
+    monkeypatch.setattr(HTTPResponse, "begin", failing)
+    assert _names(_get(server, tmp_path, "good")) == sorted(published)
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    ["http://[bad", "http://127.0.0.1:9/café", "http://localhost:abc", "http://127.0.0.1:9/a b"],
+)
 def test_a_malformed_url_is_named(published: dict[str, bytes], tmp_path: Path, mirror: str) -> None:
     with pytest.raises(HarnessError, match="no valid URL"):
         fetch("mnist", tmp_path, [mirror], wait_seconds=0.0)

@@ -110,9 +110,12 @@ def test_a_run_without_a_packed_form_leaves_the_file_of_out(run: Path, tmp_path:
     assert kept.read_text() == "of another run"
 
 
-@pytest.mark.parametrize(("name", "what"), [("export.json", "the name of"), ("", "a folder")])
+@pytest.mark.parametrize("name", ["export.json", "best.safetensors", "run.json", "", "folder.bnn"])
 @pytest.mark.parametrize("mode", ["bnn-det", "bc-det"])
-def test_out_must_be_a_models_name(run: Path, mode: str, name: str, what: str) -> None:
+def test_out_must_be_a_models_name(run: Path, mode: str, name: str) -> None:
+    (run / "folder.bnn").mkdir()
+    before = {p: p.read_bytes() for p in run.iterdir() if p.is_file() and p.name != "run.json"}
     change(run, mode=mode)
-    with pytest.raises(HarnessError, match=rf"--out .* is {what}"):
+    with pytest.raises(HarnessError, match=r"--out .*: give a file whose name ends in \.bnn"):
         export_run(run, run / name)
+    assert all(p.read_bytes() == content for p, content in before.items())

@@ -300,6 +300,34 @@ def test_what_other_settings_left_is_not_kept(
     assert (row["mode"], row["status"], row["epochs"]) == ("bnn-det", "running", 1)
 
 
+def test_a_checkpoint_without_a_record_is_named_too(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """As Snakemake leaves a stopped run: it deletes what the rule declares."""
+    folder = tmp_path / "work" / "runs" / FLOAT
+    for only in ((FLOAT,), ()):
+        with monkeypatch.context() as patch:
+            patch.setattr(EagerSteps, "learn", stop_after(EagerSteps.learn, STEPS + 5))
+            assert run_here(tmp_path, data_root, only=only) == 128 + signal.SIGTERM
+        (folder / "run.json").unlink(missing_ok=True)
+    assert f"{folder / 'checkpoint.pt'} (" in capsys.readouterr().out.splitlines()[-2]
+
+
+def test_an_evaluation_of_earlier_weights_is_made_again(
+    whole: Path, data_root: Path, tmp_path: Path
+) -> None:
+    for place in ("work", "out"):
+        shutil.copytree(whole / place, tmp_path / place)
+    record = tmp_path / "work" / "runs" / DET / "evaluate-vendor-fp32.json"
+    before = json.loads(record.read_text())
+    assert before["weights_sha256"] == read_run(record.parent)["best_sha256"]
+    record.write_text(json.dumps({**before, "weights_sha256": "of another epoch", "agree": 0}))
+    (tmp_path / "out" / "runs" / DET / "inspect.json").unlink()
+    assert run_here(tmp_path, data_root, only=(DET,)) == 0
+    assert json.loads(record.read_text())["agree"] == before["agree"]
+
+
 def test_a_run_that_meets_an_error_does_not_stop_the_others(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

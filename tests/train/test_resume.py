@@ -1,5 +1,6 @@
 """Runs that are killed, stopped, bereft of their files, and go on to the very same result."""
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from train_helpers import TINY, assert_same_results, command, read_metrics, read
 
 from harness.errors import HarnessError
 from harness.provenance import provenance
-from harness.train import record
+from harness.train import record, session
 from harness.train.checkpoint import CHECKPOINT, load_checkpoint
 from harness.train.loop import Interrupted, Trainer
 from harness.train.steps import EagerSteps
@@ -244,7 +245,40 @@ def test_a_run_that_other_code_began_says_so(
             train_here(tmp_path, data_root, **TINY)
     assert read_run(tmp_path)["earlier_code"] == []
     assert "other code" not in caplog.text
+    shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    # A copy of the very commit, of which no changes are known.
+    same = {**provenance(), **began, "dirty": None}
+    monkeypatch.setattr(record, "provenance", lambda: same)
+    train_here(tmp_path.with_name("copy"), data_root, **TINY)
+    assert "other code" not in caplog.text
     monkeypatch.setattr(record, "provenance", lambda: {**provenance(), "commit": "b" * 40})
     train_here(tmp_path, data_root, **TINY)
-    assert "trained up to epoch 1 by other code (commit aaaaaaaaaaaa, here bbbb" in caplog.text
-    assert read_run(tmp_path)["earlier_code"] == [began]
+    assert "trained up to epoch 1 by other code (commit aaaaaaaaaaaa, here" in caplog.text
+    (earlier,) = read_run(tmp_path)["earlier_code"]
+    assert earlier["commit"] == began["commit"] and earlier["machine"] and earlier["versions"]
+
+
+def test_other_changes_of_one_commit_are_other_code(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    dirty = {**provenance(), "commit": "a" * 40, "dirty": True}
+    monkeypatch.setattr(record, "provenance", lambda: dirty)
+    monkeypatch.setattr(session, "uncommitted", lambda: "one")
+    with monkeypatch.context() as patch:
+        stop_at(patch, STEPS_PER_EPOCH + 5)
+        with pytest.raises(Interrupted):
+            train_here(tmp_path, data_root, **TINY)
+    monkeypatch.setattr(session, "uncommitted", lambda: "two")
+    train_here(tmp_path, data_root, **TINY)
+    both = "commit aaaaaaaaaaaa + changes"
+    assert f"by other code ({both}, here {both})" in caplog.text
+
+
+def test_a_run_of_other_settings_is_not_replaced_in_silence(
+    data_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train_here(tmp_path, data_root, **TINY)
+    assert "replaced" not in caplog.text
+    train_here(tmp_path, data_root, **{**TINY, "epochs": 1})
+    assert f"{tmp_path} holds a run of other settings or data: replaced" in caplog.text
