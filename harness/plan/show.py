@@ -80,7 +80,7 @@ def print_plan(preset: str, groups: Sequence[str], device: torch.device, cache: 
         modes = {row.job.mode for row in rows}
         table.add_row(
             f"{first.job.dataset}, {first.job.recipe}",
-            describe(first.recipe),
+            describe(first.recipe) + (", fast" if first.recipe.precision == "fast" else ""),
             f"{len(modes)}",
             f"{len(rows)}",
             f"{first.recipe.epochs}",

@@ -29,13 +29,13 @@ _PANEL = ["dataset", "recipe", "source"]
 FLIPS = (
     "Share of the binary weights whose sign is another at the end of an epoch than at the end of "
     "the one before (for the first: than at the start), log axis. Over several seeds the mean; of "
-    "several scales the fullest."
+    "several scales the recipe's own, else the one with the most seeds."
 )
 LATENT = (
     "Share of the latent weights in each of 40 bins over [-1, 1], at the best validation error. "
     "Clipping gathers weights at the ends; a weight near 0 may still flip. Mean over seeds. Of EBP "
-    "the weights' means, tanh h, which no clip bounds. Of several scales the fullest. Left out are "
-    "runs that keep quantized weights alone (bitwise, ternary)."
+    "the weights' means, tanh h, which no clip bounds. Of several scales the recipe's own, else "
+    "that of the most seeds. Left out are runs that keep quantized weights alone (bitwise, ternary)."
 )
 CONFUSION = (
     "Of the test images of a class (rows), the share in % taken for another (columns), at the best "
@@ -46,7 +46,8 @@ CALIBRATION = (
     "Accuracy against confidence. The square hinge loss is least where a score is 2p - 1, so the "
     "predicted class's confidence is (score + 1)/2 within [0, 1]; on the dashed line the two are "
     "equal, below it a network is too sure. Bins of fewer than 20 images are left out. Listed: "
-    "expected calibration error, mean over seeds; of several scales the fullest."
+    "expected calibration error, mean over seeds; of several scales the recipe's own, else the one "
+    "with the most seeds."
 )
 
 
@@ -94,7 +95,7 @@ def steps_between(low: float, high: float) -> list[float]:
 
 
 def _sorted_modes(rows: "pd.DataFrame") -> "Iterator[tuple[str, pd.DataFrame]]":
-    """Yield the rows of each mode, of its runs of one preset and scale: the fullest, most seeds."""
+    """Yield the rows of each mode, of one preset and scale: the recipe's own, else most seeds."""
     for mode in in_order(rows["mode"]):
         scales = [found for _, found in rows[rows["mode"] == mode].groupby(["preset", "changes"])]
         yield (
@@ -127,6 +128,8 @@ def draw_flips(frames: Frames, names: dict[str, str]) -> Figure | None:
 
 def draw_latent(frames: Frames, names: dict[str, str], dataset: str) -> Figure | None:
     """Return histograms of a dataset's latent weights: a row a recipe, a column a layer."""
+    import pandas as pd
+
     rows = select(frames.layers, {"dataset": dataset, "binary": True})
     panels = [
         (key, panel)
@@ -140,6 +143,7 @@ def draw_latent(frames: Frames, names: dict[str, str], dataset: str) -> Figure |
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(panels), len(layers), squeeze=False)
     for line, ((recipe, source), panel) in zip(grid, panels, strict=True):
+        panel = pd.concat([rows for _, rows in _sorted_modes(panel)])  # one network in all layers
         for axes, layer in zip(line, layers, strict=True):
             _latent(axes, select(panel, {"layer": layer}))
         label = "\n[stand-in]" if source == "standin" else ""

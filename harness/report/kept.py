@@ -36,16 +36,19 @@ def with_kept(frames: Mapping[str, list[Row]], folder: Path) -> dict[str, list[R
             continue
         key = _KEYS[name]
         replaced = runs if key is RUN_KEYS else {_key(row, key) for row in rows}
+        before = _without_found(before, rows) if name == "runs" else before
         found[name] = [row for row in before if _key(row, key) not in replaced] + rows
-    found["runs"] = _without_found(found["runs"])
     return found
 
 
-def _without_found(runs: list[Row]) -> list[Row]:
-    """Return the rows without those of runs that were missing once: these know no source."""
+def _without_found(before: list[Row], rows: list[Row]) -> list[Row]:
+    """Return the rows of ``before`` without those of runs that were missing, and are in ``rows``.
+
+    A missing run knows neither its source nor, but by the folder's name, its preset.
+    """
     names = tuple(key for key in RUN_KEYS if key not in ("preset", "source"))
-    there = {_key(row, names) for row in runs if row["status"] != "missing"}
-    return [r for r in runs if r["status"] != "missing" or _key(r, names) not in there]
+    there = {_key(row, names) for row in rows}
+    return [row for row in before if row["status"] != "missing" or _key(row, names) not in there]
 
 
 def _origins(before: list[Row], rows: list[Row]) -> list[Row]:

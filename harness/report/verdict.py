@@ -12,6 +12,7 @@ NOT_REPRODUCED = "not reproduced"
 NOT_MEASURED = "not measured"
 # After the point: a gap of 15 images in 10,000 is 0.15 points, of whatever two errors it is.
 DIGITS = 6
+_NOTHING = {"kernel-spread": "no network that several kernels evaluated"}
 VERDICTS = (REPRODUCED, BETTER, PARTLY, NOT_REPRODUCED, NOT_MEASURED)
 
 
@@ -22,7 +23,11 @@ def decide(claim: Claim, best: Evidence | None) -> tuple[str, str]:
     paper's; where the claim is a direction (``reduced: partly``), it can show it in part.
     """
     if best is None or math.isnan(best.value):
-        return NOT_MEASURED, str(claim.measure.get("why", "no run or bench of this claim"))
+        return NOT_MEASURED, str(
+            claim.measure.get(
+                "why", _NOTHING.get(claim.measure["kind"], "no run or bench of this claim")
+            )
+        )
     if "official" in claim.needs and best.source == "standin":
         return NOT_MEASURED, "stand-in only: generated data decide nothing"
     verdict, reason = by_rule(claim, best)

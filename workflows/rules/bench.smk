@@ -1,7 +1,7 @@
 # Kernels against each other, one case and device a job; a job takes every core, so that nothing
 # disturbs it.
 def bench_kernels(wildcards):
-    chosen = GPU_KERNELS if wildcards.place else PRESET["bench"]["kernels"]
+    chosen = GPU_KERNELS if wildcards.place else CPU_KERNELS
     return " ".join(f"--kernel {kernel}" for kernel in chosen)
 
 

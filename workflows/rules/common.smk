@@ -32,6 +32,8 @@ try:
     JOBS = jobs_of(PRESET, config["groups"].split(",") if "groups" in config else ())
     CASES = [safe_name(case) for case in PRESET["bench"]["cases"]]
     KERNELS = [safe_name(kernel) for kernel in PRESET["kernels"]]
+    CPU_KERNELS = [safe_name(kernel) for kernel in PRESET["bench"]["kernels"]]
+    GPU_KERNELS = [safe_name(kernel) for kernel in PRESET["bench"].get("gpu_kernels", [])]
     check_settings(JOBS.values())
 except (ValueError, HarnessError) as error:
     raise WorkflowError(str(error))
@@ -47,6 +49,9 @@ RESULTS = config["results"]
 OUT = f"{RESULTS}/{PRESET['name']}"
 RUN = f"{OUT}/runs/{{dataset}}/{{run}}/seed{{seed}}"
 MACHINE, HAS_GPU = machine_name(), gpu_name() is not None
+if "gpu" not in workflow.global_resources:
+    # One job at a time holds a GPU: a second one would share its memory and its clock.
+    workflow.register_resource("gpu", 1)
 
 # Where things are and who watches is kept out of `params`: moving the data trains nothing again.
 if STANDIN:
@@ -65,7 +70,6 @@ EVALUATIONS = expand(
 )
 INSPECTIONS = expand(f"{OUT}/runs/{{folder}}/inspect.json", folder=JOBS)
 # On a GPU its kernels are benched beside the CPU's.
-GPU_KERNELS = [safe_name(kernel) for kernel in PRESET["bench"].get("gpu_kernels", [])]
 PLACES = {"": "cpu", "-cuda": "cuda"} if HAS_GPU and GPU_KERNELS else {"": "cpu"}
 BENCH_FILES = expand(f"{OUT}/bench/{MACHINE}/{{case}}{{place}}.json", case=CASES, place=PLACES)
 

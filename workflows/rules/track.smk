@@ -39,4 +39,5 @@ rule tracked:
         folder=OUT,
     shell:
         "{params.command} --uri {params.uri:q} --runs {params.folder} > {log} 2>&1"
-        " && : > {output.done} || tee {output.done} < {log} >&2"
+        " && : > {output.done}"
+        " || {{ cat {log}; echo 'the sync did not end'; }} | tee {output.done} >&2"
