@@ -35,7 +35,8 @@ LATENT = (
     "Share of the latent weights in each of 40 bins over [-1, 1], at the best validation error. "
     "Clipping gathers weights at the ends; a weight near 0 may still flip. Mean over seeds. Of EBP "
     "the weights' means, tanh h, which no clip bounds. Of several scales the recipe's own, else "
-    "that of the most seeds. Left out are runs that keep quantized weights alone (bitwise, ternary)."
+    "that of the most seeds. Left out are runs that keep quantized weights alone "
+    "(bitwise, ternary)."
 )
 CONFUSION = (
     "Of the test images of a class (rows), the share in % taken for another (columns), at the best "
