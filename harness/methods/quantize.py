@@ -1,5 +1,6 @@
 """Quantizers of the two-stage methods, and their straight-through gradients."""
 
+import math
 from typing import Any
 
 import torch
@@ -50,7 +51,8 @@ def zero_threshold(weight: Tensor, zero_fraction: float) -> Tensor:
 
     Bitwise networks set those to zero (Kim & Smaragdis, 2016); ties at beta keep their sign.
     """
-    count = int(zero_fraction * weight.numel())
+    # 0.29 * 100 is 28.999... in doubles.
+    count = math.floor(round(zero_fraction * weight.numel(), 6))
     magnitudes = weight.detach().abs().flatten()
     if not count:
         return torch.zeros((), dtype=weight.dtype, device=weight.device)

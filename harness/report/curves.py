@@ -76,14 +76,16 @@ def _draw_panel(left: "Axes", right: "Axes", panel: "pd.DataFrame") -> None:
 
 
 def _curves(panel: "pd.DataFrame") -> "list[tuple[str, str, pd.DataFrame]]":
-    """Return (label, colour, epochs) for each mode, and for each variation of its recipe."""
+    """Return (label, colour, epochs) for each mode, variation of its recipe, and preset."""
     found = []
     for mode in in_order(panel["mode"]):
         rows = panel[panel["mode"] == mode]
-        variations = sorted(set(rows["changes"]))
-        for changes in variations:
-            name = mode if len(variations) == 1 else f"{mode} ({changes or 'full recipe'})"
-            found.append((name, mode_colour(mode), rows[rows["changes"] == changes]))
+        variations = dict(list(rows.groupby(["changes", "preset"], sort=True)))
+        several = len({preset for _, preset in variations}) > 1
+        for (changes, preset), curve in variations.items():
+            told = f"{changes or 'full recipe'}{f', preset {preset}' * several}"
+            name = mode if len(variations) == 1 else f"{mode} ({told})"
+            found.append((name, mode_colour(mode), curve))
     return found
 
 

@@ -46,7 +46,8 @@ CONFUSION = (
 CALIBRATION = (
     "Accuracy against confidence. The square hinge loss is least where a score is 2p - 1, so the "
     "predicted class's confidence is (score + 1)/2 within [0, 1]; on the dashed line the two are "
-    "equal, below it a network is too sure. Bins of fewer than 20 images are left out. Listed: "
+    "equal, below it a network is too sure. EBP, which has another loss, is read alike. Bins of "
+    "fewer than 20 images are left out. Listed: "
     "expected calibration error, mean over seeds; of several scales the recipe's own, else the one "
     "with the most seeds."
 )

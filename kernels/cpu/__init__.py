@@ -21,7 +21,8 @@ The rest of a training step:
     ``draws``: torch's random numbers, and signs drawn by them.
 What all share:
     ``pack``: signs and thresholds to words; ``vectors``, ``octets``: instructions by hand;
-    ``jit``, ``threads``, ``pages``: numba's cache, threads, memory for large results.
+    ``jit``, ``threads``, ``pages``: numba's cache, threads, memory for large results;
+    ``shares``: a task's part of the whole, and memory of its own.
 Measured and counted:
     ``peaks``: what an instruction gives at most; ``asm``: a tile's instructions on a processor.
 """

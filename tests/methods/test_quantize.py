@@ -21,6 +21,12 @@ def weights(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
+@pytest.mark.parametrize(("fraction", "zeros"), [(0.29, 29), (0.57, 57), (0.295, 29), (0.999, 99)])
+def test_the_number_of_zeros_is_not_rounded_below_a_whole_one(fraction: float, zeros: int) -> None:
+    w = torch.arange(1.0, 101.0)
+    assert int((bitwise_weight(w, zero_threshold(w, fraction)) == 0).sum()) == zeros
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.9])
 def test_beta_makes_the_wanted_fraction_zero(fraction: float) -> None:
     w = weights(20, 10)

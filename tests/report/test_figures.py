@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +61,19 @@ def test_curves_are_solid_errors_and_dotted_losses_of_one_colour_a_mode(frames: 
     colours = [line.get_color() for line in errors.lines]
     assert len(set(colours)) == 6
     assert colours == [line.get_color() for line in losses.lines]
+
+
+def test_the_same_runs_of_two_presets_are_two_curves(frames: Frames) -> None:
+    twice = {}
+    for name in ("runs", "epochs"):
+        rows = getattr(frames, name)
+        twice[name] = pd.concat([rows, rows.assign(preset="other")], ignore_index=True)
+    with house_style():
+        one, two = (draw_curves(found, "mnist") for found in (frames, replace(frames, **twice)))
+    assert one is not None and two is not None
+    assert len(two.axes[0].lines) == 2 * len(one.axes[0].lines)
+    texts = [text.get_text() for text in two.axes[0].texts]
+    assert any("bnn-det (" in text and "preset other" in text for text in texts)
 
 
 def test_curves_name_stand_ins_failures_and_runs_under_way(frames: Frames) -> None:
