@@ -26,7 +26,8 @@ def _git(*arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # a changed file may be in any encoding
             timeout=10,
             check=True,
         )

@@ -1,5 +1,6 @@
 """What a machine is called, by every process alike."""
 
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,3 +40,29 @@ def test_without_a_driver_torch_is_not_imported(
 def test_a_name_may_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BNN_MACHINE", "My GPU box")
     assert provenance.machine_name() == "my-gpu-box"
+
+
+def git(folder: Path, *words: str) -> None:
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *author, *words], cwd=folder, check=True, capture_output=True)
+
+
+def test_uncommitted_changes_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "harness").mkdir()
+    monkeypatch.delenv("BNN_COMMIT", raising=False)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "harness" / "provenance.py"))
+    assert provenance.uncommitted() is None, "no checkout"
+    git(tmp_path, "init", "-q")
+    (tmp_path / "code.py").write_bytes(b"x = 1\n")
+    git(tmp_path, "add", "code.py")
+    git(tmp_path, "commit", "-qm", "first")
+    assert provenance.uncommitted() is None
+    found = []
+    for text in ("x = 2\n", "x = '\xe9'\n"):
+        (tmp_path / "code.py").write_bytes(text.encode("latin-1"))
+        found.append(provenance.uncommitted())
+    assert None not in found and len(set(found)) == 2
+    monkeypatch.setenv("BNN_COMMIT", "c" * 40)
+    assert provenance.uncommitted() is None, "of a copy none are known"
