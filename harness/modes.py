@@ -1,5 +1,6 @@
 """Binarization modes, by name."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,3 +53,9 @@ def get_mode(name: str) -> Mode:
     if name not in MODES:
         raise HarnessError(f"unknown mode {name!r}; allowed: {', '.join(MODES)}")
     return MODES[name]
+
+
+def in_order(modes: Iterable[str]) -> list[str]:
+    """Return the modes without repeats in the order of ``MODES``, unknown ones behind, by name."""
+    found = set(modes)
+    return [mode for mode in MODES if mode in found] + sorted(found - set(MODES))

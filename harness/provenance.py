@@ -49,8 +49,12 @@ def commit() -> tuple[str | None, bool | None]:
     return head, None if status is None else bool(status)
 
 
+@cache
 def uncommitted() -> str | None:
-    """Return a digest of what tracked files differ in from the commit; None where nothing does."""
+    """Return a digest of what tracked files differ in from the commit; None where nothing does.
+
+    As of the first call: later edits are not of the code that this process has loaded.
+    """
     if os.environ.get("BNN_COMMIT"):
         return None
     found = _git("diff", "HEAD")

@@ -50,19 +50,20 @@ def git(folder: Path, *words: str) -> None:
 def test_uncommitted_changes_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    uncommitted = provenance.uncommitted.__wrapped__  # asked anew each time
     (tmp_path / "harness").mkdir()
     monkeypatch.delenv("BNN_COMMIT", raising=False)
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "harness" / "provenance.py"))
-    assert provenance.uncommitted() is None, "no checkout"
+    assert uncommitted() is None, "no checkout"
     git(tmp_path, "init", "-q")
     (tmp_path / "code.py").write_bytes(b"x = 1\n")
     git(tmp_path, "add", "code.py")
     git(tmp_path, "commit", "-qm", "first")
-    assert provenance.uncommitted() is None
+    assert uncommitted() is None
     found = []
     for text in ("x = 2\n", "x = '\xe9'\n"):
         (tmp_path / "code.py").write_bytes(text.encode("latin-1"))
-        found.append(provenance.uncommitted())
+        found.append(uncommitted())
     assert None not in found and len(set(found)) == 2
     monkeypatch.setenv("BNN_COMMIT", "c" * 40)
-    assert provenance.uncommitted() is None, "of a copy none are known"
+    assert uncommitted() is None, "of a copy none are known"

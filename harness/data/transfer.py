@@ -1,7 +1,6 @@
 """One file over HTTP, continued after an interruption."""
 
 import hashlib
-import ssl
 import urllib.error
 import urllib.request
 from http.client import HTTPException, HTTPResponse, InvalidURL
@@ -25,7 +24,8 @@ class TransferError(Exception):
 class Transfer:
     """Downloads a file of known md5 to ``.<name>.part`` beside the target, and resumes that.
 
-    The part file is all that an interrupted transfer leaves; the target appears whole.
+    The part file is all that an interrupted transfer leaves (a killed one that began anew beside an
+    earlier part also ``.<name>.fresh``, for the next to write over); the target appears whole.
     """
 
     def __init__(self, target: Path, md5: str) -> None:
@@ -49,8 +49,6 @@ class Transfer:
         """
         try:
             filled = self._receive(url)
-        except InvalidURL as error:
-            raise TransferError(f"no valid URL ({error})", again=False) from error
         except urllib.error.HTTPError as error:
             if error.code == _RANGE_REFUSED:
                 self._part.unlink(missing_ok=True)  # longer than the file: not ours
@@ -58,7 +56,7 @@ class Transfer:
             raise TransferError(f"HTTP {error.code} {error.reason}", again) from error
         except urllib.error.URLError as error:
             raise TransferError(f"not reached ({error.reason})", again=True) from error
-        except (HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+        except HTTPException as error:
             raise TransferError(f"interrupted ({error!r})", again=True) from error
         if not self._moved(filled):
             filled.unlink()
@@ -115,7 +113,7 @@ def _answer(url: str, have: int) -> Any:
         headers = {"Range": f"bytes={have}-"} if have else {}
         request = urllib.request.Request(url, headers=headers)
         return urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
-    except ValueError as error:
+    except (InvalidURL, ValueError) as error:
         raise TransferError(f"no valid URL ({error})", again=False) from error
     except urllib.error.URLError:  # it has a reason of its own
         raise

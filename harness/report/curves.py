@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from harness.modes import in_order
 from harness.report.frames import Frames
 from harness.report.style import (
     FULL_WIDTH,
     MUTED,
     end_labels,
     house_style,
-    in_order,
     mode_colour,
     round_steps,
     save,

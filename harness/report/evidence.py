@@ -1,7 +1,7 @@
 """What the frames say about errors, gaps and speed: values with intervals."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,11 @@ class Evidence:
 
 # Runs that differ in their seed alone. Two presets may have the same seed of the same settings.
 SCALE = ["preset", "source", "changes"]
+
+
+def of_scale(runs: "pd.DataFrame", scale: Sequence[Any]) -> "pd.DataFrame":
+    """Return the runs of one preset, source and changes."""
+    return select(runs, dict(zip(SCALE, scale, strict=True)))
 
 
 def select(frame: "pd.DataFrame", wanted: Mapping[str, Any]) -> "pd.DataFrame":
@@ -161,7 +166,7 @@ def gap_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
     pairs = wide[[measure["mode"], measure["against"]]].dropna()
     found = []
     for scale, pair in pairs.groupby(level=SCALE):
-        run = select(runs, dict(zip(SCALE, scale, strict=True))).iloc[0]
+        run = of_scale(runs, scale).iloc[0]
         gaps = [float(gap) for gap in pair[measure["mode"]] - pair[measure["against"]]]
         interval = over_seeds(gaps, "pairs of seeds")
         if len(gaps) == 1 and measure["kind"] == "error-gap" and run["test_images"] > 0:

@@ -7,6 +7,7 @@ from harness.report.evidence import (
     SCALE,
     Evidence,
     mean_evidence,
+    of_scale,
     over_seeds,
     reduced_scale,
     select,
@@ -44,7 +45,7 @@ def filter_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence
     rows, runs = convolutions(frames, wanted), select(frames.runs, wanted)
     found = []
     for scale, group in rows.groupby(SCALE):
-        alike = select(runs, dict(zip(SCALE, scale, strict=True)))
+        alike = of_scale(runs, scale)
         if alike.empty:  # frames without the run that they are of
             continue
         values = [_value(measure, layers) for _, layers in group.groupby("seed")]

@@ -12,10 +12,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from harness.data.names import CLASS_NAMES
+from harness.modes import in_order
 from harness.report.evidence import full_scale, select
 from harness.report.frames import Frames
 from harness.report.inspected import numbers_of
-from harness.report.style import FULL_WIDTH, MUTED, in_order, mode_colour, round_steps
+from harness.report.style import FULL_WIDTH, MUTED, mode_colour, round_steps
 
 if TYPE_CHECKING:
     import pandas as pd

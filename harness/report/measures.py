@@ -12,6 +12,7 @@ from harness.report.evidence import (
     gap_evidence,
     mean_evidence,
     network_ratio_evidence,
+    of_scale,
     over_seeds,
     ratio_evidence,
     reduced_scale,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Gatherer = Callable[[Mapping[str, Any], Frames], list[Evidence]]
 # What comes along when a section's kind changes: two kinds have other constants.
+_NETWORK = ["preset", "dataset", "recipe", "mode", "changes", "seed"]  # of one source
 _ALONG = ("kind", "eps", "momentum", "beta1", "beta2")
 
 
@@ -110,7 +112,7 @@ def how(measure: Mapping[str, Any]) -> str:
 def _time_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]:
     wanted = {"dataset": measure["dataset"], "recipe": measure["recipe"], "status": "done"}
     runs = select(frames.runs, wanted)
-    key = ["preset", "source", "changes", "seed", "machine", "device", "threads"]
+    key = [*SCALE, "seed", "machine", "device", "threads"]
     speeds = runs.set_index([*key, "mode"])["images_per_s"]
     wide = speeds[~speeds.index.duplicated()].unstack("mode")
     if measure["mode"] not in wide or measure["against"] not in wide:
@@ -118,7 +120,7 @@ def _time_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidence]
     ratios = (wide[measure["against"]] / wide[measure["mode"]]).dropna()
     found = []
     for scale, ratio in ratios.groupby(level=SCALE):
-        run = select(runs, dict(zip(SCALE, scale, strict=True))).iloc[0]
+        run = of_scale(runs, scale).iloc[0]
         values, note = [float(v) for v in ratio], f"{run['device']}, {run['machine']}"
         facts = {"source": run["source"], "reduced": reduced_scale(run), "note": note}
         found.append(mean_evidence(values, **facts, **over_seeds(values)))
@@ -183,8 +185,8 @@ def _setting_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Eviden
         if setting is None:
             continue
         value, rest = setting
-        same = ("preset", "source", "dataset", "recipe", "mode", "seed")
-        key = (run["source"], rest, *(run[name] for name in same))
+        same = ("source", "preset", "dataset", "recipe", "mode", "seed")
+        key = (*(run[name] for name in same), rest)
         cells.setdefault(key, {})[value] = run
     found = []
     for source in ("official", "standin"):
@@ -233,13 +235,12 @@ def _spread_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evidenc
     done = select(frames.evaluations, {"status": "done", "dataset": measure["dataset"]})
     found = []
     for source, group in done.groupby("source"):
-        runs = ["preset", "recipe", "mode", "changes", "seed"]
         place = group["kernel"] + " " + group["device"]
-        several = place.groupby([group[key] for key in runs]).transform("nunique") > 1
+        several = place.groupby([group[key] for key in _NETWORK]).transform("nunique") > 1
         group = group[several]
         if group.empty:
             continue
-        by_run = group.groupby(runs)["test_error_pct"]
+        by_run = group.groupby(_NETWORK)["test_error_pct"]
         spread = by_run.max() - by_run.min()
         kernels = ", ".join(sorted(set(group["kernel"])))
         note = f"{_networks(len(spread))} × {kernels}"
@@ -254,7 +255,7 @@ def _agreement_evidence(measure: Mapping[str, Any], frames: Frames) -> list[Evid
     found = []
     for source, group in done.groupby("source"):
         share = 100 * float(group["agree"].sum() / group["images"].sum())
-        networks = len(group.groupby(["preset", "dataset", "recipe", "mode", "changes", "seed"]))
+        networks = len(group.groupby(_NETWORK))
         kernels = ", ".join(sorted(set(group["kernel"])))
         note = f"{_networks(networks)} × {kernels}; {int(group['images'].sum()):,} predictions"
         found.append(Evidence(share, networks, source=str(source), note=note))

@@ -1,6 +1,6 @@
 """How figures look, and how they are saved so that the same data give the same bytes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.files import atomic_path
-from harness.modes import MODES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,19 +26,6 @@ MODE_COLOURS = {
     "bnn-w-stoch": "#8A6D00",
 }
 MUTED = "#5c6470"
-
-
-def mode_colour(mode: str) -> str:
-    """Return a mode's colour; grey for one that has none yet, or of another version's frames."""
-    return MODE_COLOURS.get(mode, MUTED)
-
-
-def in_order(modes: Iterable[str]) -> list[str]:
-    """Return the modes without repeats in the order of ``MODES``, unknown ones behind, by name."""
-    found = set(modes)
-    return [mode for mode in MODES if mode in found] + sorted(found - set(MODES))
-
-
 RULE = "#d7dbe0"
 FULL_WIDTH = 9.4  # inches
 _RC: Any = {
@@ -69,6 +55,11 @@ _RC: Any = {
     "lines.linewidth": 1.6,
     "legend.frameon": False,
 }
+
+
+def mode_colour(mode: str) -> str:
+    """Return a mode's colour; grey for one that has none yet, or of another version's frames."""
+    return MODE_COLOURS.get(mode, MUTED)
 
 
 @contextmanager

@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from harness.modes import in_order
 from harness.report.evidence import Evidence, error_evidence, failures, lost_runs
 from harness.report.frames import Frames
 from harness.report.paper import Paper, System
 from harness.report.table import Table
-from harness.spec import MODES
 
 OWN_GROUP = "Ours, with no row in the paper's table"
 _NAME = "table1"
@@ -58,11 +58,8 @@ def _groups(paper: Paper, frames: Frames) -> Iterator[tuple[str, list[System]]]:
     ours: set[tuple[str, str, str]] = set()
     for recipe, mode, other in frames.runs[columns].drop_duplicates().itertuples(index=False):
         ours |= {(str(recipe), str(mode), ""), (str(recipe), str(mode), str(other))}
-    order = list(MODES)
-    own = sorted(
-        ours - taken,
-        key=lambda key: (key[0], order.index(key[1]) if key[1] in order else len(order), key[2]),
-    )
+    order = in_order(mode for _, mode, _ in ours)
+    own = sorted(ours - taken, key=lambda key: (key[0], order.index(key[1]), key[2]))
     if own:
         yield OWN_GROUP, [_own_system(*key) for key in own]
 

@@ -8,10 +8,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, NullFormatter
 
+from harness.modes import in_order
 from harness.report.evidence import over_seeds
 from harness.report.frames import Frames
 from harness.report.inside import log_ticks, mode_legend, steps_between
-from harness.report.style import FULL_WIDTH, MUTED, in_order, mode_colour
+from harness.report.style import FULL_WIDTH, MUTED, mode_colour
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,11 +23,8 @@ def decide(claim: Claim, best: Evidence | None) -> tuple[str, str]:
     paper's; where the claim is a direction (``reduced: partly``), it can show it in part.
     """
     if best is None or math.isnan(best.value):
-        return NOT_MEASURED, str(
-            claim.measure.get(
-                "why", _NOTHING.get(claim.measure["kind"], "no run or bench of this claim")
-            )
-        )
+        nothing = _NOTHING.get(claim.measure["kind"], "no run or bench of this claim")
+        return NOT_MEASURED, str(claim.measure.get("why", nothing))
     if "official" in claim.needs and best.source == "standin":
         return NOT_MEASURED, "stand-in only: generated data decide nothing"
     verdict, reason = by_rule(claim, best)

@@ -86,20 +86,13 @@ def save_weights(path: Path, tensors: dict[str, Tensor]) -> None:
     write_whole(path, lambda temporary: save_file(plain, temporary))
 
 
-def load_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Read tensors from safetensors; ``sha256`` is the file's, where it is known.
+def read_weights(path: Path, sha256: str | None = None) -> tuple[str, dict[str, Tensor]]:
+    """Return the SHA-256 of a safetensors file and its tensors.
+
+    Both of one moment: training may replace the file. ``sha256`` is its own, where it is known.
 
     Raises:
         HarnessError: the file is missing or damaged; the message names it and the remedy.
-    """
-    return read_weights(path, sha256)[1]
-
-
-def read_weights(path: Path, sha256: str | None = None) -> tuple[str, dict[str, Tensor]]:
-    """Return the SHA-256 of a file and its tensors, of one moment: training may replace the file.
-
-    Raises:
-        HarnessError: as :func:`load_weights`.
     """
     try:
         content = path.read_bytes()

@@ -39,6 +39,14 @@ def _get(server: Any, root: Path, *mirrors: str) -> Path:
     return fetch("mnist", root, urls, wait_seconds=0.0)
 
 
+def _leave_part(root: Path, content: bytes) -> Path:
+    """Leave bytes of the images as an earlier transfer would."""
+    part = root / "mnist" / f".{IMAGES}.part"
+    part.parent.mkdir()
+    part.write_bytes(content)
+    return part
+
+
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -69,9 +77,7 @@ def test_truncated_transfer_is_resumed(
 def test_a_later_command_resumes_an_earlier_one(
     server: Any, published: dict[str, bytes], tmp_path: Path
 ) -> None:
-    part = tmp_path / "mnist" / f".{IMAGES}.part"
-    part.parent.mkdir()
-    part.write_bytes(published[IMAGES][:70_000])
+    _leave_part(tmp_path, published[IMAGES][:70_000])
     _get(server, tmp_path, "good")
     assert (f"/good/{IMAGES}", "bytes=70000-") in server.asked
 
@@ -79,9 +85,7 @@ def test_a_later_command_resumes_an_earlier_one(
 def test_what_a_kill_left_whole_is_not_asked_for_again(
     server: Any, published: dict[str, bytes], tmp_path: Path
 ) -> None:
-    folder = tmp_path / "mnist"
-    folder.mkdir()
-    (folder / f".{IMAGES}.part").write_bytes(published[IMAGES])
+    folder = _leave_part(tmp_path, published[IMAGES]).parent
     _get(server, tmp_path, "good")
     assert _names(folder) == sorted(published)
     assert IMAGES not in {path.split("/")[-1] for path, _ in server.asked}
@@ -104,9 +108,7 @@ def test_a_network_that_fails_while_reading_is_tried_again(
 def test_a_page_instead_of_the_file_takes_nothing_away(
     server: Any, published: dict[str, bytes], tmp_path: Path
 ) -> None:
-    part = tmp_path / "mnist" / f".{IMAGES}.part"
-    part.parent.mkdir()
-    part.write_bytes(published[IMAGES][:70_000])
+    part = _leave_part(tmp_path, published[IMAGES][:70_000])
     server.ranges = False
     server.files |= {f"/portal/{name}": b"<html>log in first</html>" for name in published}
     with pytest.raises(HarnessError, match="its content is not the publisher's"):

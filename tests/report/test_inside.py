@@ -10,6 +10,7 @@ from made_frames import LAYER, made_frames, runs
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from harness.modes import MODES, in_order
 from harness.report.cost_tables import costs_table, energy_table, filters_table
 from harness.report.evidence import select
 from harness.report.filter_figures import draw_filters
@@ -23,9 +24,8 @@ from harness.report.inside import (
 )
 from harness.report.intervals import student
 from harness.report.paper import load_paper
-from harness.report.style import MUTED, house_style, in_order, mode_colour
+from harness.report.style import MUTED, house_style, mode_colour
 from harness.report.tradeoff import draw_seeds, draw_trade
-from harness.spec import MODES
 
 PAPER = load_paper()
 NAMES = PAPER.datasets

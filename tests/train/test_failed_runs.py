@@ -10,7 +10,7 @@ from train_helpers import TINY, command, read_metrics, read_run, train_here
 
 from harness.methods.backprop import Backprop
 from harness.train import loop
-from harness.train.checkpoint import load_weights
+from harness.train.checkpoint import read_weights
 from harness.train.steps import EagerSteps
 
 Bnn = Callable[..., tuple[int, str]]
@@ -45,7 +45,7 @@ def test_nan_loss_ends_the_run_as_failed_with_exit_code_3(
     assert run["failure"] == {"epoch": 2, "reason": "training loss nan in epoch 2"}
     assert (run["epochs_done"], run["best_epoch"], run["test_error_pct"]) == (1, 1, None)
     assert [line["epoch"] for line in read_metrics(tmp_path)] == [1]
-    assert load_weights(tmp_path / "best.safetensors")
+    assert read_weights(tmp_path / "best.safetensors")[1]
     assert not (tmp_path / "checkpoint.pt").exists()
     monkeypatch.setattr(EagerSteps, "learn", lambda *_: pytest.fail("it trains again"))
     code, errors = bnn(arguments)
@@ -61,7 +61,7 @@ def test_failure_in_the_first_epoch_leaves_every_file(
     assert run["failure"]["epoch"] == 1
     assert (run["best_epoch"], run["valid_error_pct"], run["images_per_s"]) == (None, None, None)
     assert read_metrics(tmp_path) == []
-    assert load_weights(tmp_path / "best.safetensors")
+    assert read_weights(tmp_path / "best.safetensors")[1]
 
 
 def test_a_rate_that_blows_up_a_float_network_fails_the_run(

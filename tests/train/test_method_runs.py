@@ -15,7 +15,7 @@ from harness.data.preprocess import fit
 from harness.deploy.evaluate import evaluate_run
 from harness.deploy.export import export_run, rebuild
 from harness.deploy.trained import TrainedRun
-from harness.train.checkpoint import load_weights
+from harness.train.checkpoint import read_weights
 from harness.train.evaluation import evaluate
 from harness.train.inputs import resident
 from harness.train.loop import Interrupted
@@ -117,7 +117,7 @@ def test_export_packs_binary_results_and_says_why_not(
     values = {"bitwise": "-1, 0 and +1", "ternary": "-D, 0 and +D"}[name]
     assert (record["status"], found["status"]) == ("skipped", "skipped")
     assert f"method '{name}': its weights are {values}" in record["reason"]
-    stored = load_weights(folder / "best.safetensors")["blocks.0.layer.weight"]
+    stored = read_weights(folder / "best.safetensors")[1]["blocks.0.layer.weight"]
     assert len(stored.abs().unique()) == 2
     assert 0 in stored
 
@@ -136,7 +136,7 @@ def test_stochastic_binaryconnect_is_tested_with_real_weights_and_with_their_sig
     train_here(tmp_path, data_root, recipe="binaryconnect", mode="bc-stoch", **settings)
     run = read_run(tmp_path)
     dataset = load_dataset("mnist", data_root)
-    tensors = load_weights(tmp_path / "best.safetensors")
+    tensors = read_weights(tmp_path / "best.safetensors")[1]
     preprocessor = fit("scale", dataset.train.pixels)
     errors = {}
     for mode in ("bc-stoch", "bc-det"):  # bc-det tests with sign(w)

@@ -10,12 +10,17 @@ import torch
 from train_children import run_cli, run_cli_and_die
 from train_helpers import TINY, assert_same_results, command, read_metrics, read_run, train_here
 
+from harness.deploy.evaluate import evaluation_name
+from harness.deploy.export import EXPORT
+from harness.deploy.modelfile import MODEL
 from harness.errors import HarnessError
+from harness.inspect.run import INSPECT
 from harness.provenance import provenance
 from harness.train import record, session
 from harness.train.checkpoint import CHECKPOINT, load_checkpoint
 from harness.train.loop import Interrupted, Trainer
 from harness.train.steps import EagerSteps
+from kernels import registry
 
 Child = Callable[..., tuple[int, str]]
 STEPS_PER_EPOCH = 66  # of the stand-in's training split, in batches of 100
@@ -197,7 +202,7 @@ def test_unusable_checkpoint_starts_anew_and_says_so(
     assert read_metrics(tmp_path) == []
 
 
-STAGES = ("export.json", "model.bnn", "inspect.json", "evaluate-naive.json")
+STAGES = (EXPORT, MODEL, INSPECT, evaluation_name(registry.get("naive", "cpu")))
 
 
 def test_training_anew_leaves_nothing_of_the_stages_after(data_root: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from harness.data.dataset import load_dataset
 from harness.errors import HarnessError
 from harness.spec import get_mode, load_recipe
 from harness.train import loop
-from harness.train.checkpoint import load_weights
+from harness.train.checkpoint import read_weights
 from harness.train.commands import parse_overrides
 from harness.train.record import RunSpec
 from harness.train.session import prepare_network
@@ -59,7 +59,7 @@ def test_model_is_selected_on_validation_and_tested_for_new_bests_alone(
 
 
 def test_weights_are_stored_with_the_preprocessing(uninterrupted: Path) -> None:
-    tensors = load_weights(uninterrupted / "best.safetensors")
+    tensors = read_weights(uninterrupted / "best.safetensors")[1]
     assert tensors["preprocess.scale"].item() == 1 / 255
     latent = tensors["blocks.0.layer.weight"]
     assert latent.shape == (32, 784)
@@ -75,7 +75,7 @@ def test_the_flip_rate_counts_the_signs_that_an_epoch_changed(
     spec = RunSpec(recipe, get_mode("bnn-det"), 0, "test", tmp_path)
     dataset = load_dataset("mnist", data_root)
     fresh, _, _ = prepare_network(spec, dataset, tmp_path, torch.device("cpu"))
-    after = load_weights(tmp_path / "best.safetensors")
+    after = read_weights(tmp_path / "best.safetensors")[1]
     changed = sum(
         int(((layer.weight >= 0) != (after[f"blocks.{i}.layer.weight"] >= 0)).sum())
         for i, layer in enumerate(fresh.binary_layers())
@@ -199,11 +199,11 @@ def test_settings_are_yaml_and_plain_exponents() -> None:
 def test_damaged_weights_are_an_error_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     with pytest.raises(HarnessError, match=r"does not exist; train the run first: bnn train"):
-        load_weights(path)
+        read_weights(path)[1]
     for content in (b"", b"no tensors", b"\xff" * 100):
         path.write_bytes(content)
         with pytest.raises(HarnessError, match="is damaged.*train again"):
-            load_weights(path)
+            read_weights(path)[1]
 
 
 def test_a_label_is_recorded_and_a_bad_one_refused(
@@ -216,5 +216,5 @@ def test_a_label_is_recorded_and_a_bad_one_refused(
     assert "label 'No Clip'" in errors
     assert bnn([*arguments, "--label", "no-clip"])[0] == 0
     assert read_run(tmp_path)["label"] == "no-clip"
-    latent = load_weights(tmp_path / "best.safetensors")["blocks.0.layer.weight"]
+    latent = read_weights(tmp_path / "best.safetensors")[1]["blocks.0.layer.weight"]
     assert latent.abs().max() > 1, "the weights were clipped"
